@@ -1,0 +1,1 @@
+//! A simulated RTSP camera with faults on demand and a rendered scene with ground truth.

@@ -1,0 +1,1 @@
+//! An asynchronous Kinesis Video Streams client, PutMedia included.

@@ -1,0 +1,1 @@
+//! Kinesis Video Streams as state machines: fragmenter, PutMedia, acks, GetMedia chunks, verifier. No IO.
