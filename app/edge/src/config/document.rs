@@ -1,0 +1,394 @@
+//! Walks a TOML document table by table, remembers which keys were asked for, and collects every problem.
+
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Problem, Surroundings};
+
+/// Longest configuration file that is read.
+const LIMIT_BYTES: u64 = 1 << 20;
+
+pub(super) fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT_BYTES {
+        return Err(std::io::Error::other("longer than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Everything found so far. Offsets are bytes into the text.
+pub(super) struct Report<'a> {
+    pub(super) surroundings: &'a Surroundings,
+    text: &'a str,
+    problems: Vec<(usize, Problem)>,
+    warnings: Vec<(usize, Problem)>,
+    /// Keys that some section was asked for, as `camera.upload.fragment_ms`: without indices.
+    #[cfg(test)]
+    pub(super) asked: std::collections::BTreeSet<String>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(text: &'a str, surroundings: &'a Surroundings) -> Report<'a> {
+        Report {
+            surroundings,
+            text,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            #[cfg(test)]
+            asked: Default::default(),
+        }
+    }
+
+    /// Parses as much as can be parsed; what cannot is reported.
+    pub(super) fn parse(&mut self) -> DeTable<'a> {
+        let (document, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let (message, expected) =
+                error.message().split_once(", expected ").unwrap_or((error.message(), "TOML 1.0"));
+            let at = error.span().map_or(0, |span| span.start);
+            let fix = "strings need quotes, each table header its own line, each key one value";
+            self.problem(at, "syntax", message.to_owned(), expected, fix);
+        }
+        document.into_inner()
+    }
+
+    pub(super) fn problem(
+        &mut self,
+        at: usize,
+        key: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        let problem = self.describe(at, key, found.into(), expected.into(), fix.into());
+        self.problems.push((at, problem));
+    }
+
+    pub(super) fn warning(
+        &mut self,
+        at: usize,
+        key: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        let problem = self.describe(at, key, found.into(), expected.into(), fix.into());
+        self.warnings.push((at, problem));
+    }
+
+    fn describe(&self, at: usize, key: &str, found: String, expected: String, fix: String) -> Problem {
+        Problem {
+            file: self.surroundings.file.clone(),
+            position: Some(position(self.text, at)),
+            key: key.to_owned(),
+            found,
+            expected,
+            fix,
+        }
+    }
+
+    /// Problems and warnings in the order of the file. A line that is not TOML is reported as such only, and keys it
+    /// may have held are not reported as missing.
+    pub(super) fn into_parts(mut self) -> (Vec<Problem>, Vec<Problem>) {
+        self.problems.sort_by_key(|(at, _)| *at);
+        self.warnings.sort_by_key(|(at, _)| *at);
+        let broken: Vec<usize> = (self.problems.iter())
+            .filter(|(_, problem)| problem.key == "syntax")
+            .filter_map(|(_, problem)| problem.position.map(|(line, _)| line))
+            .collect();
+        let keep = |problem: &Problem| {
+            problem.key == "syntax"
+                || broken.is_empty()
+                || (problem.found != MISSING
+                    && problem.position.is_none_or(|(line, _)| !broken.contains(&line)))
+        };
+        let problems = self.problems.into_iter().map(|(_, problem)| problem).filter(keep).collect();
+        (problems, self.warnings.into_iter().map(|(_, problem)| problem).collect())
+    }
+}
+
+/// `found` of a key that is not there.
+const MISSING: &str = "nothing";
+
+/// Line and column of a byte offset, both from 1, the column in characters.
+pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) at: usize,
+}
+
+/// One table of the document, present or not.
+pub(super) struct Section<'d> {
+    /// Such as `camera[1].upload`; empty for the root.
+    path: String,
+    table: Option<&'d DeTable<'d>>,
+    /// Where the table begins; for an absent one, where its parent begins.
+    pub(super) at: usize,
+    asked: Vec<&'static str>,
+}
+
+impl<'d> Section<'d> {
+    pub(super) fn root(table: &'d DeTable<'d>) -> Section<'d> {
+        Section { path: String::new(), table: Some(table), at: 0, asked: Vec::new() }
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether the file has the key, of whatever type.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Where the value of a key stands.
+    pub(super) fn at_key(&self, key: &str) -> Option<usize> {
+        Some(self.table?.get(key)?.span().start)
+    }
+
+    /// The path of this table.
+    pub(super) fn name(&self) -> &str {
+        &self.path
+    }
+
+    /// The full path of a key of this table.
+    pub(super) fn path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    #[cfg_attr(not(test), expect(unused_variables, reason = "only tests record what was asked for"))]
+    fn ask(&mut self, report: &mut Report, key: &'static str) -> Option<(usize, &'d DeValue<'d>)> {
+        self.asked.push(key);
+        #[cfg(test)]
+        {
+            let indices = |c: char| c == '[' || c == ']' || c.is_ascii_digit();
+            let parent: Vec<_> = self.path.split('.').map(|part| part.trim_end_matches(indices)).collect();
+            report.asked.insert(if self.path.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{}.{key}", parent.join("."))
+            });
+        }
+        let value = self.table?.get(key)?;
+        Some((value.span().start, value.get_ref()))
+    }
+
+    fn wrong_type(
+        &self,
+        report: &mut Report,
+        at: usize,
+        key: &str,
+        value: &DeValue,
+        expected: &str,
+        fix: &str,
+    ) {
+        report.problem(at, &self.path(key), type_name(value), expected, fix);
+    }
+
+    /// A key without which nothing works.
+    pub(super) fn missing(&self, report: &mut Report, key: &str, expected: &str, fix: &str) {
+        report.problem(self.at, &self.path(key), MISSING, expected, fix);
+    }
+
+    pub(super) fn string(&mut self, report: &mut Report, key: &'static str) -> Option<At<String>> {
+        let (at, value) = self.ask(report, key)?;
+        match value {
+            DeValue::String(text) => Some(At { value: text.clone().into_owned(), at }),
+            other => {
+                self.wrong_type(report, at, key, other, "a string", &format!("write {key} = \"...\""));
+                None
+            }
+        }
+    }
+
+    /// An integer in `range`, or `default`.
+    pub(super) fn integer(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> u64 {
+        let Some((at, value)) = self.ask(report, key) else { return default };
+        let (low, high) = (range.start(), range.end());
+        let expected = format!("an integer from {low} to {high}");
+        let DeValue::Integer(integer) = value else {
+            self.wrong_type(report, at, key, value, &expected, &format!("write {key} = {default}"));
+            return default;
+        };
+        match u64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let fix = format!("choose a value in the range; the default is {default}");
+                report.problem(at, &self.path(key), brief(integer.as_str()), expected, fix);
+                default
+            }
+        }
+    }
+
+    pub(super) fn boolean(&mut self, report: &mut Report, key: &'static str, default: bool) -> bool {
+        match self.ask(report, key) {
+            None => default,
+            Some((_, DeValue::Boolean(value))) => *value,
+            Some((at, other)) => {
+                self.wrong_type(report, at, key, other, "true or false", &format!("write {key} = {default}"));
+                default
+            }
+        }
+    }
+
+    /// One of a few words. `None`: absent or wrong.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let text = self.string(report, key)?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
+            return Some(*value);
+        }
+        let all: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        let fix = match closest(&text.value, words.iter().map(|(word, _)| *word)) {
+            Some(word) => format!("did you mean {word:?}?"),
+            None => "choose one of them".to_owned(),
+        };
+        report.problem(text.at, &self.path(key), format!("{:?}", brief(&text.value)), all.join(" or "), fix);
+        None
+    }
+
+    /// A table inside this one.
+    pub(super) fn section(&mut self, report: &mut Report, key: &'static str) -> Section<'d> {
+        let mut section = Section { path: self.path(key), table: None, at: self.at, asked: Vec::new() };
+        match self.ask(report, key) {
+            None => {}
+            Some((at, DeValue::Table(table))) => (section.at, section.table) = (at, Some(table)),
+            Some((at, other)) => {
+                let fix = format!("write [{}]", section.path);
+                self.wrong_type(report, at, key, other, "a table", &fix);
+            }
+        }
+        section
+    }
+
+    /// An array of tables.
+    pub(super) fn sections(&mut self, report: &mut Report, key: &'static str) -> Vec<Section<'d>> {
+        let fix = format!("write [[{key}]] with two brackets before each one");
+        let Some((at, value)) = self.ask(report, key) else { return Vec::new() };
+        let DeValue::Array(array) = value else {
+            self.wrong_type(report, at, key, value, "an array of tables", &fix);
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for (i, item) in array.iter().enumerate() {
+            let (path, at) = (format!("{}[{i}]", self.path(key)), item.span().start);
+            match item.get_ref() {
+                DeValue::Table(table) => {
+                    sections.push(Section { path, table: Some(table), at, asked: Vec::new() });
+                }
+                other => report.problem(at, &path, type_name(other), "a table", &fix),
+            }
+        }
+        sections
+    }
+
+    /// Reports every key that nobody asked for. Values of unknown keys are never shown: they may be passwords.
+    pub(super) fn finish(self, report: &mut Report) {
+        for (name, _) in self.table.into_iter().flatten() {
+            let key: &str = name.get_ref();
+            if self.asked.contains(&key) {
+                continue;
+            }
+            let fix = if let Some(fix) = advice(key) {
+                fix.to_owned()
+            } else if let Some(known) = closest(key, self.asked.iter().copied()) {
+                format!("did you mean {known}?")
+            } else {
+                let mut known = self.asked.clone();
+                known.sort_unstable();
+                format!("remove it; known here: {}", known.join(", "))
+            };
+            report.problem(name.span().start, &self.path(&brief(key)), "an unknown key", "a known one", fix);
+        }
+    }
+}
+
+/// For keys that people try although there is no such key.
+fn advice(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "password" | "pass" | "passwd" => {
+            "secrets do not stand in this file: put it into a file of its own and give password_file"
+        }
+        "user" | "login" => "the key is username",
+        "secret_access_key" | "secret_key" | "access_key" | "access_key_id" | "session_token" => {
+            "keys do not stand in this file: give access_key_id_file and secret_access_key_file"
+        }
+        "cameras" => "write [[camera]], once for each camera",
+        "enable" | "disabled" => "the key is enabled = true or false",
+        _ => return None,
+    })
+}
+
+fn type_name(value: &DeValue) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a floating-point number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Printable and at most 80 characters.
+pub(super) fn brief(text: &str) -> String {
+    let mut short: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// The candidate that is a slip of the finger away from `word`.
+fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    if word.chars().count() > 40 {
+        return None;
+    }
+    let (distance, best) = candidates.map(|candidate| (distance(word, candidate), candidate)).min()?;
+    (distance <= 2.min(best.len() / 2) || best.starts_with(word) && word.len() >= 4).then_some(best)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,313 @@
+//! The configuration: one TOML file, read once at start into the checked [`Config`].
+//!
+//! `kvs-edge.example.toml` beside this crate explains every key with unit, default and reason; it is [`EXAMPLE`], what
+//! `kvs-edge check --print-defaults` prints, and a test holds it to the reader. Times below are already durations, so
+//! units are only in the names of the keys.
+//!
+//! The file is walked by hand, not by serde, because serde stops at the first error and an operator wants all of them.
+
+mod check;
+mod document;
+mod problem;
+mod secret;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+pub use problem::{ConfigErrors, Problem};
+pub use secret::{Secret, SecretError};
+
+/// The complete sample file; every default in it is the real one.
+pub const EXAMPLE: &str = include_str!("../../kvs-edge.example.toml");
+
+/// A configuration that passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub device: Device,
+    pub aws: Aws,
+    /// Absent: no broker, the box reports only in its log.
+    pub mqtt: Option<Mqtt>,
+    /// For all cameras; each camera has its own copy with its overrides.
+    pub upload: Upload,
+    /// Likewise.
+    pub verify: Verify,
+    pub health: Health,
+    /// In the order of the file; at least one, ids and stream names unique.
+    pub cameras: Vec<Camera>,
+    /// What someone should look at although the file is valid.
+    pub warnings: Vec<Problem>,
+}
+
+/// `[device]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// `[A-Za-z0-9_-]{1,64}`; a level of every topic.
+    pub id: String,
+    /// For people.
+    pub name: Option<String>,
+}
+
+/// `[aws]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aws {
+    pub region: String,
+    /// Instead of the region's public control-plane endpoint.
+    pub endpoint: Option<Url>,
+    /// Instead of what GetDataEndpoint answers, for every data-plane operation.
+    pub data_endpoint: Option<Url>,
+    /// PEM, trusted besides the system's certificate authorities.
+    pub ca_file: Option<PathBuf>,
+    pub credentials: Credentials,
+}
+
+/// Who we are towards AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// The usual chain: environment, profile files, container, instance.
+    Default,
+    /// Read from files; use [`Secret::reread`] when they expire.
+    Files { access_key_id: Secret, secret_access_key: Secret, session_token: Option<Secret> },
+}
+
+/// `[mqtt]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    pub host: String,
+    pub port: u16,
+    /// First level of every topic, `[A-Za-z0-9_-]{1,64}`.
+    pub prefix: String,
+    /// User name and password; a user may come without one.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub client_id: String,
+    /// Present: TLS.
+    pub tls: Option<MqttTls>,
+    pub protocol: MqttProtocol,
+    pub keep_alive: Duration,
+}
+
+/// `[mqtt.tls]`; all files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MqttTls {
+    /// Absent: the system's certificate authorities.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate (chain) and private key of this box.
+    pub client: Option<ClientCertificate>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttProtocol {
+    /// MQTT 5, and 3.1.1 once a broker refuses that.
+    Auto,
+    V5,
+    V311,
+}
+
+/// `[upload]` and `[camera.upload]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// A fragment ends at the first random access point after this.
+    pub fragment: Duration,
+    /// A fragment is cut here even without one.
+    pub fragment_max: Duration,
+    /// Footage kept in memory until it is persisted, per camera.
+    pub window_bytes: u64,
+    /// A PutMedia session is replaced after this.
+    pub rotate: Duration,
+    /// A session without any ack for this long is given up.
+    pub ack_timeout: Duration,
+    /// A session whose socket takes nothing for this long is given up.
+    pub write_timeout: Duration,
+    /// How long a stop waits for the last fragments to be persisted.
+    pub stop_grace: Duration,
+}
+
+impl Default for Upload {
+    fn default() -> Upload {
+        Upload {
+            fragment: Duration::from_millis(2000),
+            fragment_max: Duration::from_millis(8000),
+            window_bytes: 64 << 20,
+            rotate: Duration::from_secs(2400),
+            ack_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            stop_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[verify]` and `[camera.verify]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verify {
+    pub mode: VerifyMode,
+    pub sample_every: Duration,
+    pub list_every: Duration,
+    pub late_after: Duration,
+}
+
+impl Default for Verify {
+    fn default() -> Verify {
+        Verify {
+            mode: VerifyMode::Sampled,
+            sample_every: Duration::from_secs(60),
+            list_every: Duration::from_secs(60),
+            late_after: Duration::from_secs(30),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyMode {
+    /// One lasting GetMedia reads everything back.
+    Continuous,
+    /// One fragment each `sample_every` is read back, all are listed.
+    Sampled,
+    Off,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Between two reports of box and cameras.
+    pub interval: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health { interval: Duration::from_secs(10) }
+    }
+}
+
+/// `[[camera]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Camera {
+    /// `[A-Za-z0-9_-]{1,64}`
+    pub id: String,
+    /// `rtsp://`, without credentials.
+    pub url: Url,
+    /// Both or none.
+    pub login: Option<Login>,
+    pub transport: Transport,
+    pub source: Source,
+    pub audio: Audio,
+    /// The KVS stream.
+    pub stream: String,
+    pub enabled: bool,
+    /// For each step of the RTSP handshake.
+    pub handshake: Duration,
+    /// Without a picture for this long the session is given up.
+    pub stall: Duration,
+    pub upload: Upload,
+    pub verify: Verify,
+}
+
+impl Camera {
+    /// A camera with every default; its stream has its name.
+    pub fn new(id: impl Into<String>, url: Url) -> Camera {
+        let id = id.into();
+        Camera {
+            stream: id.clone(),
+            id,
+            url,
+            login: None,
+            transport: Transport::Tcp,
+            source: Source::Camera,
+            audio: Audio::Auto,
+            enabled: true,
+            handshake: Duration::from_secs(10),
+            stall: Duration::from_secs(5),
+            upload: Upload::default(),
+            verify: Verify::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+    /// UDP, and TCP once the camera refuses that.
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Camera,
+    /// Tolerates a new session id for each track and no RTP-Info; there is no camera clock.
+    Go2rtc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audio {
+    /// Taken when the camera offers a codec that KVS takes.
+    Auto,
+    Off,
+}
+
+/// What a file is checked against besides itself.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The file's name in messages.
+    pub file: String,
+    /// Relative paths in the file start here.
+    pub folder: PathBuf,
+    /// `$CREDENTIALS_DIRECTORY`, set by systemd.
+    pub credentials: Option<PathBuf>,
+    /// Content of `/etc/machine-id`.
+    pub machine_id: Option<String>,
+    pub hostname: Option<String>,
+}
+
+impl Surroundings {
+    /// Of this process, for the configuration file at `path`.
+    pub fn of(path: &Path) -> Surroundings {
+        let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        Surroundings {
+            file: path.display().to_string(),
+            folder: path.parent().map(Path::to_owned).unwrap_or_default(),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            machine_id: read("/etc/machine-id"),
+            hostname: read("/proc/sys/kernel/hostname"),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`; all errors at once.
+    pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+        let surroundings = Surroundings::of(path);
+        match document::read_file(path) {
+            Ok(bytes) => Config::parse(&bytes, &surroundings),
+            Err(error) => Err(ConfigErrors {
+                problems: vec![Problem {
+                    file: surroundings.file,
+                    position: None,
+                    key: String::new(),
+                    found: format!("a file that cannot be read ({error})"),
+                    expected: "a TOML file of at most 1 MiB".into(),
+                    fix: "check path and permissions; `kvs-edge check --print-defaults` prints a complete example".into(),
+                }],
+                warnings: Vec::new(),
+            }),
+        }
+    }
+
+    /// Checks the bytes of a file. Reads the files that are named in it.
+    pub fn parse(bytes: &[u8], surroundings: &Surroundings) -> Result<Config, ConfigErrors> {
+        check::config(bytes, surroundings)
+    }
+}

@@ -1,0 +1,4 @@
+//! The kvs-edge daemon as a library; `main.rs` adds arguments, signals and the exit code.
+
+pub mod config;
+pub mod messages;
