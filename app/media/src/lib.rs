@@ -1,1 +1,15 @@
 //! Access units, H.264 and H.265 parameter sets, Matroska write and incremental read. No IO.
+//!
+//! Bytes come in as arguments and go out as values. Payloads are `Bytes` and are passed on, never copied.
+//! Nothing here knows a clock, a socket or a runtime, and nothing that comes from outside panics.
+
+pub mod access_unit;
+mod bits;
+pub mod h264;
+pub mod h265;
+pub mod mkv;
+pub mod nal;
+
+pub use access_unit::{
+    AccessUnit, AudioCodec, AudioFormat, AudioFrame, FormatError, ProducerTimestamp, VideoCodec, VideoFormat,
+};

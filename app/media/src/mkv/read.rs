@@ -1,0 +1,539 @@
+//! Incremental reader of Matroska documents that follow one another, as GetMedia sends and PutMedia receives them.
+//!
+//! ```text
+//!            EBML             Segment                Cluster
+//!   between ------> document ---------> in segment ----------> in cluster
+//!      ^                                  |     ^                   |
+//!      +------ EBML again, end of a ------+     +-- a Segment child,+
+//!              known size, finish()                 end of a known size
+//! ```
+//! Segment, Cluster and BlockGroup are looked into, everything else is opaque. Segment and Cluster may have unknown size:
+//! they end at the first element that cannot be inside them, never by scanning, because payloads may contain any bytes.
+//!
+//! What is pushed is handed out as slices of itself. Only an element that straddles two pushes is copied, into a buffer that
+//! grows with the bytes that really arrived, so a claimed size costs nothing.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::ebml::{self, Children, Header, HeaderError};
+use super::id::{self, Named};
+
+/// Caps on what is held in memory at once. Both are far above what the service accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Largest body of the EBML header and of a Segment's or Cluster's child that is no block.
+    pub header_element_bytes: usize,
+    /// Largest body of a SimpleBlock or BlockGroup. A whole fragment may have 50 MB (KVS limits page).
+    pub block_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { header_element_bytes: 1 << 20, block_bytes: 64 << 20 }
+    }
+}
+
+/// One step through the input. Concatenating `raw` of all events gives exactly the input bytes.
+///
+/// The events do not depend on how the input was cut into pushes, except that `Skipped` comes in pieces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Offset of `raw` in the whole input, bytes.
+    pub at: u64,
+    pub raw: Bytes,
+    pub kind: EventKind,
+}
+
+/// What an [`Event`] says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A whole EBML header: a document begins.
+    Ebml,
+    /// Id and size of a Segment, `None` for unknown.
+    SegmentStart { size: Option<u64> },
+    /// A whole child of a Segment other than Cluster, or a Void between documents.
+    Element { id: u32, body: Bytes },
+    /// A piece of an element larger than the cap that nobody needs (Cues, Void, Attachments, unknown): first id and size,
+    /// then the body as it arrives. Info, Tracks, Tags and blocks are never skipped; too large, they are an error.
+    Skipped { id: u32 },
+    /// Id and size of a Cluster, `None` for unknown.
+    ClusterStart { size: Option<u64> },
+    /// The Cluster's timecode in units of TimecodeScale (milliseconds in everything the service accepts by default).
+    Timecode { ms: u64 },
+    /// A SimpleBlock, or a BlockGroup, whose Block without any ReferenceBlock is a key frame.
+    Block {
+        track: u64,
+        /// Presentation time relative to the Cluster's timecode, in the same units.
+        offset: i16,
+        key_frame: bool,
+        /// 0 none, 1 Xiph, 2 fixed size, 3 EBML; other than 0 `payload` holds several frames and their sizes.
+        lacing: u8,
+        payload: Bytes,
+    },
+    /// Any other whole child of a Cluster: Position, PrevSize, CRC-32, Void, unknown.
+    ClusterElement { id: u32, body: Bytes },
+    /// `raw` is empty.
+    ClusterEnd,
+    /// `raw` is empty. At the next EBML header, or at the end of the input.
+    DocumentEnd,
+}
+
+/// Why the input is not what this reader accepts. `at` is the offset of the element in the whole input.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("byte {at}: found {found:#04x}, which starts no element id, expected {expected}")]
+    NotAnElement { at: u64, found: u8, expected: &'static str },
+    #[error("byte {at}: found {}, expected {expected}", Named(*.id))]
+    Unexpected { at: u64, id: u32, expected: &'static str },
+    #[error("byte {at}: the size of {} starts with byte 0x00, expected a size of 1 to 8 bytes", Named(*.id))]
+    BadSize { at: u64, id: u32 },
+    #[error("byte {at}: {} has unknown size, which only Segment and Cluster may have", Named(*.id))]
+    UnknownSize { at: u64, id: u32 },
+    #[error("byte {at}: {} has {size} bytes, the limit is {limit}", Named(*.id))]
+    TooLarge { at: u64, id: u32, size: u64, limit: u64 },
+    #[error("byte {at}: {} claims {size} bytes, its parent that starts at byte {parent_at} has {left} left", Named(*.id))]
+    Overrun { at: u64, id: u32, size: u64, parent_at: u64, left: u64 },
+    #[error("byte {at}: {} {reason}", Named(*.id))]
+    BadBody { at: u64, id: u32, reason: &'static str },
+    #[error(
+        "input ends at byte {ends} inside the {what} that starts at byte {at} and needs {missing} more bytes or more"
+    )]
+    Truncated { at: u64, what: &'static str, ends: u64, missing: u64 },
+}
+
+const EBML_HEADER: &str = "an EBML header";
+const SEGMENT: &str = "a Segment after the EBML header";
+const SEGMENT_CHILD: &str = "a child of Segment or the next EBML header";
+const CLUSTER_CHILD: &str = "a child of Cluster";
+
+/// An open Segment or Cluster.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    at: u64,
+    /// `None` for unknown size.
+    end: Option<u64>,
+}
+
+/// Where the reader stands, see the picture above.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Before the first document, or behind a document whose known-size Segment has ended.
+    Between {
+        document_open: bool,
+    },
+    Document,
+    InSegment {
+        segment: Open,
+    },
+    InCluster {
+        segment: Open,
+        cluster: Open,
+    },
+}
+
+/// The rest of an element that is passed on in pieces.
+#[derive(Clone, Copy, Debug)]
+struct Skip {
+    id: u32,
+    at: u64,
+    left: u64,
+}
+
+/// The reader. Push bytes, then take events until there are none; at the end of the input call `finish` likewise.
+///
+/// Holds at most one incomplete element and what was pushed and not yet taken. After an error it repeats that error.
+#[derive(Debug)]
+pub struct Parser {
+    limits: Limits,
+    input: Input,
+    state: State,
+    skip: Option<Skip>,
+    failed: Option<ReadError>,
+}
+
+impl Parser {
+    pub fn new(limits: Limits) -> Parser {
+        Parser {
+            limits,
+            input: Input::default(),
+            state: State::Between { document_open: false },
+            skip: None,
+            failed: None,
+        }
+    }
+
+    /// Adds the next bytes of the input, any number of them.
+    pub fn push(&mut self, bytes: Bytes) {
+        self.input.push(bytes);
+    }
+
+    /// Offset of the first byte that no event has carried yet.
+    pub fn position(&self) -> u64 {
+        self.input.position
+    }
+
+    /// The next event, `None` when it needs more input.
+    // Not an `Iterator`: `None` is not the end, and an error is.
+    #[expect(clippy::should_implement_trait, reason = "the contract differs from Iterator's, see above")]
+    pub fn next(&mut self) -> Result<Option<Event>, ReadError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.step().inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// The next event, now that no more input follows; `None` when all is told.
+    ///
+    /// Fails with `Truncated` when the input ended inside an element, or inside a Segment or Cluster of known size.
+    pub fn finish(&mut self) -> Result<Option<Event>, ReadError> {
+        if let Some(event) = self.next()? {
+            return Ok(Some(event));
+        }
+        self.end_of_input().inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    fn step(&mut self) -> Result<Option<Event>, ReadError> {
+        if let Some(skip) = self.skip {
+            return Ok(self.skip_piece(skip));
+        }
+        match self.state {
+            State::Between { document_open } => self.between(document_open),
+            State::Document => self.document(),
+            State::InSegment { segment } => self.in_segment(segment),
+            State::InCluster { segment, cluster } => self.in_cluster(segment, cluster),
+        }
+    }
+
+    fn between(&mut self, document_open: bool) -> Result<Option<Event>, ReadError> {
+        let Some(header) = self.peek(EBML_HEADER)? else { return Ok(None) };
+        match header.id {
+            id::EBML if document_open => Ok(Some(self.document_end())),
+            id::EBML => {
+                let event =
+                    self.whole(header, None, self.limits.header_element_bytes, |_, _| Ok(EventKind::Ebml))?;
+                if event.is_some() {
+                    self.state = State::Document;
+                }
+                Ok(event)
+            }
+            id::VOID => self.opaque(header, None),
+            id => Err(ReadError::Unexpected { at: self.position(), id, expected: EBML_HEADER }),
+        }
+    }
+
+    fn document(&mut self) -> Result<Option<Event>, ReadError> {
+        let Some(header) = self.peek(SEGMENT)? else { return Ok(None) };
+        match header.id {
+            id::SEGMENT => {
+                let segment = self.open(header);
+                self.state = State::InSegment { segment };
+                Ok(Some(self.event(header.length, EventKind::SegmentStart { size: header.size })))
+            }
+            id::VOID => self.opaque(header, None),
+            id => Err(ReadError::Unexpected { at: self.position(), id, expected: SEGMENT }),
+        }
+    }
+
+    fn in_segment(&mut self, segment: Open) -> Result<Option<Event>, ReadError> {
+        if segment.end == Some(self.position()) {
+            self.state = State::Between { document_open: true };
+            return self.between(true);
+        }
+        let Some(header) = self.peek(SEGMENT_CHILD)? else { return Ok(None) };
+        match header.id {
+            id::EBML if segment.end.is_none() => Ok(Some(self.document_end())),
+            id::CLUSTER => {
+                self.check_fits(header, header.size.unwrap_or(0), Some(segment))?;
+                let cluster = self.open(header);
+                self.state = State::InCluster { segment, cluster };
+                Ok(Some(self.event(header.length, EventKind::ClusterStart { size: header.size })))
+            }
+            id if id == id::EBML || id == id::SEGMENT || id::is_cluster_child(id) => {
+                Err(ReadError::Unexpected { at: self.position(), id, expected: SEGMENT_CHILD })
+            }
+            _ => self.opaque(header, Some(segment)),
+        }
+    }
+
+    fn in_cluster(&mut self, segment: Open, cluster: Open) -> Result<Option<Event>, ReadError> {
+        let position = Some(self.position());
+        if cluster.end == position || segment.end == position {
+            return Ok(Some(self.cluster_end(segment)));
+        }
+        let Some(header) = self.peek(CLUSTER_CHILD)? else { return Ok(None) };
+        if header.id == id::EBML || header.id == id::SEGMENT || id::is_segment_child(header.id) {
+            return match cluster.end {
+                None => Ok(Some(self.cluster_end(segment))),
+                Some(_) => {
+                    Err(ReadError::Unexpected { at: self.position(), id: header.id, expected: CLUSTER_CHILD })
+                }
+            };
+        }
+        let parent = Some(if cluster.end.is_some() { cluster } else { segment });
+        let block_bytes = self.limits.block_bytes;
+        match header.id {
+            id::TIMECODE => self.whole(header, parent, 8, timecode),
+            id::SIMPLE_BLOCK => self.whole(header, parent, block_bytes, simple_block),
+            id::BLOCK_GROUP => self.whole(header, parent, block_bytes, block_group),
+            _ => self.opaque(header, parent),
+        }
+    }
+
+    /// An element that is passed on as it is: whole below the cap, above it in pieces.
+    fn opaque(&mut self, header: Header, parent: Option<Open>) -> Result<Option<Event>, ReadError> {
+        let size = self.check_size(header, parent)?;
+        let limit = self.limits.header_element_bytes;
+        let needed = matches!(header.id, id::INFO | id::TRACKS | id::TAGS);
+        if needed || size <= limit as u64 {
+            let in_cluster = matches!(self.state, State::InCluster { .. });
+            return self.whole(header, parent, limit, |raw, header| {
+                let (id, body) = (header.id, raw.slice(header.length..));
+                Ok(if in_cluster {
+                    EventKind::ClusterElement { id, body }
+                } else {
+                    EventKind::Element { id, body }
+                })
+            });
+        }
+        self.skip = Some(Skip { id: header.id, at: self.position(), left: size });
+        Ok(Some(self.event(header.length, EventKind::Skipped { id: header.id })))
+    }
+
+    /// As much of the body of a skipped element as is at hand.
+    fn skip_piece(&mut self, skip: Skip) -> Option<Event> {
+        let available = self.input.available();
+        if available == 0 {
+            return None;
+        }
+        let length = usize::try_from(skip.left).unwrap_or(usize::MAX).min(available);
+        let left = skip.left - length as u64;
+        self.skip = (left > 0).then_some(Skip { left, ..skip });
+        Some(self.event(length, EventKind::Skipped { id: skip.id }))
+    }
+
+    /// A whole element of at most `limit` bytes, once it is there; `kind` says what is in it.
+    fn whole(
+        &mut self,
+        header: Header,
+        parent: Option<Open>,
+        limit: usize,
+        kind: impl FnOnce(&Bytes, Header) -> Result<EventKind, &'static str>,
+    ) -> Result<Option<Event>, ReadError> {
+        let size = self.check_size(header, parent)?;
+        let (at, id) = (self.position(), header.id);
+        let body = usize::try_from(size).ok().filter(|body| *body <= limit);
+        let Some(body) = body else {
+            return Err(ReadError::TooLarge { at, id, size, limit: limit as u64 });
+        };
+        let length = header.length.saturating_add(body);
+        if !self.input.join(length) {
+            return Ok(None);
+        }
+        let raw = self.input.take(length);
+        let kind = kind(&raw, header).map_err(|reason| ReadError::BadBody { at, id, reason })?;
+        Ok(Some(Event { at, raw, kind }))
+    }
+
+    /// The header of the element at the current position, `None` if it is not all there yet.
+    fn peek(&mut self, expected: &'static str) -> Result<Option<Header>, ReadError> {
+        let at = self.position();
+        loop {
+            match ebml::parse_header(self.input.head()) {
+                Ok(header) => return Ok(Some(header)),
+                Err(HeaderError::Short { needs }) if self.input.join(needs) => {}
+                Err(HeaderError::Short { .. }) => return Ok(None),
+                Err(HeaderError::BadId { first }) => {
+                    return Err(ReadError::NotAnElement { at, found: first, expected });
+                }
+                Err(HeaderError::BadSize { id }) => return Err(ReadError::BadSize { at, id }),
+            }
+        }
+    }
+
+    /// The size of an element that must have one and must fit its parent.
+    fn check_size(&self, header: Header, parent: Option<Open>) -> Result<u64, ReadError> {
+        let size = header.size.ok_or(ReadError::UnknownSize { at: self.position(), id: header.id })?;
+        self.check_fits(header, size, parent)?;
+        Ok(size)
+    }
+
+    fn check_fits(&self, header: Header, size: u64, parent: Option<Open>) -> Result<(), ReadError> {
+        let (at, id) = (self.position(), header.id);
+        match parent {
+            Some(Open { end: Some(end), at: parent_at, .. }) if size + header.length as u64 > end - at => {
+                Err(ReadError::Overrun { at, id, size, parent_at, left: end - at })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The Segment or Cluster whose header stands at the current position.
+    fn open(&self, header: Header) -> Open {
+        let at = self.position();
+        Open { at, end: header.size.map(|size| at + header.length as u64 + size) }
+    }
+
+    fn cluster_end(&mut self, segment: Open) -> Event {
+        self.state = State::InSegment { segment };
+        self.event(0, EventKind::ClusterEnd)
+    }
+
+    fn document_end(&mut self) -> Event {
+        self.state = State::Between { document_open: false };
+        self.event(0, EventKind::DocumentEnd)
+    }
+
+    /// An event that carries the next `length` bytes, which must be at hand.
+    fn event(&mut self, length: usize, kind: EventKind) -> Event {
+        let at = self.position();
+        let raw = if length == 0 { Bytes::new() } else { self.input.take(length) };
+        Event { at, raw, kind }
+    }
+
+    /// What is left to say when `next` has nothing more and no input follows.
+    fn end_of_input(&mut self) -> Result<Option<Event>, ReadError> {
+        let (at, held) = (self.position(), self.input.head().len() as u64);
+        let truncated = |what, at, ends, missing| Err(ReadError::Truncated { at, what, ends, missing });
+        if let Some(skip) = self.skip {
+            return truncated("element", skip.at, at, skip.left);
+        }
+        if held > 0 {
+            let needs = match ebml::parse_header(self.input.head()) {
+                Ok(header) => header.length as u64 + header.size.unwrap_or(0),
+                Err(HeaderError::Short { needs }) => needs as u64,
+                Err(_) => held, // cannot be: `next` would have failed
+            };
+            return truncated("element", at, at + held, needs.saturating_sub(held));
+        }
+        match self.state {
+            State::InCluster { cluster: Open { at: start, end: Some(end) }, .. } => {
+                truncated("Cluster", start, at, end - at)
+            }
+            State::InSegment { segment: Open { at: start, end: Some(end) } }
+            | State::InCluster { segment: Open { at: start, end: Some(end) }, .. } => {
+                truncated("Segment", start, at, end - at)
+            }
+            State::InCluster { segment, .. } => Ok(Some(self.cluster_end(segment))),
+            State::Document | State::InSegment { .. } | State::Between { document_open: true } => {
+                Ok(Some(self.document_end()))
+            }
+            State::Between { document_open: false } => Ok(None),
+        }
+    }
+}
+
+/// Body of a Timecode of at most 8 bytes.
+fn timecode(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
+    let ms = ebml::uint(&raw[header.length..]).ok_or("is longer than 8 bytes")?;
+    Ok(EventKind::Timecode { ms })
+}
+
+fn simple_block(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
+    let body = raw.slice(header.length..);
+    let key_frame = |flags| flags & 0x80 != 0;
+    block(&body, key_frame)
+}
+
+/// A BlockGroup has one Block; whether it is a key frame is told by the absence of references (RFC 9559 10.2).
+fn block_group(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
+    let body = raw.slice(header.length..);
+    let (mut found, mut references) = (None, false);
+    for child in Children::new(&body) {
+        let child = child.map_err(|_| "has malformed children")?;
+        match child.id {
+            id::BLOCK => found = Some(body.slice(child.body_at..child.body_at + child.body.len())),
+            id::REFERENCE_BLOCK => references = true,
+            _ => {}
+        }
+    }
+    block(&found.ok_or("has no Block in it")?, |_| !references)
+}
+
+/// Body of a SimpleBlock or Block: track number, 16-bit offset, flags, payload (RFC 9559 10.1).
+fn block(body: &Bytes, key_frame: impl FnOnce(u8) -> bool) -> Result<EventKind, &'static str> {
+    const SHORT: &str = "is too short for track number, time and flags";
+    let (track, used) = ebml::parse_vint(body).ok_or("has no valid track number")?;
+    let &[high, low, flags] = body.get(used..used + 3).ok_or(SHORT)? else { return Err(SHORT) };
+    Ok(EventKind::Block {
+        track,
+        offset: i16::from_be_bytes([high, low]),
+        key_frame: key_frame(flags),
+        lacing: flags >> 1 & 3,
+        payload: body.slice(used + 3..),
+    })
+}
+
+/// The bytes that are pushed and not yet taken: `carry`, then `chunk`, then `queue`.
+///
+/// `carry` is the beginning of one element whose end had not arrived, and never holds a byte beyond that element.
+#[derive(Debug, Default)]
+struct Input {
+    /// Offset of the first byte of this in the whole input.
+    position: u64,
+    carry: Vec<u8>,
+    chunk: Bytes,
+    queue: VecDeque<Bytes>,
+}
+
+impl Input {
+    fn push(&mut self, bytes: Bytes) {
+        if self.chunk.is_empty() {
+            self.chunk = bytes;
+        } else if !bytes.is_empty() {
+            self.queue.push_back(bytes);
+        }
+    }
+
+    /// The contiguous bytes at the current position; may be fewer than are there, see `join`.
+    fn head(&self) -> &[u8] {
+        if self.carry.is_empty() { &self.chunk } else { &self.carry }
+    }
+
+    /// Bytes that can be taken without joining. Only asked when nothing is carried.
+    fn available(&mut self) -> usize {
+        debug_assert!(self.carry.is_empty());
+        self.refill();
+        self.chunk.len()
+    }
+
+    /// Makes the next `length` bytes contiguous; false if they are not all there.
+    fn join(&mut self, length: usize) -> bool {
+        while self.head().len() < length {
+            if !self.refill() {
+                return false;
+            }
+            if self.carry.is_empty() && self.chunk.len() >= length {
+                return true;
+            }
+            let missing = length - self.carry.len();
+            let piece = self.chunk.split_to(missing.min(self.chunk.len()));
+            if piece.len() == missing {
+                self.carry.reserve_exact(missing); // exactly full, a Vec turns into Bytes without a further allocation
+            }
+            self.carry.extend_from_slice(&piece);
+        }
+        true
+    }
+
+    /// Takes the next `length` bytes, which must be contiguous.
+    fn take(&mut self, length: usize) -> Bytes {
+        self.position += length as u64;
+        if self.carry.is_empty() {
+            return self.chunk.split_to(length);
+        }
+        debug_assert_eq!(self.carry.len(), length, "only the element at the current position is carried");
+        Bytes::from(std::mem::take(&mut self.carry))
+    }
+
+    /// Whether `chunk` has bytes, taking the next one from the queue if need be.
+    fn refill(&mut self) -> bool {
+        if self.chunk.is_empty()
+            && let Some(next) = self.queue.pop_front()
+        {
+            self.chunk = next;
+        }
+        !self.chunk.is_empty()
+    }
+}
