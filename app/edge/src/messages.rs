@@ -557,3 +557,62 @@ pub struct Verify {
     /// Gaps that may still close.
     pub open_gaps: Vec<Gap>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc3339_utc_with_milliseconds() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_795_183_402_417, "2026-11-20T14:03:22.417Z"),
+            (951_782_400_005, "2000-02-29T00:00:00.005Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(UtcTime::from_millis(ms).to_string(), text);
+            assert_eq!(text.parse(), Ok(UtcTime::from_millis(ms)));
+        }
+        assert_eq!(UtcTime::from_millis(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        let (local, utc) = ("2026-11-20T15:03:22.417+01:00", "2026-11-20T14:03:22.417Z");
+        assert_eq!(local.parse::<UtcTime>(), utc.parse());
+        assert!("1969-12-31T23:59:59Z".parse::<UtcTime>().is_err());
+        assert!("yesterday".parse::<UtcTime>().is_err());
+    }
+
+    /// The wire form is a contract: what is absent stays absent, names and spelling do not change under `v` = 1.
+    #[test]
+    fn status_body_is_as_documented() {
+        let since = UtcTime::from_millis(1_795_183_402_417);
+        let status = Status {
+            v: Version::default(),
+            ts: since,
+            state: CameraState::Offline,
+            since,
+            reason: Some(Reason::ConnectionRefused),
+            detail: None,
+            attempts: 3,
+            last_frame: None,
+        };
+        let json = serde_json::to_string(&status).expect("serialises");
+        assert_eq!(
+            json,
+            r#"{"v":1,"ts":"2026-11-20T14:03:22.417Z","state":"offline","since":"2026-11-20T14:03:22.417Z","reason":"connection_refused","attempts":3}"#
+        );
+        assert_eq!(serde_json::from_str::<Status>(&json).expect("reads back"), status);
+        let newer = json.replace(r#""v":1"#, r#""v":1,"invented_later":[1]"#);
+        assert_eq!(serde_json::from_str::<Status>(&newer).expect("unknown fields are ignored"), status);
+    }
+
+    #[test]
+    fn topics_stay_within_seven_slashes() {
+        let topics = Topics::new("kvs-edge", "box-7f3a");
+        assert_eq!(topics.availability(), "kvs-edge/box-7f3a/availability");
+        assert_eq!(topics.status("dock-2"), "kvs-edge/box-7f3a/cam/dock-2/status");
+        for topic in
+            [topics.info(), topics.health(), topics.stats("c"), topics.upload("c"), topics.verify("c")]
+        {
+            assert!(topic.matches('/').count() <= 7, "{topic}");
+        }
+    }
+}

@@ -697,3 +697,36 @@ fn pem_file(
     report.problem(file.at, &section.path(key), found, expected, "check path, permissions and format");
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key of the reader stands in the sample file, behind `#` or not, and every key there is one of the reader.
+    #[test]
+    fn sample_file_and_reader_know_the_same_keys() {
+        let surroundings = Surroundings::default();
+        let with_tls = EXAMPLE.replace("# [mqtt.tls]", "[mqtt.tls]");
+        let mut report = Report::new(&with_tls, &surroundings);
+        let document = report.parse();
+        root(&mut report, Section::root(&document));
+        let mut written = std::collections::BTreeSet::new();
+        let mut table = String::new();
+        for line in EXAMPLE.lines() {
+            let line = line.strip_prefix("# ").unwrap_or(line);
+            if let Some(header) = line.strip_prefix('[') {
+                table = header.trim_matches(['[', ']']).to_owned();
+                written.insert(table.clone());
+            } else if let Some((key, _)) = line.split_once(" = ")
+                && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            {
+                written.insert(format!("{table}.{key}"));
+            }
+        }
+        // A camera's overrides are explained at the tables for all cameras.
+        let overrides = |key: &String| key.starts_with("camera.upload.") || key.starts_with("camera.verify.");
+        let asked: Vec<_> = report.asked.iter().filter(|key| !overrides(key)).collect();
+        let written: Vec<_> = written.iter().filter(|key| !overrides(key)).collect();
+        assert_eq!(asked, written);
+    }
+}
