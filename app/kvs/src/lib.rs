@@ -1,10 +1,10 @@
 //! Kinesis Video Streams without IO: what to send, what an answer means, and what is proven.
 //!
 //! ```text
-//!  access units -> fragmenter -> window -> put_media -> bytes for PutMedia
-//!                                   ^          ^
-//!                                   +-- acks --+   ack (parser)
-//!  GetMedia bytes -> chunk -> verify <- sent fragments
+//!  access units -> fragmenter -> put_media (window, session) -> bytes for PutMedia
+//!                                    ^
+//!                                    +-- acks -- ack (parser)
+//!  GetMedia bytes -> chunk -> verify <- what was sent
 //! ```
 //!
 //! No socket, clock or random number is in here: bytes, events and `now` come in as arguments; bytes, events
@@ -12,8 +12,23 @@
 
 pub mod ack;
 pub mod api;
+pub mod backoff;
+pub mod chunk;
 mod fragment_number;
+pub mod fragmenter;
 pub mod identity;
+pub mod put_media;
 pub mod tag;
+#[cfg(test)]
+mod testing;
+pub mod verify;
 
 pub use fragment_number::{FragmentNumber, FragmentNumberError};
+
+/// The one moment from which tests count.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an Instant can be made in no other way")]
+pub(crate) fn epoch() -> std::time::Instant {
+    static EPOCH: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    *EPOCH.get_or_init(std::time::Instant::now)
+}
