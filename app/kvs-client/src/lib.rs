@@ -1,1 +1,42 @@
 //! An asynchronous Kinesis Video Streams client, PutMedia included.
+//!
+//! Every operation goes over one path of its own, since PutMedia is in no AWS SDK for Rust, and since the
+//! service reports some errors inside a successful answer, which the SDKs take for an empty success.
+//!
+//! ```text
+//!  Client -> credentials -> sign -> connection (TLS, one per exchange) -> call          JSON both ways
+//!                                                                      -> media_stream  JSON out, media in
+//!                                                                      -> put_media     media out, acks in
+//!                                                         answer (refusals) -> Error -> Action
+//! ```
+//!
+//! See `examples/put_and_get.rs` for a file sent and read back.
+
+mod answer;
+mod call;
+mod client;
+mod config;
+mod connection;
+mod credentials;
+#[cfg(feature = "default-chain")]
+mod default_chain;
+mod endpoint;
+mod error;
+mod media_stream;
+mod operation;
+mod put_media;
+mod sign;
+mod tls;
+
+pub use aws_credential_types::Credentials;
+pub use aws_credential_types::provider::SharedCredentialsProvider;
+pub use client::{Client, FragmentListing, Retention};
+pub use config::{Clock, Config, ConfigError, Endpoints, Timeouts, static_credentials};
+#[cfg(feature = "default-chain")]
+pub use default_chain::default_credentials;
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::{Action, Error, ServiceErrorKind};
+pub use kvs;
+pub use media_stream::MediaStream;
+pub use operation::Operation;
+pub use put_media::{PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType};

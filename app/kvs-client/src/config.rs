@@ -1,0 +1,149 @@
+//! What a [`Client`](crate::Client) needs to know, with the reason of each default.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+
+use crate::endpoint::{Endpoint, EndpointError};
+
+/// Settings of a client. Start from [`Config::new`] and change fields.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Such as `eu-central-1`; part of the signature and of the default control endpoint.
+    pub region: String,
+    pub credentials: SharedCredentialsProvider,
+    pub endpoints: Endpoints,
+    /// PEM file with further trusted certificates, beside those of the system; for a server with a private one.
+    pub extra_ca_pem: Option<PathBuf>,
+    pub timeouts: Timeouts,
+    pub user_agent: String,
+    pub clock: Clock,
+}
+
+impl Config {
+    pub fn new(region: impl Into<String>, credentials: SharedCredentialsProvider) -> Self {
+        Self {
+            region: region.into(),
+            credentials,
+            endpoints: Endpoints::default(),
+            extra_ca_pem: None,
+            timeouts: Timeouts::default(),
+            user_agent: concat!("kvs-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// A provider of fixed keys; `session_token` belongs to temporary ones.
+pub fn static_credentials(
+    access_key_id: impl Into<String>,
+    secret_access_key: impl Into<String>,
+    session_token: Option<String>,
+) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Credentials::new(
+        access_key_id,
+        secret_access_key,
+        session_token,
+        None,
+        "static",
+    ))
+}
+
+/// Fixed endpoints; `None` means the service's own.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    /// Streams and GetDataEndpoint; else `kinesisvideo.REGION.amazonaws.com`.
+    pub control: Option<Endpoint>,
+    /// PutMedia and GetMedia; else asked from the service by GetDataEndpoint.
+    pub media: Option<Endpoint>,
+    /// ListFragments and GetMediaForFragmentList; else asked from the service by GetDataEndpoint.
+    pub archived: Option<Endpoint>,
+}
+
+/// Deadlines. Each restarts with the thing it waits for; none limits how long a stream may run.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Name resolution, TCP and TLS together.
+    pub connect: Duration,
+    /// From the request to the head of the answer.
+    pub head: Duration,
+    /// Between two pieces of a JSON answer. Media answers have their own, optional limit:
+    /// [`MediaStream::set_idle_limit`](crate::MediaStream::set_idle_limit).
+    pub idle: Duration,
+    /// How long the socket of a PutMedia may take not one byte while some wait
+    /// (30 s as in the AWS producer SDK).
+    pub write_stall: Duration,
+    /// For the credentials provider, which may ask another service.
+    pub credentials: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            head: Duration::from_secs(20),
+            idle: Duration::from_secs(20),
+            write_stall: Duration::from_secs(30),
+            credentials: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Where signatures take their time from. A device without a battery-backed clock may bring a better one.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Clock {
+    pub fn system() -> Self {
+        Self::from_fn(SystemTime::now)
+    }
+
+    pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub fn now(&self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// Why a client cannot be built from a [`Config`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(
+        "region `{found}` is not one: expected lower-case letters, digits and hyphens as in `eu-central-1`"
+    )]
+    Region { found: String },
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error("certificate file {}: {reason}; expected PEM with at least one certificate", path.display())]
+    CaFile { path: PathBuf, reason: String },
+    #[error("no trusted root certificate found on this system ({problems}); install `ca-certificates`")]
+    NoRoots { problems: String },
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_never_shows_a_secret() {
+        let credentials =
+            static_credentials("AKIDEXAMPLE", "verySecretKey", Some("sessionTokenValue".to_owned()));
+        let text = format!("{:#?}", Config::new("eu-central-1", credentials));
+        assert!(text.contains("eu-central-1"), "{text}");
+        assert!(!text.contains("verySecretKey") && !text.contains("sessionTokenValue"), "{text}");
+    }
+}

@@ -1,0 +1,263 @@
+//! What can go wrong, and what a supervisor does about it.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::error::CredentialsError;
+use kvs::ack::AckParseError;
+
+use crate::endpoint::Endpoint;
+use crate::operation::Operation;
+
+/// Why an operation failed. No variant holds a key, a token or a signature.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The service refused the request.
+    #[error("{operation} refused: {status} {kind}: {message}{}", request(request_id))]
+    Service {
+        operation: Operation,
+        kind: ServiceErrorKind,
+        message: String,
+        /// HTTP status.
+        status: u16,
+        request_id: Option<String>,
+        /// The service's clock (header `Date`, resolution 1 s) when it refused.
+        server_time: Option<SystemTime>,
+    },
+    /// Status 200, but the body says that the request was not understood. It comes for a path or host
+    /// that does not offer the operation, and for malformed bodies and headers.
+    #[error(
+        "{operation} at {endpoint} not understood: 200 {exception}: {message}{}; is an endpoint override wrong?",
+        request(request_id)
+    )]
+    UnknownOperation {
+        operation: Operation,
+        endpoint: Endpoint,
+        /// Such as `UnknownOperationException` or `SerializationException`.
+        exception: String,
+        message: String,
+        request_id: Option<String>,
+    },
+    #[error("no credentials to sign with")]
+    Credentials(#[source] CredentialsError),
+    #[error("no connection to {endpoint}")]
+    Connect { endpoint: Endpoint, source: io::Error },
+    /// The peer's certificate or TLS dialect is not acceptable.
+    #[error("TLS with {endpoint} refused; check the certificate, `extra_ca_pem` and this device's clock")]
+    Tls { endpoint: Endpoint, source: io::Error },
+    #[error("{operation} at {endpoint}: no {what} within {after:?}")]
+    Timeout { operation: Operation, endpoint: Endpoint, what: &'static str, after: Duration },
+    /// Media waits, but the socket took not one byte of it.
+    #[error("{operation} at {endpoint}: nothing could be sent for {after:?}")]
+    Stalled { operation: Operation, endpoint: Endpoint, after: Duration },
+    /// The connection is gone, so nothing more can be sent; the other half of the session knows the reason.
+    #[error("{operation} at {endpoint}: connection closed by the service while sending")]
+    Closed { operation: Operation, endpoint: Endpoint },
+    /// The connection broke before the answer was complete.
+    #[error("{operation} at {endpoint}: connection broken{}", request(request_id))]
+    Interrupted { operation: Operation, endpoint: Endpoint, request_id: Option<String>, source: hyper::Error },
+    #[error("{operation} at {endpoint}: {what}{}", request(request_id))]
+    BadResponse { operation: Operation, endpoint: Endpoint, what: String, request_id: Option<String> },
+    #[error("PutMedia at {endpoint}: unreadable ack{}", request(request_id))]
+    BadAck { endpoint: Endpoint, request_id: Option<String>, source: AckParseError },
+    /// The request cannot be written: a name with odd characters, a list that is too long.
+    #[error("{operation} not sent: {what}")]
+    BadRequest { operation: Operation, what: String },
+}
+
+fn request(request_id: &Option<String>) -> String {
+    request_id.as_ref().map(|id| format!(" (request {id})")).unwrap_or_default()
+}
+
+/// What a supervisor does after an [`Error`].
+///
+/// What the client itself holds (credentials, endpoint, clock offset) is already dropped or corrected when the
+/// error arrives: except for `Stop`, each means "call again after a back-off", and tells what will be new then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Retry,
+    /// Too many calls or connections: retry after a longer pause.
+    RetrySlower,
+    /// The next call asks the credentials provider again.
+    RefreshCredentials,
+    /// The next call asks for the data endpoint again.
+    RefreshEndpoint,
+    /// This device's clock is off by more than the service accepts (5 min). The next call is signed with
+    /// the service's time; the operator should still be told.
+    FixClock {
+        server_time: SystemTime,
+    },
+    /// Nothing changes until somebody changes a key, a permission, a stream or a configuration: report it, and
+    /// ask again only after minutes.
+    Stop,
+}
+
+impl Error {
+    /// The service's name for this exchange, to be quoted in support cases.
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Service { request_id, .. }
+            | Self::UnknownOperation { request_id, .. }
+            | Self::Interrupted { request_id, .. }
+            | Self::BadResponse { request_id, .. }
+            | Self::BadAck { request_id, .. } => request_id.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The kind of refusal, if the service refused.
+    pub fn service_kind(&self) -> Option<&ServiceErrorKind> {
+        match self {
+            Self::Service { kind, .. } => Some(kind),
+            _ => None,
+        }
+    }
+
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Service { kind, status, server_time, .. } => service_action(kind, *status, *server_time),
+            Self::Credentials(_) => Action::RefreshCredentials,
+            Self::Connect { .. } => Action::RefreshEndpoint,
+            Self::Tls { .. } | Self::UnknownOperation { .. } | Self::BadRequest { .. } => Action::Stop,
+            Self::Timeout { .. }
+            | Self::Stalled { .. }
+            | Self::Closed { .. }
+            | Self::Interrupted { .. }
+            | Self::BadResponse { .. }
+            | Self::BadAck { .. } => Action::Retry,
+        }
+    }
+}
+
+fn service_action(kind: &ServiceErrorKind, status: u16, server_time: Option<SystemTime>) -> Action {
+    use ServiceErrorKind as Kind;
+    match kind {
+        Kind::ClockSkew => server_time.map_or(Action::Stop, |server_time| Action::FixClock { server_time }),
+        Kind::ExpiredToken | Kind::InvalidClientTokenId => Action::RefreshCredentials,
+        Kind::InvalidEndpoint => Action::RefreshEndpoint,
+        Kind::ClientLimitExceeded | Kind::ConnectionLimitExceeded | Kind::Throttling => Action::RetrySlower,
+        Kind::ResourceInUse | Kind::VersionMismatch | Kind::InternalFailure | Kind::ServiceUnavailable => {
+            Action::Retry
+        }
+        Kind::Other(_) if status == 429 => Action::RetrySlower,
+        Kind::Other(_) if status >= 500 || status == 408 => Action::Retry,
+        _ => Action::Stop,
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:ident = $($name:literal)|+,)*) => {
+        /// Error types of the service (its model, and those of every AWS service).
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum ServiceErrorKind {
+            $($(#[$about])* $kind,)*
+            /// A type this client does not know, as the service spells it; empty if it named none.
+            Other(String),
+        }
+
+        impl ServiceErrorKind {
+            /// Reads the bare name, without namespace and suffix.
+            pub(crate) fn from_name(name: &str) -> Self {
+                match name {
+                    $($($name)|+ => Self::$kind,)*
+                    other => Self::Other(other.to_owned()),
+                }
+            }
+
+            /// As the service spells it (the first, where it has several spellings).
+            pub fn name(&self) -> &str {
+                match self {
+                    $(Self::$kind => [$($name),+][0],)*
+                    Self::Other(name) => name,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    InvalidArgument = "InvalidArgumentException" | "ValidationException" | "ValidationError",
+    ClientLimitExceeded = "ClientLimitExceededException",
+    ConnectionLimitExceeded = "ConnectionLimitExceededException",
+    InvalidEndpoint = "InvalidEndpointException",
+    NotAuthorized = "NotAuthorizedException",
+    AccessDenied = "AccessDeniedException" | "AccessDenied",
+    /// Also: the stream is not active yet.
+    ResourceNotFound = "ResourceNotFoundException",
+    ResourceInUse = "ResourceInUseException",
+    InvalidDevice = "InvalidDeviceException",
+    AccountStreamLimitExceeded = "AccountStreamLimitExceededException",
+    DeviceStreamLimitExceeded = "DeviceStreamLimitExceededException",
+    TagsPerResourceExceededLimit = "TagsPerResourceExceededLimitException",
+    VersionMismatch = "VersionMismatchException",
+    NoDataRetention = "NoDataRetentionException",
+    UnsupportedStreamMediaType = "UnsupportedStreamMediaTypeException",
+    MissingCodecPrivateData = "MissingCodecPrivateDataException",
+    InvalidCodecPrivateData = "InvalidCodecPrivateDataException",
+    InvalidMediaFrame = "InvalidMediaFrameException",
+    InvalidResourceFormat = "InvalidResourceFormatException",
+    ExpiredToken = "ExpiredTokenException" | "ExpiredToken" | "RequestExpiredToken",
+    /// The access key or the token is unknown.
+    InvalidClientTokenId = "UnrecognizedClientException" | "InvalidClientTokenId"
+        | "InvalidClientTokenIdException" | "InvalidAccessKeyId",
+    /// The signature does not fit: wrong secret key, or something on the way changed the request.
+    InvalidSignature = "InvalidSignatureException" | "SignatureDoesNotMatch" | "InvalidSignature",
+    IncompleteSignature = "IncompleteSignatureException" | "IncompleteSignature",
+    MissingAuthenticationToken = "MissingAuthenticationTokenException" | "MissingAuthenticationToken",
+    /// The signature's time is more than 5 min off (also told by the messages "Signature expired" and
+    /// "Signature not yet current", whatever the type).
+    ClockSkew = "RequestTimeTooSkewed" | "RequestExpired" | "RequestTimeTooSkewedException",
+    Throttling = "ThrottlingException" | "Throttling" | "TooManyRequestsException",
+    InternalFailure = "InternalFailure" | "InternalFailureException" | "InternalServerError"
+        | "InternalServiceException" | "InternalServerException",
+    ServiceUnavailable = "ServiceUnavailable" | "ServiceUnavailableException",
+}
+
+impl std::fmt::Display for ServiceErrorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(name: &str, status: u16) -> Action {
+        service_action(&ServiceErrorKind::from_name(name), status, Some(SystemTime::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn each_refusal_has_its_action() {
+        let cases = [
+            ("InvalidArgumentException", 400, Action::Stop),
+            ("ClientLimitExceededException", 400, Action::RetrySlower),
+            ("ConnectionLimitExceededException", 400, Action::RetrySlower),
+            ("ThrottlingException", 400, Action::RetrySlower),
+            ("InvalidEndpointException", 400, Action::RefreshEndpoint),
+            ("NotAuthorizedException", 401, Action::Stop),
+            ("AccessDeniedException", 403, Action::Stop),
+            ("ResourceNotFoundException", 404, Action::Stop),
+            ("ResourceInUseException", 400, Action::Retry),
+            ("VersionMismatchException", 400, Action::Retry),
+            ("ExpiredTokenException", 403, Action::RefreshCredentials),
+            ("UnrecognizedClientException", 403, Action::RefreshCredentials),
+            ("InvalidSignatureException", 403, Action::Stop),
+            ("RequestTimeTooSkewed", 403, Action::FixClock { server_time: SystemTime::UNIX_EPOCH }),
+            ("InternalFailure", 500, Action::Retry),
+            ("", 503, Action::Retry),
+            ("", 429, Action::RetrySlower),
+            ("NeverHeardOfException", 400, Action::Stop),
+        ];
+        for (name, status, expected) in cases {
+            assert_eq!(action(name, status), expected, "{name} {status}");
+        }
+        assert_eq!(service_action(&ServiceErrorKind::ClockSkew, 403, None), Action::Stop);
+    }
+
+    #[test]
+    fn an_error_stays_small_enough_to_be_returned_by_value() {
+        assert!(size_of::<Error>() <= 128, "{}", size_of::<Error>());
+    }
+}

@@ -1,0 +1,68 @@
+//! The operations of the service that this client speaks.
+
+use std::fmt;
+
+use kvs::api::{ApiName, path};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    CreateStream,
+    DescribeStream,
+    ListStreams,
+    DeleteStream,
+    UpdateDataRetention,
+    GetDataEndpoint,
+    PutMedia,
+    GetMedia,
+    ListFragments,
+    GetMediaForFragmentList,
+}
+
+impl Operation {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CreateStream => "CreateStream",
+            Self::DescribeStream => "DescribeStream",
+            Self::ListStreams => "ListStreams",
+            Self::DeleteStream => "DeleteStream",
+            Self::UpdateDataRetention => "UpdateDataRetention",
+            Self::GetDataEndpoint => "GetDataEndpoint",
+            Self::PutMedia => "PutMedia",
+            Self::GetMedia => "GetMedia",
+            Self::ListFragments => "ListFragments",
+            Self::GetMediaForFragmentList => "GetMediaForFragmentList",
+        }
+    }
+
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::CreateStream => path::CREATE_STREAM,
+            Self::DescribeStream => path::DESCRIBE_STREAM,
+            Self::ListStreams => path::LIST_STREAMS,
+            Self::DeleteStream => path::DELETE_STREAM,
+            Self::UpdateDataRetention => path::UPDATE_DATA_RETENTION,
+            Self::GetDataEndpoint => path::GET_DATA_ENDPOINT,
+            Self::PutMedia => path::PUT_MEDIA,
+            Self::GetMedia => path::GET_MEDIA,
+            Self::ListFragments => path::LIST_FRAGMENTS,
+            Self::GetMediaForFragmentList => path::GET_MEDIA_FOR_FRAGMENT_LIST,
+        }
+    }
+
+    /// The name under which GetDataEndpoint knows it; `None` for the control plane.
+    pub(crate) fn api_name(self) -> Option<ApiName> {
+        match self {
+            Self::PutMedia => Some(ApiName::PutMedia),
+            Self::GetMedia => Some(ApiName::GetMedia),
+            Self::ListFragments => Some(ApiName::ListFragments),
+            Self::GetMediaForFragmentList => Some(ApiName::GetMediaForFragmentList),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
