@@ -2,3 +2,4 @@
 
 pub mod config;
 pub mod messages;
+pub mod mqtt;

@@ -1,0 +1,450 @@
+//! The box's connection to its MQTT broker: an actor that owns the connection, and a handle that never waits.
+//!
+//! ```text
+//!            +-- failed, back off ---------------------------------+
+//!            v                                                     |
+//!       Connecting --CONNACK--> Connected --connection lost--> Disconnected
+//!            |  ^                   |
+//!   refused  |  | back off, long    | cancelled: `offline` published, DISCONNECT
+//!            v  |                   v
+//!         Refused                Stopped
+//! ```
+//!
+//! On every connection the newest value of each retained topic goes out, then `online`, then what waited. A broker that
+//! is away costs nothing but queue space (limits in `outbox.rs`). Delivery is at least once for QoS 1: what was not
+//! acknowledged when a connection broke is sent again.
+
+mod link;
+mod outbox;
+mod tls;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config;
+use crate::messages::{MqttHealth, OFFLINE, ONLINE, Topics};
+use link::{Client, Failure, FailureKind, Link, Step};
+use outbox::{Message, Outbox};
+
+/// Longest body. AWS IoT Core takes 128 KiB for a whole message.
+pub const BODY_LIMIT_BYTES: usize = 100 * 1000;
+/// How long a stop waits for the broker.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Messages handed to the connection and not yet acknowledged. Far below the 65535 packet ids, and below the receive
+/// maximum of any broker we know (Mosquitto 20, AWS IoT Core 100).
+const WINDOW: usize = 20;
+
+/// What is promised about one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    AtMostOnce,
+    /// Kept until the broker acknowledges it.
+    AtLeastOnce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    V5,
+    V311,
+}
+
+/// Where the connection stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MqttState {
+    /// An attempt is under way, the first or a later one.
+    Connecting,
+    Connected {
+        protocol: Protocol,
+    },
+    /// No connection; the next attempt comes by itself.
+    Disconnected {
+        error: String,
+    },
+    /// The broker does not want us, and trying again will not change that; tried again now and then all the same.
+    Refused {
+        error: String,
+        /// What to change.
+        fix: String,
+    },
+    /// Ended by the cancellation token.
+    Stopped,
+}
+
+/// Publishes; cheap to clone. Nothing here waits or fails: what cannot be sent is kept or counted.
+#[derive(Clone)]
+pub struct MqttHandle {
+    shared: Arc<Shared>,
+    state: watch::Receiver<MqttState>,
+}
+
+struct Shared {
+    /// Held only for the time of a push or pop.
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    outbox: Outbox,
+    connections: u64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MqttHandle {
+    /// Publishes a state: retained, and kept to be published again on every later connection until a newer one of the
+    /// same topic replaces it.
+    pub fn publish_retained(&self, topic: String, body: &impl Serialize, qos: Qos) {
+        self.push(topic, body, qos, true);
+    }
+
+    /// Publishes an event or statistics: queued while there is no connection.
+    pub fn publish(&self, topic: String, body: &impl Serialize, qos: Qos) {
+        self.push(topic, body, qos, false);
+    }
+
+    fn push(&self, topic: String, body: &impl Serialize, qos: Qos, retain: bool) {
+        let payload = match serde_json::to_vec(body) {
+            Ok(payload) if payload.len() <= BODY_LIMIT_BYTES => Bytes::from(payload),
+            refused => {
+                let error = refused.map_or_else(
+                    |error| error.to_string(),
+                    |payload| format!("{} bytes, {BODY_LIMIT_BYTES} are allowed", payload.len()),
+                );
+                warn!(topic, error, "MQTT message not published");
+                self.shared.lock().outbox.count_dropped();
+                return;
+            }
+        };
+        self.shared.lock().outbox.push(Message { topic, payload, qos, retain });
+        self.shared.changed.notify_one();
+    }
+
+    /// Where the connection stands now.
+    pub fn state(&self) -> MqttState {
+        self.state.borrow().clone()
+    }
+
+    /// To wait for a state.
+    pub fn watch(&self) -> watch::Receiver<MqttState> {
+        self.state.clone()
+    }
+
+    /// Numbers for the health report.
+    pub fn health(&self) -> MqttHealth {
+        let inner = self.shared.lock();
+        MqttHealth {
+            queue: inner.outbox.len() as u64,
+            dropped: inner.outbox.dropped(),
+            reconnects: inner.connections.saturating_sub(1),
+        }
+    }
+}
+
+/// The actor; see [`Mqtt::start`].
+pub struct Mqtt {
+    config: config::Mqtt,
+    availability: String,
+    shared: Arc<Shared>,
+    state: watch::Sender<MqttState>,
+    cancel: CancellationToken,
+    /// Topics that the broker refused once: said once.
+    denied: BTreeSet<String>,
+}
+
+/// How one connection ended.
+enum End {
+    Stopped,
+    Failed {
+        failure: Failure,
+        /// When there was a CONNACK.
+        connected: Option<Instant>,
+    },
+}
+
+impl Mqtt {
+    /// Starts the actor on the current runtime. It ends when `cancel` fires: then it empties the queue, publishes
+    /// `offline` and disconnects, all within [`STOP_GRACE`].
+    pub fn start(
+        config: config::Mqtt,
+        topics: &Topics,
+        cancel: CancellationToken,
+    ) -> (MqttHandle, JoinHandle<()>) {
+        let (state, watch) = watch::channel(MqttState::Connecting);
+        let shared = Arc::new(Shared { inner: Mutex::default(), changed: Notify::new() });
+        let handle = MqttHandle { shared: shared.clone(), state: watch };
+        let availability = topics.availability();
+        let actor = Mqtt { config, availability, shared, state, cancel, denied: BTreeSet::new() };
+        (handle, tokio::spawn(actor.run()))
+    }
+
+    async fn run(mut self) {
+        let auto = self.config.protocol == config::MqttProtocol::Auto;
+        let mut protocol = match self.config.protocol {
+            config::MqttProtocol::V311 => Protocol::V311,
+            config::MqttProtocol::Auto | config::MqttProtocol::V5 => Protocol::V5,
+        };
+        let mut backoff = Backoff::default();
+        let mut said = String::new();
+        // Whether `protocol` is a guess after the other one failed, or has worked.
+        let (mut fell_back, mut proven) = (false, false);
+        loop {
+            self.state.send_replace(MqttState::Connecting);
+            let (failure, connected) = match self.session(protocol).await {
+                End::Stopped => break,
+                End::Failed { failure, connected } => (failure, connected),
+            };
+            let Failure { mut kind, text } = failure;
+            if let Some(since) = connected {
+                (proven, fell_back) = (true, false);
+                backoff.connected_for(since.elapsed());
+                said.clear();
+            } else if auto && (kind == FailureKind::Protocol || (kind == FailureKind::Handshake && !proven)) {
+                let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
+                info!(broker = self.config.host, refused = ?protocol, next = ?other, error = text, "MQTT version");
+                protocol = other;
+                // Once in each round, so that a broker which knows neither is not asked in a tight loop.
+                if !std::mem::replace(&mut fell_back, true) {
+                    continue;
+                }
+                fell_back = false;
+            }
+            if kind == FailureKind::Protocol {
+                kind = FailureKind::Refused { fix: "set mqtt.protocol to a version that the broker speaks" };
+            }
+            let state = match kind {
+                FailureKind::Refused { fix } => {
+                    if said != text {
+                        warn!(
+                            broker = self.config.host,
+                            port = self.config.port,
+                            error = text,
+                            fix,
+                            "MQTT refused"
+                        );
+                    }
+                    MqttState::Refused { error: text.clone(), fix: fix.to_owned() }
+                }
+                _ => {
+                    if said != text {
+                        warn!(
+                            broker = self.config.host,
+                            port = self.config.port,
+                            error = text,
+                            "MQTT not connected"
+                        );
+                    }
+                    MqttState::Disconnected { error: text.clone() }
+                }
+            };
+            let wait = backoff.next(matches!(kind, FailureKind::Refused { .. }));
+            debug!(wait_ms = wait.as_millis(), error = text, "MQTT waits before the next attempt");
+            self.state.send_replace(state);
+            said = text;
+            if self.cancel.run_until_cancelled(sleep(wait)).await.is_none() {
+                break;
+            }
+        }
+        self.state.send_replace(MqttState::Stopped);
+    }
+
+    /// One connection, from connecting to its end.
+    async fn session(&mut self, protocol: Protocol) -> End {
+        let (client, mut link) = match link::open(&self.config, &self.availability, protocol, WINDOW) {
+            Ok(both) => both,
+            Err(failure) => return End::Failed { failure, connected: None },
+        };
+        let mut window = Window::new(client);
+        let mut connected = None;
+        let end = loop {
+            match self.step(&mut link, &mut window, connected.is_some()).await {
+                None => break End::Stopped,
+                Some(Err(failure)) => break End::Failed { failure, connected },
+                Some(Ok(Step::Connected)) => {
+                    connected = Some(Instant::now());
+                    {
+                        let mut inner = self.shared.lock();
+                        inner.connections += 1;
+                        inner.outbox.connected(self.availability(ONLINE));
+                    }
+                    info!(broker = self.config.host, port = self.config.port, ?protocol, "MQTT connected");
+                    self.state.send_replace(MqttState::Connected { protocol });
+                }
+                Some(Ok(Step::Sent(packet_id))) => window.sent(packet_id),
+                Some(Ok(Step::Acked { packet_id, denied })) => {
+                    if let (Some(message), Some(reason)) = (window.acked(packet_id), denied)
+                        && self.denied.insert(message.topic.clone())
+                    {
+                        let fix = "let this user publish below its prefix in the broker's access rules";
+                        warn!(topic = message.topic, reason, fix, "MQTT broker does not take a message");
+                    }
+                }
+                Some(Ok(Step::Disconnected)) => break End::Stopped,
+                Some(Ok(Step::Other)) => {}
+            }
+        };
+        self.shared.lock().outbox.undelivered(window.into_undelivered());
+        end
+    }
+
+    fn availability(&self, state: &'static str) -> Message {
+        let (topic, payload) = (self.availability.clone(), Bytes::from_static(state.as_bytes()));
+        Message { topic, payload, qos: Qos::AtLeastOnce, retain: true }
+    }
+
+    /// Waits for the next step of the link and feeds it meanwhile. `None`: stop now.
+    async fn step(
+        &self,
+        link: &mut Link,
+        window: &mut Window,
+        connected: bool,
+    ) -> Option<Result<Step, Failure>> {
+        let mut poll = pin!(link.poll());
+        let silent = Instant::now() + link::silence_limit(&self.config);
+        loop {
+            if connected {
+                self.feed(window);
+            }
+            tokio::select! {
+                step = &mut poll => return Some(step),
+                () = self.shared.changed.notified() => {}
+                () = self.cancel.cancelled(), if window.stop_by.is_none() => {
+                    if !connected {
+                        return None;
+                    }
+                    window.stop_by = Some(Instant::now() + STOP_GRACE);
+                }
+                () = sleep_until(window.stop_by.unwrap_or(silent).min(silent)) => {
+                    if window.stop_by.is_some() {
+                        warn!(broker = self.config.host, "MQTT broker did not take the last messages in time");
+                        return None;
+                    }
+                    let text = format!("no sign of life from {}", self.config.host);
+                    return Some(Err(Failure { kind: FailureKind::Network, text }));
+                }
+            }
+        }
+    }
+
+    /// Hands over as much as the window takes; at a stop the last words follow.
+    fn feed(&self, window: &mut Window) {
+        while window.has_room() {
+            let Some(message) = self.shared.lock().outbox.pop() else { break };
+            window.hand_over(message);
+        }
+        if window.stop_by.is_some() && window.is_empty() && self.shared.lock().outbox.len() == 0 {
+            match window.goodbye {
+                Goodbye::None => {
+                    window.hand_over(self.availability(OFFLINE));
+                    window.goodbye = Goodbye::Offline;
+                }
+                Goodbye::Offline if window.client.disconnect() => window.goodbye = Goodbye::Disconnect,
+                Goodbye::Offline | Goodbye::Disconnect => {}
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goodbye {
+    None,
+    /// `offline` was handed over.
+    Offline,
+    Disconnect,
+}
+
+/// Messages between outbox and broker, of one connection.
+struct Window {
+    client: Client,
+    /// Handed over, not yet written; in order.
+    handed: VecDeque<Message>,
+    /// QoS 1, written, not yet acknowledged.
+    unacked: VecDeque<(u16, Message)>,
+    /// Set once the daemon stops.
+    stop_by: Option<Instant>,
+    goodbye: Goodbye,
+}
+
+impl Window {
+    fn new(client: Client) -> Window {
+        Window {
+            client,
+            handed: VecDeque::new(),
+            unacked: VecDeque::new(),
+            stop_by: None,
+            goodbye: Goodbye::None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.handed.is_empty() && self.unacked.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.handed.len() + self.unacked.len() < WINDOW
+    }
+
+    fn hand_over(&mut self, message: Message) {
+        // Never without room: the client takes WINDOW messages, and there are never more.
+        if self.client.publish(&message) {
+            self.handed.push_back(message);
+        } else {
+            warn!(topic = message.topic, "MQTT message is not a valid publish");
+        }
+    }
+
+    fn sent(&mut self, packet_id: u16) {
+        if let Some(message) = self.handed.pop_front()
+            && message.qos == Qos::AtLeastOnce
+        {
+            self.unacked.push_back((packet_id, message));
+        }
+    }
+
+    fn acked(&mut self, packet_id: u16) -> Option<Message> {
+        let index = self.unacked.iter().position(|(id, _)| *id == packet_id)?;
+        self.unacked.remove(index).map(|(_, message)| message)
+    }
+
+    fn into_undelivered(self) -> impl DoubleEndedIterator<Item = Message> {
+        self.unacked.into_iter().map(|(_, message)| message).chain(self.handed)
+    }
+}
+
+/// 0.5 s doubling to 30 s; from 15 s to 5 min after a refusal. Jitter takes off up to half, so that a fleet does not
+/// come back in step. Starts anew after a healthy minute.
+#[derive(Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    fn connected_for(&mut self, time: Duration) {
+        if time >= Duration::from_secs(60) {
+            self.attempts = 0;
+        }
+    }
+
+    fn next(&mut self, refused: bool) -> Duration {
+        let (first, limit) = if refused { (15_000, 300_000) } else { (500, 30_000) };
+        let whole: u64 = (first << self.attempts.min(10)).min(limit);
+        self.attempts += 1;
+        let random = RandomState::new().build_hasher().finish();
+        Duration::from_millis(whole - random % (whole / 2))
+    }
+}
