@@ -301,6 +301,8 @@ fn tls_files_must_be_pem() {
     assert!(found.contains("mqtt.tls.ca_file") && found.contains("BEGIN CERTIFICATE"), "{found}");
     let found = with("cert_file = \"ca.pem\"").expect_err("no key").to_string();
     assert!(found.contains("mqtt.tls.key_file: found nothing, expected a file beside cert_file"), "{found}");
+    let text = format!("{LEAST}[mqtt]\nhost = \"::1\"\n[mqtt.tls]\n{CAMERA}");
+    assert!(errors(&text)[0].starts_with("4:8: mqtt.host: found an IPv6 address with [mqtt.tls]"));
 }
 
 #[test]

@@ -223,6 +223,11 @@ fn mqtt(report: &mut Report, mut section: Section, device: &str) -> Option<Mqtt>
     );
     let keep_alive = seconds(report, &mut section, "keep_alive_s", 5..=3600, Duration::from_secs(30));
     let tls = tls.then(|| mqtt_tls(report, tls_section));
+    if tls.is_some() && host.as_ref().is_some_and(|host| host.contains(':')) {
+        let at = section.at_key("host").unwrap_or(section.at);
+        let fix = "give the broker a name, in DNS or in /etc/hosts";
+        report.problem(at, &section.path("host"), "an IPv6 address with [mqtt.tls]", "a name", fix);
+    }
     if let (Some(host), Some(_), None) = (&host, &password, &tls)
         && !is_local(host)
     {

@@ -229,6 +229,8 @@ fn failure_v5(error: &v5::ConnectionError) -> Failure {
         ConnectionError::MqttState(StateError::Deserialization(
             v5::mqttbytes::Error::InvalidConnectReturnCode(_),
         )) => FailureKind::Protocol,
+        // Not named as its source, so the walk would end here.
+        ConnectionError::MqttState(StateError::Deserialization(error)) => tls_kind(error),
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => match reason_code {
             DisconnectReasonCode::SessionTakenOver => FailureKind::Refused {
                 fix: "another client uses the same mqtt.client_id: give each box its own device.id",

@@ -45,6 +45,14 @@ pub const STOP_GRACE: Duration = Duration::from_secs(5);
 /// maximum of any broker we know (Mosquitto 20, AWS IoT Core 100).
 const WINDOW: usize = 20;
 
+/// A connection that lasted this long was a good one.
+const HEALTHY: Duration = Duration::from_secs(60);
+/// So many connections in a row that the broker accepted and soon closed are no accident. MQTT 3.1.1 has no word for the
+/// reason, and rumqttc 0.25 does not read a DISCONNECT of MQTT 5 without properties, which is how Mosquitto writes it.
+const HANGUPS: u32 = 3;
+const FIX_HANGUP: &str = "another client probably uses the same mqtt.client_id: give each box its own device.id; if not, \
+     the log of the broker has the reason";
+
 /// What is promised about one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Qos {
@@ -203,6 +211,7 @@ impl Mqtt {
         let mut said = String::new();
         // Whether `protocol` is a guess after the other one failed, or has worked.
         let (mut fell_back, mut proven) = (false, false);
+        let mut hangups = 0;
         loop {
             self.state.send_replace(MqttState::Connecting);
             let (failure, connected) = match self.session(protocol).await {
@@ -210,6 +219,12 @@ impl Mqtt {
                 End::Failed { failure, connected } => (failure, connected),
             };
             let Failure { mut kind, text } = failure;
+            let hung_up =
+                kind == FailureKind::Handshake && connected.is_some_and(|at| at.elapsed() < HEALTHY);
+            hangups = if hung_up { hangups + 1 } else { 0 };
+            if hangups >= HANGUPS {
+                kind = FailureKind::Refused { fix: FIX_HANGUP };
+            }
             if let Some(since) = connected {
                 (proven, fell_back) = (true, false);
                 backoff.connected_for(since.elapsed());
@@ -435,7 +450,7 @@ struct Backoff {
 
 impl Backoff {
     fn connected_for(&mut self, time: Duration) {
-        if time >= Duration::from_secs(60) {
+        if time >= HEALTHY {
             self.attempts = 0;
         }
     }
