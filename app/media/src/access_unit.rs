@@ -171,6 +171,8 @@ impl AudioFormat {
             96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000,
             7_350,
         ];
+        // By channelConfiguration (Table 1.19); 0 marks those that do not say it.
+        const CHANNELS: [u16; 15] = [0, 1, 2, 3, 4, 5, 6, 8, 0, 0, 0, 7, 8, 0, 8];
         let mut bits = BitReader::new(&audio_specific_config);
         let wrap = |error| FormatError::Bits { what: "AudioSpecificConfig", error };
         if bits.u(5).map_err(wrap)? == 31 {
@@ -187,21 +189,12 @@ impl AudioFormat {
                 });
             }
         };
-        let channels = match bits.u(4).map_err(wrap)? {
-            1 => 1,
-            2 => 2,
-            3 => 3,
-            4 => 4,
-            5 => 5,
-            6 => 6,
-            7 => 8,
-            11 => 7,
-            12 | 14 => 8,
-            other => {
-                return Err(FormatError::Value {
-                    what: "AudioSpecificConfig channel configuration",
-                    found: other.into(),
-                });
+        let configuration = bits.u(4).map_err(wrap)?;
+        let channels = match CHANNELS.get(configuration as usize) {
+            Some(channels @ 1..) => *channels,
+            _ => {
+                let what = "AudioSpecificConfig channel configuration";
+                return Err(FormatError::Value { what, found: configuration.into() });
             }
         };
         Ok(AudioFormat {
@@ -291,4 +284,67 @@ pub enum FormatError {
     NoSps { record: &'static str },
     #[error("expected {expected}, found a NAL unit of type {found}")]
     NalType { expected: &'static str, found: u8 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_in_rfc_3339() {
+        #[track_caller]
+        fn check(ms: u64, expected: &str) {
+            assert_eq!(ProducerTimestamp::from_millis(ms).to_string(), expected);
+        }
+        check(0, "1970-01-01T00:00:00.000Z");
+        check(951_782_399_999, "2000-02-28T23:59:59.999Z");
+        check(951_782_400_000, "2000-02-29T00:00:00.000Z");
+        check(1_709_251_199_001, "2024-02-29T23:59:59.001Z");
+        check(1_735_689_599_000, "2024-12-31T23:59:59.000Z");
+        check(1_795_186_073_633, "2026-11-20T14:47:53.633Z");
+        check(4_107_542_400_000, "2100-03-01T00:00:00.000Z"); // 2100 is no leap year
+    }
+
+    #[test]
+    fn every_time_can_be_shown() {
+        assert!(ProducerTimestamp::from_millis(u64::MAX).to_string().ends_with('Z'));
+    }
+
+    #[test]
+    fn time_arithmetic_stays_in_range() {
+        let time = ProducerTimestamp::from_millis(1_000);
+        assert_eq!(time.checked_add_ms(5).and_then(|later| later.checked_ms_since(time)), Some(5));
+        assert_eq!(time.checked_sub_ms(1_001), None);
+        assert_eq!(time.checked_ms_since(ProducerTimestamp::from_millis(1_001)), None);
+        assert_eq!(ProducerTimestamp::from_millis(u64::MAX).checked_add_ms(1), None);
+    }
+
+    #[test]
+    fn audio_specific_config_tells_rate_and_channels() {
+        #[track_caller]
+        fn check(config: &'static [u8], expected: Option<(u32, u16)>) {
+            let format = AudioFormat::aac(Bytes::from_static(config));
+            assert_eq!(
+                format.ok().map(|format| (format.sample_rate, format.channels)),
+                expected,
+                "{config:02x?}"
+            );
+        }
+        check(&[0x14, 0x08], Some((16_000, 1))); // as kvssink recorded it
+        check(&[0x11, 0x90], Some((48_000, 2))); // as Amazon Connect claims
+        check(&[0x12, 0x38], Some((44_100, 8))); // configuration 7
+        check(&[0x17, 0x80, 0x1F, 0x40, 0x08], Some((16_000, 1))); // index 15, rate in 24 bits
+        check(&[0x16, 0x88], None); // reserved index 13
+        check(&[0x14, 0x00], None); // program config element
+        check(&[0x14], None);
+        check(&[], None);
+    }
+
+    #[test]
+    fn g711_carries_a_wave_format_ex() {
+        let format = AudioFormat::pcma(8_000, 1);
+        let expected = [6, 0, 1, 0, 0x40, 0x1F, 0, 0, 0x40, 0x1F, 0, 0, 1, 0, 8, 0, 0, 0];
+        assert_eq!((format.codec_id(), &format.codec_private[..]), ("A_MS/ACM", &expected[..]));
+        assert_eq!(AudioFormat::pcmu(8_000, 1).codec_private[0], 7);
+    }
 }
