@@ -14,9 +14,9 @@ use media::mkv::write;
 use webm_iterable::WebmIterator;
 use webm_iterable::matroska_spec::{Master, MatroskaSpec, SimpleBlock};
 
-const TOTAL_BYTES: usize = 100 << 20;
+const TOTAL_BYTES: usize = 4 << 20;
 const BLOCKS_PER_CLUSTER: i16 = 25;
-const RUNS: usize = 5;
+const RUNS: usize = 50;
 
 /// What a reader saw; equal for both, or the comparison is void.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

@@ -63,8 +63,8 @@ fn allocations_follow_the_pushes_not_the_blocks() {
         let chunks = cut(&data, CHUNK);
         let (allocations, seen) = measure(&chunks);
         assert_eq!(seen, blocks);
-        // Header bytes, the element's first part, its rest: at most three growths of the one element that straddles.
-        assert!(allocations <= 3 * chunks.len() as u64, "{allocations} allocations, {} pushes", chunks.len());
+        // One element straddles each border; it has its memory from a larger piece, or it is one and makes two allocations.
+        assert!(allocations <= 2 * chunks.len() as u64, "{allocations} allocations, {} pushes", chunks.len());
     }
 }
 

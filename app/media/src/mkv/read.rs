@@ -14,8 +14,9 @@
 //! grows with the bytes that really arrived, so a claimed size costs nothing.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::ebml::{self, Children, Header, HeaderError};
 use super::id::{self, Named};
@@ -431,48 +432,57 @@ fn timecode(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
 }
 
 fn simple_block(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
-    let body = raw.slice(header.length..);
-    let key_frame = |flags| flags & 0x80 != 0;
-    block(&body, key_frame)
+    block(raw, header.length..raw.len(), |flags| flags & 0x80 != 0)
 }
 
 /// A BlockGroup has one Block; whether it is a key frame is told by the absence of references (RFC 9559 10.2).
 fn block_group(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
-    let body = raw.slice(header.length..);
     let (mut found, mut references) = (None, false);
-    for child in Children::new(&body) {
+    for child in Children::new(&raw[header.length..]) {
         let child = child.map_err(|_| "has malformed children")?;
         match child.id {
-            id::BLOCK => found = Some(body.slice(child.body_at..child.body_at + child.body.len())),
+            id::BLOCK => {
+                let start = header.length + child.body_at;
+                found = Some(start..start + child.body.len());
+            }
             id::REFERENCE_BLOCK => references = true,
             _ => {}
         }
     }
-    block(&found.ok_or("has no Block in it")?, |_| !references)
+    block(raw, found.ok_or("has no Block in it")?, |_| !references)
 }
 
 /// Body of a SimpleBlock or Block: track number, 16-bit offset, flags, payload (RFC 9559 10.1).
-fn block(body: &Bytes, key_frame: impl FnOnce(u8) -> bool) -> Result<EventKind, &'static str> {
-    const SHORT: &str = "is too short for track number, time and flags";
-    let (track, used) = ebml::parse_vint(body).ok_or("has no valid track number")?;
-    let &[high, low, flags] = body.get(used..used + 3).ok_or(SHORT)? else { return Err(SHORT) };
+fn block(
+    raw: &Bytes,
+    body: Range<usize>,
+    key_frame: impl FnOnce(u8) -> bool,
+) -> Result<EventKind, &'static str> {
+    let bytes = &raw[body.clone()];
+    let (track, used) = ebml::parse_vint(bytes).ok_or("has no valid track number")?;
+    let &[high, low, flags] =
+        bytes[used..].first_chunk().ok_or("is too short for track number, time and flags")?;
     Ok(EventKind::Block {
         track,
         offset: i16::from_be_bytes([high, low]),
         key_frame: key_frame(flags),
         lacing: flags >> 1 & 3,
-        payload: body.slice(used + 3..),
+        payload: raw.slice(body.start + used + 3..body.end),
     })
 }
 
+/// What a straddling element takes at once; a larger one grows with the bytes that arrive, whatever size it claims.
+const CARRY_BYTES: usize = 16 << 10;
+
 /// The bytes that are pushed and not yet taken: `carry`, then `chunk`, then `queue`.
 ///
-/// `carry` is the beginning of one element whose end had not arrived, and never holds a byte beyond that element.
+/// `carry` is the beginning of one element whose end had not arrived, and never holds a byte beyond that element. Its memory
+/// is taken `CARRY_BYTES` at a time, for several elements, so that small pushes do not mean an allocation each.
 #[derive(Debug, Default)]
 struct Input {
     /// Offset of the first byte of this in the whole input.
     position: u64,
-    carry: Vec<u8>,
+    carry: BytesMut,
     chunk: Bytes,
     queue: VecDeque<Bytes>,
 }
@@ -507,11 +517,11 @@ impl Input {
             if self.carry.is_empty() && self.chunk.len() >= length {
                 return true;
             }
+            if self.carry.is_empty() && self.carry.capacity() < length.min(CARRY_BYTES) {
+                self.carry = BytesMut::with_capacity(CARRY_BYTES);
+            }
             let missing = length - self.carry.len();
             let piece = self.chunk.split_to(missing.min(self.chunk.len()));
-            if piece.len() == missing {
-                self.carry.reserve_exact(missing); // exactly full, a Vec turns into Bytes without a further allocation
-            }
             self.carry.extend_from_slice(&piece);
         }
         true
@@ -524,7 +534,7 @@ impl Input {
             return self.chunk.split_to(length);
         }
         debug_assert_eq!(self.carry.len(), length, "only the element at the current position is carried");
-        Bytes::from(std::mem::take(&mut self.carry))
+        self.carry.split().freeze()
     }
 
     /// Whether `chunk` has bytes, taking the next one from the queue if need be.
