@@ -166,7 +166,9 @@ mod tests {
         httpdate::parse_http_date(NOW).unwrap()
     }
 
-    fn refusal(status: u16, headers: &[(&'static str, &str)], body: &str) -> Error {
+    type Headers<'a> = &'a [(&'static str, &'a str)];
+
+    fn refusal(status: u16, headers: Headers, body: &str) -> Error {
         let headers =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         service_error(Operation::PutMedia, status, &headers, body.as_bytes(), now())
@@ -179,7 +181,7 @@ mod tests {
             ("x-amz-ErrorType", "ResourceNotFoundException:http://internal.amazon.com/coral/com.amazon.x/");
         let namespaced =
             r#"{"__type":"com.amazonaws.kinesisvideo#ResourceNotFoundException","Message":"gone"}"#;
-        let cases: [(&[(&'static str, &str)], &str, &str); 6] = [
+        let cases: [(Headers, &str, &str); 6] = [
             (&[typed], r#"{"Message":"gone"}"#, "gone"),
             (&[typed], r#"{"message":"gone"}"#, "gone"),
             (&[suffixed], r#"{"Message":"gone"}"#, "gone"),

@@ -87,6 +87,8 @@ SigV4Auth(Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
 print(request.headers["Authorization"])
 "#;
 
+    type Headers<'a> = &'a [(&'static str, &'a str)];
+
     fn credentials(token: Option<&str>) -> Credentials {
         let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
         Credentials::new("AKIDEXAMPLE", secret, token.map(str::to_owned), None, "test")
@@ -95,7 +97,7 @@ print(request.headers["Authorization"])
     fn ours(
         endpoint: &str,
         operation: Operation,
-        headers: &[(&'static str, &str)],
+        headers: Headers,
         body: &str,
         token: Option<&str>,
     ) -> HeaderMap {
@@ -116,12 +118,7 @@ print(request.headers["Authorization"])
         map
     }
 
-    fn botocores(
-        url: &str,
-        headers: &[(&'static str, &str)],
-        body: &str,
-        token: Option<&str>,
-    ) -> Option<String> {
+    fn botocores(url: &str, headers: Headers, body: &str, token: Option<&str>) -> Option<String> {
         use std::io::Write;
         let headers: serde_json::Map<_, _> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
@@ -155,7 +152,7 @@ print(request.headers["Authorization"])
         ];
         let json = [("content-type", "application/json")];
         let arn = [("x-amzn-stream-arn", "arn:aws:kinesisvideo:eu-central-1:123456789012:stream/cam 1/1")];
-        let cases: [(&str, Operation, &[(&'static str, &str)], &str, Option<&str>); 5] = [
+        let cases: [(&str, Operation, Headers, &str, Option<&str>); 5] = [
             (
                 "https://s-1a2b.kinesisvideo.eu-central-1.amazonaws.com",
                 Operation::PutMedia,
