@@ -1,0 +1,160 @@
+//! `kvs-local`: the server as a program.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use kvs_local::{Credentials, KvsLocal, Limits, Options, Tls};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A server that speaks the Kinesis Video Streams protocol, for tests, demos and dry runs.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Address to listen on; port 0 lets the kernel choose
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// Folder for streams and fragments
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long, env = "AWS_REGION", default_value = "us-west-2")]
+    region: String,
+    #[arg(long, default_value = "111122223333")]
+    account: String,
+    /// Without it: AKIDKVSLOCAL
+    #[arg(long, env = "AWS_ACCESS_KEY_ID", requires = "secret_key")]
+    access_key: Option<String>,
+    /// Without it: kvs-local-secret
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, requires = "access_key")]
+    secret_key: Option<String>,
+    #[arg(long, env = "AWS_SESSION_TOKEN", hide_env_values = true, requires = "access_key")]
+    session_token: Option<String>,
+    /// Certificate chain, PEM; serves HTTPS only
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// What GetDataEndpoint answers, if not the address that the server listens on
+    #[arg(long)]
+    data_endpoint: Option<String>,
+    /// Create this stream at start if it is not there; may be repeated
+    #[arg(long = "create", value_name = "STREAM")]
+    create: Vec<String>,
+    /// Retention of streams made by --create, hours; 0 persists nothing
+    #[arg(long, default_value_t = 24)]
+    retention_hours: u32,
+    /// Serve /admin/... without signatures: faults and inspection
+    #[arg(long)]
+    admin: bool,
+    /// GetMedia passes on whole fragments only
+    #[arg(long)]
+    whole_fragments: bool,
+    /// A new stream stays CREATING for so long
+    #[arg(long, default_value_t = 0)]
+    create_delay_ms: u64,
+    /// Bytes of fragments beyond which the disk counts as full
+    #[arg(long)]
+    disk_limit_bytes: Option<u64>,
+    #[arg(long, default_value_t = Limits::default().fragment_bytes)]
+    max_fragment_bytes: u64,
+    #[arg(long, default_value_t = Limits::default().fragment_duration_ms)]
+    max_fragment_duration_ms: u64,
+    #[arg(long, default_value_t = Limits::default().put_media_age.as_secs())]
+    put_media_age_s: u64,
+    #[arg(long, default_value_t = Limits::default().put_media_idle_close.as_secs())]
+    put_media_idle_s: u64,
+    /// PutMedia sessions per stream; more than 1 interleaves them
+    #[arg(long, default_value_t = Limits::default().put_media_per_stream)]
+    put_media_per_stream: usize,
+    #[arg(long, default_value_t = Limits::default().get_media_per_stream)]
+    get_media_per_stream: usize,
+    #[arg(long, default_value_t = Limits::default().get_media_age.as_secs())]
+    get_media_age_s: u64,
+    /// GetMedia ends so long after the producer's last byte
+    #[arg(long, default_value_t = 3000)]
+    get_media_idle_ms: u64,
+    /// GetMedia does not end when the producer stops
+    #[arg(long)]
+    get_media_stays: bool,
+    /// Calls per second, operation and stream; not limited without it
+    #[arg(long)]
+    calls_per_second: Option<u32>,
+}
+
+impl Arguments {
+    fn options(self) -> Result<Options, String> {
+        let read =
+            |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                Some(Tls { certificate_pem: read(certificate)?, key_pem: read(key)? })
+            }
+            _ => None,
+        };
+        let credentials = match (self.access_key, self.secret_key) {
+            (Some(access_key), Some(secret_key)) => {
+                Credentials { access_key, secret_key, session_token: self.session_token }
+            }
+            _ => Credentials::local(),
+        };
+        let limits = Limits {
+            fragment_bytes: self.max_fragment_bytes,
+            fragment_duration_ms: self.max_fragment_duration_ms,
+            put_media_age: Duration::from_secs(self.put_media_age_s),
+            put_media_idle_close: Duration::from_secs(self.put_media_idle_s),
+            put_media_per_stream: self.put_media_per_stream,
+            get_media_per_stream: self.get_media_per_stream,
+            get_media_age: Duration::from_secs(self.get_media_age_s),
+            get_media_idle_end: (!self.get_media_stays)
+                .then(|| Duration::from_millis(self.get_media_idle_ms)),
+            calls_per_second: self.calls_per_second,
+            ..Limits::default()
+        };
+        Ok(Options {
+            listen: self.listen,
+            credentials: vec![credentials],
+            region: self.region,
+            account: self.account,
+            data_endpoint: self.data_endpoint,
+            tls,
+            limits,
+            create_streams: self.create.into_iter().map(|name| (name, self.retention_hours)).collect(),
+            create_delay: Duration::from_millis(self.create_delay_ms),
+            stream_while_receiving: !self.whole_fragments,
+            disk_limit_bytes: self.disk_limit_bytes,
+            admin: self.admin,
+            ..Options::new(self.data)
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("signals: {error}"));
+    let (mut interrupted, mut terminated) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let server = KvsLocal::start(arguments.options()?).await.map_err(|error| error.to_string())?;
+    println!("{}", server.endpoint());
+    tokio::select! {
+        _ = interrupted.recv() => {}
+        _ = terminated.recv() => {}
+    }
+    server.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! What a server is started with.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Everything [`crate::KvsLocal::start`] needs; [`Options::new`] gives the service's own values.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// Streams and fragments live here; created if it is not there.
+    pub data: PathBuf,
+    /// Who may call. A request signed with any other key is refused.
+    pub credentials: Vec<Credentials>,
+    pub region: String,
+    /// Twelve digits; part of each stream's ARN.
+    pub account: String,
+    /// What GetDataEndpoint answers; `None`: the address the server listens on.
+    pub data_endpoint: Option<String>,
+    /// `Some`: HTTPS only.
+    pub tls: Option<Tls>,
+    pub limits: Limits,
+    /// Created at start, with this retention in hours, unless they are there already.
+    pub create_streams: Vec<(String, u32)>,
+    /// How long a new stream stays CREATING. Zero: it is ACTIVE in the first answer.
+    pub create_delay: Duration,
+    /// GetMedia passes on a fragment's bytes while it is still being received; `false`: whole fragments only.
+    pub stream_while_receiving: bool,
+    /// Bytes of fragments on disk, over all streams; beyond it the disk counts as full (ERROR 5001).
+    pub disk_limit_bytes: Option<u64>,
+    /// How often fragments past their retention are looked for; reading a stream also looks.
+    pub maintenance_every: Duration,
+    /// Serve `/admin/...` without signatures: faults and inspection. Never on a reachable address.
+    pub admin: bool,
+    pub clock: Clock,
+}
+
+impl Options {
+    /// Listens on a free port of 127.0.0.1 and accepts [`Credentials::local`] in `us-west-2`.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            data: data.into(),
+            credentials: vec![Credentials::local()],
+            region: "us-west-2".to_owned(),
+            account: "111122223333".to_owned(),
+            data_endpoint: None,
+            tls: None,
+            limits: Limits::default(),
+            create_streams: Vec::new(),
+            create_delay: Duration::ZERO,
+            stream_while_receiving: true,
+            disk_limit_bytes: None,
+            maintenance_every: Duration::from_secs(60),
+            admin: false,
+            clock: Clock::system(),
+        }
+    }
+
+    /// Adds a stream to create at start.
+    #[must_use]
+    pub fn stream(mut self, name: impl Into<String>, retention_hours: u32) -> Self {
+        self.create_streams.push((name.into(), retention_hours));
+        self
+    }
+}
+
+/// One caller's key pair.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub access_key: String,
+    pub secret_key: String,
+    /// `Some`: requests must carry exactly this token. `None`: they must carry none.
+    pub session_token: Option<String>,
+}
+
+impl Credentials {
+    pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
+        Self { access_key: access_key.into(), secret_key: secret_key.into(), session_token: None }
+    }
+
+    /// The pair of a server that was not told another one. It protects nothing.
+    pub fn local() -> Self {
+        Self::new("AKIDKVSLOCAL", "kvs-local-secret")
+    }
+
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.session_token = Some(token.into());
+        self
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("access_key", &self.access_key).finish_non_exhaustive()
+    }
+}
+
+/// Certificate chain and key, PEM.
+#[derive(Clone)]
+pub struct Tls {
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// KVS limits page, PutMedia and GetMedia API pages; the sources differ in places, see each field.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// 50 MB; ERROR 4001.
+    pub fragment_bytes: u64,
+    /// 20 s by the limits page (10 s by the older API page), between first and last block; ERROR 4002.
+    pub fragment_duration_ms: u64,
+    /// 3; ERROR 4012.
+    pub tracks: usize,
+    /// 10 items; ERROR 4009.
+    pub metadata_items: usize,
+    /// 128; ERROR 4009.
+    pub metadata_name_bytes: usize,
+    /// 256; ERROR 4009.
+    pub metadata_value_bytes: usize,
+    /// About 45 minutes; users saw 2699 s again and again. ERROR 4003.
+    pub put_media_age: Duration,
+    /// Nothing arrived for this long: an IDLE ack, again each time it passes. The service's interval is not
+    /// known.
+    pub put_media_idle_ack: Duration,
+    /// 30 s without a byte: the connection is closed, an open fragment is lost.
+    pub put_media_idle_close: Duration,
+    /// 1, the newest is refused; a larger number interleaves the sessions as the service once did.
+    pub put_media_per_stream: usize,
+    /// 3.
+    pub get_media_per_stream: usize,
+    /// 5.
+    pub fragment_list_per_stream: usize,
+    /// A caller over a connection limit waits this long for a slot before it is refused, so that a client
+    /// that closes and opens at once does not race with our notice of the close.
+    pub connection_grace: Duration,
+    /// GetMedia ends without a mark at 40 to 45 minutes.
+    pub get_media_age: Duration,
+    /// GetMedia ends this long after the producer's last byte (3 s seen); `None`: it stays.
+    pub get_media_idle_end: Option<Duration>,
+    /// Retention 0: what GetMedia can still read, 200 MB ...
+    pub buffer_bytes: u64,
+    /// ... or 5 minutes, whichever is less.
+    pub buffer_age: Duration,
+    /// Calls per second, operation and stream (account for CreateStream and ListStreams); the service has 5
+    /// for most. `None`: not limited.
+    pub calls_per_second: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fragment_bytes: 50_000_000,
+            fragment_duration_ms: 20_000,
+            tracks: 3,
+            metadata_items: kvs::tag::MAX_ITEMS_PER_FRAGMENT,
+            metadata_name_bytes: kvs::tag::MAX_NAME_BYTES,
+            metadata_value_bytes: kvs::tag::MAX_VALUE_BYTES,
+            put_media_age: Duration::from_secs(45 * 60),
+            put_media_idle_ack: Duration::from_secs(5),
+            put_media_idle_close: Duration::from_secs(30),
+            put_media_per_stream: 1,
+            get_media_per_stream: 3,
+            fragment_list_per_stream: 5,
+            connection_grace: Duration::from_millis(300),
+            get_media_age: Duration::from_secs(40 * 60),
+            get_media_idle_end: Some(Duration::from_secs(3)),
+            buffer_bytes: 200_000_000,
+            buffer_age: Duration::from_secs(5 * 60),
+            calls_per_second: None,
+        }
+    }
+}
+
+/// The server's wall clock; another one lets a test skew signatures and age fragments.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// `now_ms`: milliseconds since the Unix epoch.
+    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+
+    pub fn system() -> Self {
+        Self::new(|| {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock(at {} ms)", self.now_ms())
+    }
+}

@@ -1,0 +1,269 @@
+//! Sockets, HTTP, and which operation answers which path.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::HeaderValue;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use kvs::api::path;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::errors::ServiceError;
+use crate::service::Service;
+use crate::sigv4::{Payload, Verifier};
+use crate::{admin, archive, control, get_media, put_media};
+
+/// 1000 fragment numbers are 50 kB.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The answer breaks off here: the connection closes without the end of the body.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the answer was broken off")]
+pub(crate) struct BrokenOff;
+
+/// An answer's body, whole or as it comes.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Full(Option<Bytes>),
+    Channel(mpsc::Receiver<Result<Bytes, BrokenOff>>),
+}
+
+impl Body {
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Channel(receiver) => {
+                receiver.poll_recv(context).map(|item| item.map(|bytes| bytes.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Channel(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// How an operation ends the connection that it came by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connection {
+    /// At once, without finishing the answer.
+    pub(crate) abort: CancellationToken,
+    /// When the answer is out.
+    pub(crate) close: CancellationToken,
+}
+
+/// Accepts until the server stops.
+pub(crate) async fn run(service: Arc<Service>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    loop {
+        let accepted = tokio::select! {
+            () = service.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                let (service, tls) = (service.clone(), tls.clone());
+                service.tasks.clone().spawn(async move {
+                    if let Err(error) = greet(service, socket, tls).await {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: others must close first.
+                tracing::warn!(%error, "no connection accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn greet(service: Arc<Service>, socket: TcpStream, tls: Option<TlsAcceptor>) -> std::io::Result<()> {
+    // Each ack is a small packet that somebody waits for.
+    socket.set_nodelay(true)?;
+    match tls {
+        None => serve(service, socket).await,
+        Some(tls) => match tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(socket)).await {
+            Ok(socket) => serve(service, socket?).await,
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        },
+    }
+}
+
+async fn serve(
+    service: Arc<Service>,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> std::io::Result<()> {
+    let connection = Connection::default();
+    let handler = {
+        let (service, connection) = (service.clone(), connection.clone());
+        service_fn(move |request| {
+            let (service, connection) = (service.clone(), connection.clone());
+            async move { Ok::<_, Infallible>(respond(&service, request, connection).await) }
+        })
+    };
+    let http = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(socket), handler);
+    let mut http = std::pin::pin!(http);
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            ended = http.as_mut() => return ended.map_err(std::io::Error::other),
+            () = connection.abort.cancelled() => return Ok(()),
+            () = connection.close.cancelled(), if !closing => {
+                closing = true;
+                http.as_mut().graceful_shutdown();
+            }
+            () = service.stopping.cancelled(), if !closing => {
+                closing = true;
+                http.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn respond(
+    service: &Arc<Service>,
+    request: Request<Incoming>,
+    connection: Connection,
+) -> Response<Body> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = match route(service, request, connection).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::info!(%method, path, %error, "refused");
+            error.into_response()
+        }
+    };
+    let id = request_id();
+    let id = HeaderValue::from_str(&id).expect("a request id is plain ASCII");
+    response.headers_mut().insert("x-amzn-requestid", id);
+    response
+}
+
+/// In the form of a random UUID.
+fn request_id() -> String {
+    let id = format!("{:032x}", rand::random::<u128>());
+    [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-")
+}
+
+async fn route(
+    service: &Arc<Service>,
+    request: Request<Incoming>,
+    connection: Connection,
+) -> Result<Response<Body>, ServiceError> {
+    if service.options.admin && request.uri().path().starts_with("/admin/") {
+        let (parts, body) = request.into_parts();
+        return admin::handle(service, &parts.method, parts.uri.path(), &collect(body).await?).await;
+    }
+    let operation = match request.method() {
+        &Method::POST => operation(request.uri().path()),
+        _ => None,
+    };
+    let path = operation.ok_or_else(ServiceError::unknown_operation)?;
+    if path == path::PUT_MEDIA {
+        verify(service, &request, Payload::Streamed)?;
+        return put_media::handle(service, request, connection).await;
+    }
+    let (parts, body) = request.into_parts();
+    let body = collect(body).await?;
+    let request = Request::from_parts(parts, ());
+    verify(service, &request, Payload::Body(&body))?;
+    match path {
+        path::GET_MEDIA => get_media::handle(service, &body, connection).await,
+        path::LIST_FRAGMENTS => archive::list_fragments(service, &body).await,
+        path::GET_MEDIA_FOR_FRAGMENT_LIST => {
+            get_media::handle_fragment_list(service, &body, connection).await
+        }
+        _ => control::handle(service, path, &body).await,
+    }
+}
+
+/// The operation of exactly this path: case counts.
+fn operation(found: &str) -> Option<&'static str> {
+    const ALL: [&str; 14] = [
+        path::CREATE_STREAM,
+        path::DESCRIBE_STREAM,
+        path::LIST_STREAMS,
+        path::UPDATE_STREAM,
+        path::DELETE_STREAM,
+        path::GET_DATA_ENDPOINT,
+        path::UPDATE_DATA_RETENTION,
+        path::TAG_STREAM,
+        path::UNTAG_STREAM,
+        path::LIST_TAGS_FOR_STREAM,
+        path::PUT_MEDIA,
+        path::GET_MEDIA,
+        path::LIST_FRAGMENTS,
+        path::GET_MEDIA_FOR_FRAGMENT_LIST,
+    ];
+    ALL.into_iter().find(|path| *path == found)
+}
+
+fn verify<B>(service: &Service, request: &Request<B>, payload: Payload<'_>) -> Result<(), ServiceError> {
+    let options = &service.options;
+    let verifier =
+        Verifier { credentials: &options.credentials, region: &options.region, now_ms: service.now_ms() };
+    verifier.verify(request.method(), request.uri(), request.headers(), payload)
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, ServiceError> {
+    let whole = tokio::time::timeout(REQUEST_DEADLINE, Limited::new(body, MAX_REQUEST_BYTES).collect()).await;
+    match whole {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) => Err(ServiceError::invalid_argument(format!("Request body: {error}"))),
+        Err(_) => Err(ServiceError::invalid_argument("Request body: did not end in time")),
+    }
+}
+
+/// Reads the body of an operation. A missing field is an argument error, anything else is no JSON of ours.
+pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, ServiceError> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| {
+        let text = error.to_string();
+        let bad_value =
+            error.is_data() && (text.contains("missing field") || text.contains("unknown variant"));
+        if bad_value { ServiceError::invalid_argument(text) } else { ServiceError::serialization(text) }
+    })
+}
+
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<Response<Body>, ServiceError> {
+    let text = serde_json::to_vec(value).map_err(|error| ServiceError::internal(error.to_string()))?;
+    let mut response = Response::new(Body::full(text));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    Ok(response)
+}
