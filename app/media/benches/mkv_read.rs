@@ -1,7 +1,8 @@
 //! Speed and allocations of the reader beside webm-iterable, on GetMedia-like input in memory.
 //!
 //! Run with `cargo bench -p media --bench mkv_read`. Concatenated documents, everything of unknown size, 25 blocks per
-//! cluster. Both readers see the same chunks and must agree on documents, blocks and payload bytes. Best of some runs.
+//! cluster. Both readers see the same chunks and must agree on documents, blocks and payload bytes. The input fits the
+//! processor's cache, as bytes do that a socket has just delivered. Best of some runs.
 
 use std::collections::VecDeque;
 use std::hint::black_box;

@@ -1,6 +1,9 @@
 //! Element headers: an id of 1 to 4 bytes, then the size of the body in 1 to 8 bytes (RFC 8794 4 to 6).
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
+
+/// Longest id plus longest size.
+const HEADER_MAX: usize = 12;
 
 /// Id and size of one element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,21 +26,6 @@ pub enum HeaderError {
     BadSize { id: u32 },
 }
 
-/// Reads the id at the start of `data`: (id, bytes used).
-pub(crate) fn parse_id(data: &[u8]) -> Result<(u32, usize), HeaderError> {
-    let first = *data.first().ok_or(HeaderError::Short { needs: 1 })?;
-    let length = first.leading_zeros() as usize + 1;
-    if length > 4 {
-        return Err(HeaderError::BadId { first });
-    }
-    let bytes = data.get(..length).ok_or(HeaderError::Short { needs: length })?;
-    let id = bytes.iter().fold(0, |id, &byte| id << 8 | u32::from(byte));
-    if !is_shortest(id, length) {
-        return Err(HeaderError::BadId { first });
-    }
-    Ok((id, length))
-}
-
 /// Whether the value bits are neither all zeros nor all ones and do not fit a shorter id (RFC 8794 5).
 fn is_shortest(id: u32, length: usize) -> bool {
     let all_ones = (1u32 << (7 * length)) - 1;
@@ -48,14 +36,49 @@ fn is_shortest(id: u32, length: usize) -> bool {
 
 /// Reads an element header at the start of `data`.
 pub fn parse_header(data: &[u8]) -> Result<Header, HeaderError> {
-    let (id, id_length) = parse_id(data)?;
-    let first = *data.get(id_length).ok_or(HeaderError::Short { needs: id_length + 1 })?;
-    if first == 0 {
+    // Two loads of fixed width make this straight-line code: it runs once per element of every stream.
+    let mut window = [0; HEADER_MAX];
+    match data.first_chunk() {
+        Some(chunk) => window = *chunk,
+        None => window[..data.len()].copy_from_slice(data),
+    }
+    let (id, id_length) = parse_id(&window, data.len())?;
+    if data.len() <= id_length {
+        return Err(HeaderError::Short { needs: id_length + 1 });
+    }
+    let size_length = window[id_length].leading_zeros() as usize + 1;
+    if size_length > 8 {
         return Err(HeaderError::BadSize { id });
     }
-    let length = id_length + first.leading_zeros() as usize + 1;
-    let bytes = data.get(id_length..length).ok_or(HeaderError::Short { needs: length })?;
-    Ok(Header { id, size: vint_value(bytes), length })
+    let length = id_length + size_length;
+    if data.len() < length {
+        return Err(HeaderError::Short { needs: length });
+    }
+    let bytes = window[id_length..].first_chunk().expect("an id leaves 8 of the 12 bytes");
+    let unused_bits = 64 - 8 * size_length;
+    let mask = (1u64 << (7 * size_length)) - 1;
+    let value = u64::from_be_bytes(*bytes) >> unused_bits & mask;
+    Ok(Header { id, size: (value != mask).then_some(value), length })
+}
+
+/// The id at the start of a window, of which `available` bytes are real: (id, bytes used).
+fn parse_id(window: &[u8; HEADER_MAX], available: usize) -> Result<(u32, usize), HeaderError> {
+    let first = window[0];
+    let length = first.leading_zeros() as usize + 1;
+    if available == 0 {
+        return Err(HeaderError::Short { needs: 1 });
+    }
+    if length > 4 {
+        return Err(HeaderError::BadId { first });
+    }
+    if available < length {
+        return Err(HeaderError::Short { needs: length });
+    }
+    let id = u32::from_be_bytes([first, window[1], window[2], window[3]]) >> (32 - 8 * length);
+    if !is_shortest(id, length) {
+        return Err(HeaderError::BadId { first });
+    }
+    Ok((id, length))
 }
 
 /// Value of a whole variable-length integer of 1 to 8 bytes, `None` if all value bits are set.
@@ -141,7 +164,7 @@ impl<'a> Iterator for Children<'a> {
 }
 
 /// Appends an id.
-pub(crate) fn put_id(out: &mut BytesMut, id: u32) {
+pub(crate) fn put_id(out: &mut impl BufMut, id: u32) {
     let bytes = id.to_be_bytes();
     out.put_slice(&bytes[id.leading_zeros() as usize / 8..]);
 }
@@ -149,7 +172,7 @@ pub(crate) fn put_id(out: &mut BytesMut, id: u32) {
 /// Appends a size (or another variable-length integer) in as few bytes as it needs, but at least `min_length`.
 ///
 /// `value` must be below 2^56 - 1, which holds for every length of something in memory.
-pub(crate) fn put_vint(out: &mut BytesMut, value: u64, min_length: usize) {
+pub(crate) fn put_vint(out: &mut impl BufMut, value: u64, min_length: usize) {
     let length = (min_length..=8)
         .find(|length| value < (1u64 << (7 * length)) - 1)
         .expect("nothing in memory is 2^56 bytes long");
@@ -159,6 +182,8 @@ pub(crate) fn put_vint(out: &mut BytesMut, value: u64, min_length: usize) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]

@@ -25,6 +25,8 @@ pub enum Track {
 const TIMECODE_SCALE_NS: u64 = 1_000_000;
 /// Segment or Cluster size "unknown" in 8 bytes, the form in which the service itself writes it.
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
+/// Id, 8-byte size, 2-byte track number, offset, flags.
+const BLOCK_HEAD_MAX: usize = 1 + 8 + 2 + 2 + 1;
 /// Track type of RFC 9559 5.1.4.1.3.
 const VIDEO: u64 = 1;
 const AUDIO: u64 = 2;
@@ -73,16 +75,16 @@ pub fn cluster_start(timecode_ms: u64) -> Bytes {
 ///
 /// `offset_ms` is the presentation time relative to the cluster's timecode; `key_frame` marks a random access point.
 pub fn block_head(track: u8, offset_ms: i16, key_frame: bool, payload_len: usize) -> Bytes {
-    let mut block = BytesMut::with_capacity(5);
-    put_vint(&mut block, track.into(), 1);
-    block.put_i16(offset_ms);
-    block.put_u8(if key_frame { 0x80 } else { 0 });
-
-    let mut out = BytesMut::with_capacity(16);
+    let track_length = if track < 0x7F { 1 } else { 2 };
+    let mut head = [0; BLOCK_HEAD_MAX];
+    let mut out = &mut head[..];
     put_id(&mut out, id::SIMPLE_BLOCK);
-    put_vint(&mut out, (block.len() + payload_len) as u64, 1);
-    out.put_slice(&block);
-    out.freeze()
+    put_vint(&mut out, (track_length + 3 + payload_len) as u64, 1);
+    put_vint(&mut out, track.into(), track_length);
+    out.put_i16(offset_ms);
+    out.put_u8(if key_frame { 0x80 } else { 0 });
+    let unused = out.len();
+    Bytes::copy_from_slice(&head[..BLOCK_HEAD_MAX - unused])
 }
 
 /// One Tags element with one Tag (no Targets) that holds the (name, value) pairs in order.
