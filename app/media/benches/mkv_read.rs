@@ -15,9 +15,9 @@ use media::mkv::write;
 use webm_iterable::WebmIterator;
 use webm_iterable::matroska_spec::{Master, MatroskaSpec, SimpleBlock};
 
-const TOTAL_BYTES: usize = 4 << 20;
+const TOTAL_BYTES: usize = 512 << 10;
 const BLOCKS_PER_CLUSTER: i16 = 25;
-const RUNS: usize = 50;
+const RUNS: usize = 400;
 
 /// What a reader saw; equal for both, or the comparison is void.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
