@@ -1,0 +1,368 @@
+//! Arithmetic over what a camera sent, and the judgement on it.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use media::{VideoCodec, VideoFormat, nal};
+
+use super::report::{ClockReport, ParameterSets, Problem, Report, Severity, VideoReport};
+use crate::config::{Transport, Upload};
+
+/// A camera clock further off than this makes pictures of several cameras hard to bring together.
+const CLOCK_OFFSET_LIMIT_MS: f64 = 1000.0;
+/// Deviation of measured from declared frame rate that is worth a word.
+const FPS_DEVIATION: f64 = 0.2;
+/// NTP time of the Unix epoch in seconds (RFC 5905, 6).
+const NTP_UNIX_EPOCH_S: f64 = 2_208_988_800.0;
+
+/// Everything counted over one session.
+pub(super) struct Measured {
+    codec: VideoCodec,
+    clock_rate_hz: f64,
+    in_sdp: bool,
+    declared: Option<f64>,
+    begun: Instant,
+    pub(super) format: Option<VideoFormat>,
+    parameter_problem: Option<String>,
+    frames: u64,
+    bytes: u64,
+    largest_bytes: usize,
+    /// RTP time in ticks.
+    first: Option<i64>,
+    highest: i64,
+    reordered: bool,
+    lost_packets: u64,
+    first_picture_ms: Option<u64>,
+    first_key_ms: Option<u64>,
+    /// RTP time of the newest random access point and the pictures since.
+    key: Option<(i64, u32)>,
+    longest_gop: Option<(u32, i64)>,
+    sound_bytes: u64,
+    sound_s: Option<(f64, f64)>,
+    offsets_ms: Vec<f64>,
+    /// Why the camera ended the session, if it did.
+    pub(super) ended: Option<String>,
+}
+
+impl Measured {
+    pub(super) fn new(
+        codec: VideoCodec,
+        clock_rate_hz: u32,
+        in_sdp: bool,
+        declared: Option<f64>,
+    ) -> Measured {
+        Measured {
+            codec,
+            clock_rate_hz: f64::from(clock_rate_hz.max(1)),
+            in_sdp,
+            declared,
+            begun: Instant::now(),
+            format: None,
+            parameter_problem: None,
+            frames: 0,
+            bytes: 0,
+            largest_bytes: 0,
+            first: None,
+            highest: i64::MIN,
+            reordered: false,
+            lost_packets: 0,
+            first_picture_ms: None,
+            first_key_ms: None,
+            key: None,
+            longest_gop: None,
+            sound_bytes: 0,
+            sound_s: None,
+            offsets_ms: Vec::new(),
+            ended: None,
+        }
+    }
+
+    /// Body of avcC or hvcC.
+    pub(super) fn parameters(&mut self, codec_private: &[u8]) {
+        match VideoFormat::from_codec_private(self.codec, Bytes::copy_from_slice(codec_private)) {
+            Ok(format) => (self.format, self.parameter_problem) = (Some(format), None),
+            Err(error) => self.parameter_problem = Some(error.to_string()),
+        }
+    }
+
+    /// A picture at RTP time `ticks`, NAL units behind 4-byte lengths; `lost` packets before it.
+    pub(super) fn picture(&mut self, ticks: i64, lost: u64, data: &[u8]) {
+        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.frames += 1;
+        self.bytes += data.len() as u64;
+        self.largest_bytes = self.largest_bytes.max(data.len());
+        self.lost_packets += lost;
+        self.first_picture_ms.get_or_insert(now_ms);
+        self.first.get_or_insert(ticks);
+        self.reordered |= ticks < self.highest;
+        self.highest = self.highest.max(ticks);
+        if nal::is_random_access(self.codec, data).unwrap_or(false) {
+            self.first_key_ms.get_or_insert(now_ms);
+            if let Some((start, frames)) = self.key {
+                let length = ticks.saturating_sub(start);
+                if self.longest_gop.is_none_or(|(_, longest)| length > longest) {
+                    self.longest_gop = Some((frames, length));
+                }
+            }
+            self.key = Some((ticks, 0));
+        }
+        if let Some((_, frames)) = &mut self.key {
+            *frames += 1;
+        }
+    }
+
+    pub(super) fn sound(&mut self, bytes: usize, at_s: f64) {
+        self.sound_bytes += bytes as u64;
+        self.sound_s = Some((self.sound_s.map_or(at_s, |(first, _)| first), at_s));
+    }
+
+    /// `ntp`: 32.32 fixed point seconds since 1900 (RFC 3550, 6.4.1).
+    pub(super) fn sender_report(&mut self, ntp: u64, received: Instant) {
+        let arrived = SystemTime::now().checked_sub(received.elapsed()).unwrap_or(UNIX_EPOCH);
+        let ours_s = arrived.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let theirs_s = ntp as f64 / 4_294_967_296.0 - NTP_UNIX_EPOCH_S;
+        self.offsets_ms.push((theirs_s - ours_s) * 1000.0);
+    }
+
+    /// Pictures flow, and no GOP has been seen whole.
+    pub(super) fn needs_time_for_gop(&self) -> bool {
+        self.frames > 0 && self.longest_gop.is_none()
+    }
+
+    fn seconds(&self, ticks: i64) -> f64 {
+        ticks as f64 / self.clock_rate_hz
+    }
+
+    fn video(&self) -> VideoReport {
+        // A whole number of picture intervals: with n pictures there are n - 1.
+        let span_s = self.first.map_or(0.0, |first| self.seconds(self.highest.saturating_sub(first)));
+        let fps = (self.frames > 1 && span_s > 0.0).then(|| (self.frames - 1) as f64 / span_s);
+        let bitrate = fps.map(|fps| self.bytes as f64 * 8.0 * fps / self.frames as f64);
+        let of_parameters = self.format.as_ref().and_then(|format| format.frame_rate);
+        VideoReport {
+            codec: self.format.as_ref().map(VideoFormat::rfc6381),
+            size: self.format.as_ref().map(|format| [format.width, format.height]),
+            frames: self.frames,
+            fps_measured: fps,
+            fps_declared: self.declared.or(of_parameters),
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive and far below u64::MAX"
+            )]
+            bitrate_bps: bitrate.map(|rate| rate as u64),
+            largest_frame_bytes: self.largest_bytes,
+            gop_frames: self.longest_gop.map(|(frames, _)| frames),
+            gop_s: self.longest_gop.map(|(_, ticks)| self.seconds(ticks)),
+            gop_longer_than_s: (self.needs_time_for_gop() && span_s > 0.0).then_some(span_s),
+            reordered: self.reordered,
+            parameter_sets: match (self.in_sdp, &self.format) {
+                (true, _) => ParameterSets::Sdp,
+                (false, Some(_)) => ParameterSets::Inline,
+                (false, None) => ParameterSets::Missing,
+            },
+            lost_packets: self.lost_packets,
+        }
+    }
+
+    fn offset_ms(&self) -> Option<f64> {
+        let mut offsets = self.offsets_ms.clone();
+        offsets.sort_by(f64::total_cmp);
+        offsets.get(offsets.len() / 2).copied()
+    }
+}
+
+impl Report {
+    /// Fills in what was measured and judges it.
+    pub(super) fn take(&mut self, measured: Measured, transport: Transport) {
+        let video = measured.video();
+        self.steps.first_picture_ms = measured.first_picture_ms;
+        self.steps.first_key_ms = measured.first_key_ms;
+        if let (Some(audio), Some((first, last))) = (&mut self.audio, measured.sound_s)
+            && last > first
+        {
+            let rate = measured.sound_bytes as f64 * 8.0 / (last - first);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive and far below u64::MAX"
+            )]
+            let rate = rate as u64;
+            audio.bitrate_bps = Some(rate);
+        }
+        let sender_reports = u32::try_from(measured.offsets_ms.len()).unwrap_or(u32::MAX);
+        self.clock = Some(ClockReport { sender_reports, offset_ms: measured.offset_ms() });
+        self.problems.extend(judge(&measured, &video, transport));
+        self.video = Some(video);
+    }
+}
+
+fn judge(measured: &Measured, video: &VideoReport, transport: Transport) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut say = |severity, code, text: String, fix: &str| {
+        problems.push(Problem { severity, code, text, fix: fix.to_owned() });
+    };
+    if let Some(ended) = &measured.ended {
+        let fix = "look into the camera's log; a full camera closes the newest session";
+        say(Severity::Error, "session_ended", format!("the session ended early: {ended}"), fix);
+    }
+    if video.frames == 0 {
+        let fix = match transport {
+            Transport::Tcp => "restart the camera, or lower the number of its viewers",
+            _ => "use --transport tcp: a firewall may hold UDP back",
+        };
+        say(Severity::Error, "no_pictures", "the camera plays but sends no picture".into(), fix);
+    } else if measured.first_key_ms.is_none() {
+        let fix = "set the camera's I-frame interval to 2 seconds";
+        say(Severity::Error, "no_key_picture", "no picture that decoding can begin at".into(), fix);
+    }
+    if let Some(problem) = &measured.parameter_problem {
+        let fix = "update the camera's firmware, or change its profile";
+        say(Severity::Error, "parameter_sets", format!("parameter sets that cannot be read: {problem}"), fix);
+    } else if video.frames > 0 && video.parameter_sets == ParameterSets::Missing {
+        let fix = "update the camera's firmware";
+        say(Severity::Error, "parameter_sets", "no parameter sets, so nobody can decode this".into(), fix);
+    } else if video.parameter_sets == ParameterSets::Inline {
+        let fix = "nothing to do: upload begins with the first key picture";
+        say(
+            Severity::Note,
+            "parameter_sets_inline",
+            "parameter sets come only among the pictures".into(),
+            fix,
+        );
+    }
+    let limit_s = Upload::default().fragment_max.as_secs_f64();
+    let gop_s = video.gop_s.or(video.gop_longer_than_s).unwrap_or(0.0);
+    if measured.first_key_ms.is_some() && gop_s > limit_s {
+        let text =
+            format!("{gop_s:.1} s or more between key pictures, and a fragment holds at most {limit_s} s");
+        let fix = "set the camera's I-frame interval to 2 seconds; until then fragments are cut between key pictures";
+        say(Severity::Warning, "long_gop", text, fix);
+    }
+    match measured.offset_ms() {
+        None if video.frames > 0 => {
+            let fix = "switch RTCP on in the camera; behind go2rtc there are none, write source = \"go2rtc\"";
+            let text = "no RTCP sender reports, so pictures get our receive time".into();
+            say(Severity::Warning, "no_sender_reports", text, fix);
+        }
+        Some(offset) if offset.abs() > CLOCK_OFFSET_LIMIT_MS => {
+            let text = format!("the camera's clock is {:+.1} s from ours", offset / 1000.0);
+            say(
+                Severity::Warning,
+                "camera_clock",
+                text,
+                "give the camera an NTP server, and check our own clock",
+            );
+        }
+        _ => {}
+    }
+    if video.lost_packets > 0 {
+        let fix = match transport {
+            Transport::Tcp => "the camera drops data itself: lower its bitrate or the number of its viewers",
+            _ => "use transport = \"tcp\"",
+        };
+        say(Severity::Warning, "packet_loss", format!("{} RTP packets lost", video.lost_packets), fix);
+    }
+    if video.reordered {
+        let fix = "switch them off (baseline profile, or \"smart codec\" off) for the least delay";
+        say(Severity::Note, "b_frames", "B-frames: pictures arrive in another order than shown".into(), fix);
+    }
+    if let (Some(fps), Some(declared)) = (video.fps_measured, video.fps_declared)
+        && declared > 0.0
+        && (fps / declared - 1.0).abs() > FPS_DEVIATION
+    {
+        let text = format!("{fps:.1} pictures a second, {declared:.1} declared");
+        say(Severity::Note, "frame_rate", text, "often low light or a busy camera; nothing depends on it");
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One H.264 NAL unit behind its length; type 5 is an IDR slice, 1 is not.
+    fn unit(nal_type: u8) -> [u8; 6] {
+        [0, 0, 0, 2, nal_type, 0x80]
+    }
+
+    /// 25 fps at 90 kHz, an IDR picture every `gop` pictures.
+    fn measure(frames: u32, gop: u32) -> Measured {
+        let mut measured = Measured::new(VideoCodec::H264, 90_000, true, None);
+        for i in 0..frames {
+            measured.picture(i64::from(i) * 3600, 0, &unit(if i % gop == 0 { 0x65 } else { 0x41 }));
+        }
+        measured
+    }
+
+    fn codes(measured: &Measured, transport: Transport) -> Vec<&'static str> {
+        judge(measured, &measured.video(), transport).iter().map(|problem| problem.code).collect()
+    }
+
+    #[test]
+    fn rates_and_gops_come_from_rtp_time() {
+        let measured = measure(101, 25);
+        let video = measured.video();
+        assert_eq!((video.fps_measured, video.frames), (Some(25.0), 101));
+        assert_eq!((video.gop_frames, video.gop_s), (Some(25), Some(1.0)));
+        assert_eq!(video.bitrate_bps, Some(6 * 8 * 25));
+        assert!(!video.reordered && !measured.needs_time_for_gop());
+    }
+
+    #[test]
+    fn long_gop_is_told_even_if_no_end_was_seen() {
+        let measured = measure(226, 1000);
+        let video = measured.video();
+        assert_eq!((video.gop_s, video.gop_longer_than_s), (None, Some(9.0)));
+        assert!(measured.needs_time_for_gop());
+        assert!(codes(&measured, Transport::Tcp).contains(&"long_gop"));
+        assert!(!codes(&measure(101, 25), Transport::Tcp).contains(&"long_gop"));
+    }
+
+    #[test]
+    fn reordered_pictures_are_recognised() {
+        let mut measured = measure(3, 25);
+        for ticks in [5, 3, 4] {
+            measured.picture(ticks * 3600, 0, &unit(0x41));
+        }
+        assert!(measured.video().reordered);
+        assert_eq!(measured.video().fps_measured, Some(25.0));
+    }
+
+    #[test]
+    fn clock_offset_is_the_median() {
+        let mut measured = measure(30, 10);
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        for ahead_s in [5, 3600, 5] {
+            measured.sender_report((now_s + ahead_s + 2_208_988_800) << 32, Instant::now());
+        }
+        let offset = measured.offset_ms().expect("three reports");
+        assert!((3000.0..=5000.0).contains(&offset), "{offset}");
+        assert!(codes(&measured, Transport::Tcp).contains(&"camera_clock"));
+    }
+
+    #[test]
+    fn nothing_at_all_is_an_error_for_each_transport() {
+        let silent = Measured::new(VideoCodec::H264, 90_000, true, None);
+        assert_eq!(codes(&silent, Transport::Tcp), ["no_pictures"]);
+        assert_eq!(codes(&silent, Transport::Udp), ["no_pictures"]);
+        let mut lossy = Measured::new(VideoCodec::H264, 90_000, false, Some(50.0));
+        for i in 0..10 {
+            lossy.picture(i * 3600, 1, &unit(0x41));
+        }
+        let expected = ["no_key_picture", "parameter_sets", "no_sender_reports", "packet_loss", "frame_rate"];
+        assert_eq!(codes(&lossy, Transport::Udp), expected);
+    }
+
+    #[test]
+    fn odd_values_do_not_overflow() {
+        let mut measured = Measured::new(VideoCodec::H265, 0, true, Some(0.0));
+        for ticks in [i64::MIN, i64::MAX, 0] {
+            measured.picture(ticks, u64::from(u16::MAX), &[]);
+        }
+        measured.sender_report(u64::MAX, Instant::now());
+        measured.sender_report(0, Instant::now());
+        measured.parameters(&[]);
+        judge(&measured, &measured.video(), Transport::Auto);
+    }
+}
