@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let first = put(&client, &stream, Bytes::from(tokio::fs::read(input).await?)).await?;
     let Some(first) = first else { return Err("nothing was persisted".into()) };
 
-    // The token of a chunk is its own fragment number, so the first fragment is found by its time.
+    // From the first fragment on, found by the time at which the service began to receive it.
     let start = StartSelector::server_timestamp_ms(first.server_time_ms());
     let mut media = client.get_media(&stream, start).await?;
     media.set_idle_limit(Some(std::time::Duration::from_secs(5))); // a live answer has no end of its own
