@@ -248,7 +248,7 @@ fn wave_format_ex(tag: u16, sample_rate: u32, channels: u16) -> Bytes {
 }
 
 /// One coded picture.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct AccessUnit {
     /// NAL units as the camera sent them, each behind its length in 4 bytes, big-endian.
     pub data: Bytes,
@@ -260,7 +260,7 @@ pub struct AccessUnit {
 }
 
 /// One coded audio frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct AudioFrame {
     /// A raw AAC frame (no ADTS header) or G.711 samples.
     pub data: Bytes,

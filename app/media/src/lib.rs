@@ -13,3 +13,4 @@ pub mod nal;
 pub use access_unit::{
     AccessUnit, AudioCodec, AudioFormat, AudioFrame, FormatError, ProducerTimestamp, VideoCodec, VideoFormat,
 };
+pub use bits::BitsError;

@@ -209,18 +209,18 @@ fn malformed_blocks_are_errors() {
 #[test]
 fn input_that_ends_inside_an_element_is_reported() {
     let cut_inside = |parts: &[&str], expected: &str| {
-        check_error(parts, &format!("input ends at byte {expected} more bytes or more"));
+        check_error(parts, &format!("input ends at byte {expected} bytes are missing"));
     };
-    cut_inside(&["1a45"], "2 inside the element that starts at byte 0 and needs 2");
+    cut_inside(&["1a45"], "2 inside the element that starts at byte 0, at least 2");
     cut_inside(
         &[EBML, SEGMENT, CLUSTER, "a3 85 81 00"],
-        "23 inside the element that starts at byte 19 and needs 3",
+        "23 inside the element that starts at byte 19, at least 3",
     );
     cut_inside(
         &[EBML, SEGMENT, "1f43b675 90", TIME],
-        "22 inside the Cluster that starts at byte 14 and needs 13",
+        "22 inside the Cluster that starts at byte 14, at least 13",
     );
-    cut_inside(&[EBML, "18538067 90", TAGS], "19 inside the Segment that starts at byte 9 and needs 11");
+    cut_inside(&[EBML, "18538067 90", TAGS], "19 inside the Segment that starts at byte 9, at least 11");
     let skipped = document(&[EBML, SEGMENT, "1c53bb6b 10400000 00"]);
     let (_, error) = read_chunks_with(Limits { header_element_bytes: 16, block_bytes: 16 }, [skipped]);
     assert_eq!(

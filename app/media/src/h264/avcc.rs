@@ -92,14 +92,14 @@ impl AvcC {
             self.profile_idc,
             self.constraint_flags,
             self.level_idc,
-            0xFC | (self.length_size - 1),
+            0xFC | self.length_size.saturating_sub(1),
         ]);
         put_units(&mut out, 0xE0, &self.sps);
         put_units(&mut out, 0, &self.pps);
         if let Some(high) = &self.high {
             out.put_u8(0xFC | high.chroma_format_idc);
-            out.put_u8(0xF8 | (high.bit_depth_luma - 8));
-            out.put_u8(0xF8 | (high.bit_depth_chroma - 8));
+            out.put_u8(0xF8 | high.bit_depth_luma.saturating_sub(8));
+            out.put_u8(0xF8 | high.bit_depth_chroma.saturating_sub(8));
             put_units(&mut out, 0, &high.sps_extensions);
         }
         out.freeze()

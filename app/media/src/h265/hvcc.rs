@@ -126,10 +126,10 @@ impl HvcC {
         out.put_u16(0xF000 | self.min_spatial_segmentation);
         out.put_u8(0xFC | self.parallelism_type);
         out.put_u8(0xFC | self.chroma_format_idc);
-        out.put_u8(0xF8 | (self.bit_depth_luma - 8));
-        out.put_u8(0xF8 | (self.bit_depth_chroma - 8));
+        out.put_u8(0xF8 | self.bit_depth_luma.saturating_sub(8));
+        out.put_u8(0xF8 | self.bit_depth_chroma.saturating_sub(8));
         out.put_u16(self.average_frame_rate);
-        out.put_u8(self.temporal << 2 | (self.length_size - 1));
+        out.put_u8(self.temporal << 2 | self.length_size.saturating_sub(1));
         put_arrays(&mut out, &self.arrays);
         out.freeze()
     }

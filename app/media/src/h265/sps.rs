@@ -18,7 +18,7 @@ pub struct Sps {
     pub temporal_id_nesting: bool,
     /// 0 monochrome, 1 4:2:0, 2 4:2:2, 3 4:4:4.
     pub chroma_format_idc: u8,
-    /// Bits per sample, 8..=16.
+    /// Bits per sample, 8..=15.
     pub bit_depth_luma: u8,
     pub bit_depth_chroma: u8,
     /// Pixels after cropping by the conformance window.
@@ -66,8 +66,9 @@ fn parse_rbsp(bits: &mut BitReader<'_>) -> Result<Sps, FormatError> {
     let chroma_format_idc = small(bits, "chroma_format_idc", 3)?;
     let separate_planes = chroma_format_idc == 3 && bits.bit().map_err(wrap)?;
     let (width, height) = dimensions(bits, if separate_planes { 0 } else { chroma_format_idc })?;
-    let bit_depth_luma = 8 + small(bits, "bit_depth_luma_minus8", 8)?;
-    let bit_depth_chroma = 8 + small(bits, "bit_depth_chroma_minus8", 8)?;
+    // H.265 knows 16 bits too, but hvcC has 3 bits for this field.
+    let bit_depth_luma = 8 + small(bits, "bit_depth_luma_minus8", 7)?;
+    let bit_depth_chroma = 8 + small(bits, "bit_depth_chroma_minus8", 7)?;
     let poc_bits = 4 + u32::from(small(bits, "log2_max_pic_order_cnt_lsb_minus4", 12)?);
     let max_num_reorder_pics = reordering(bits, sub_layers).map_err(wrap)?;
     Ok(Sps {

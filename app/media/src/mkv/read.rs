@@ -13,13 +13,15 @@
 //! What is pushed is handed out as slices of itself. Only an element that straddles two pushes is copied, into a buffer that
 //! grows with the bytes that really arrived, so a claimed size costs nothing.
 
-use std::collections::VecDeque;
+mod input;
+
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::ebml::{self, Children, Header, HeaderError};
 use super::id::{self, Named};
+use input::Input;
 
 /// Caps on what is held in memory at once. Both are far above what the service accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +101,7 @@ pub enum ReadError {
     #[error("byte {at}: {} {reason}", Named(*.id))]
     BadBody { at: u64, id: u32, reason: &'static str },
     #[error(
-        "input ends at byte {ends} inside the {what} that starts at byte {at} and needs {missing} more bytes or more"
+        "input ends at byte {ends} inside the {what} that starts at byte {at}, at least {missing} bytes are missing"
     )]
     Truncated { at: u64, what: &'static str, ends: u64, missing: u64 },
 }
@@ -469,81 +471,4 @@ fn block(
         lacing: flags >> 1 & 3,
         payload: raw.slice(body.start + used + 3..body.end),
     })
-}
-
-/// What a straddling element takes at once; a larger one grows with the bytes that arrive, whatever size it claims.
-const CARRY_BYTES: usize = 16 << 10;
-
-/// The bytes that are pushed and not yet taken: `carry`, then `chunk`, then `queue`.
-///
-/// `carry` is the beginning of one element whose end had not arrived, and never holds a byte beyond that element. Its memory
-/// is taken `CARRY_BYTES` at a time, for several elements, so that small pushes do not mean an allocation each.
-#[derive(Debug, Default)]
-struct Input {
-    /// Offset of the first byte of this in the whole input.
-    position: u64,
-    carry: BytesMut,
-    chunk: Bytes,
-    queue: VecDeque<Bytes>,
-}
-
-impl Input {
-    fn push(&mut self, bytes: Bytes) {
-        if self.chunk.is_empty() {
-            self.chunk = bytes;
-        } else if !bytes.is_empty() {
-            self.queue.push_back(bytes);
-        }
-    }
-
-    /// The contiguous bytes at the current position; may be fewer than are there, see `join`.
-    fn head(&self) -> &[u8] {
-        if self.carry.is_empty() { &self.chunk } else { &self.carry }
-    }
-
-    /// Bytes that can be taken without joining. Only asked when nothing is carried.
-    fn available(&mut self) -> usize {
-        debug_assert!(self.carry.is_empty());
-        self.refill();
-        self.chunk.len()
-    }
-
-    /// Makes the next `length` bytes contiguous; false if they are not all there.
-    fn join(&mut self, length: usize) -> bool {
-        while self.head().len() < length {
-            if !self.refill() {
-                return false;
-            }
-            if self.carry.is_empty() && self.chunk.len() >= length {
-                return true;
-            }
-            if self.carry.is_empty() && self.carry.capacity() < length.min(CARRY_BYTES) {
-                self.carry = BytesMut::with_capacity(CARRY_BYTES);
-            }
-            let missing = length - self.carry.len();
-            let piece = self.chunk.split_to(missing.min(self.chunk.len()));
-            self.carry.extend_from_slice(&piece);
-        }
-        true
-    }
-
-    /// Takes the next `length` bytes, which must be contiguous.
-    fn take(&mut self, length: usize) -> Bytes {
-        self.position += length as u64;
-        if self.carry.is_empty() {
-            return self.chunk.split_to(length);
-        }
-        debug_assert_eq!(self.carry.len(), length, "only the element at the current position is carried");
-        self.carry.split().freeze()
-    }
-
-    /// Whether `chunk` has bytes, taking the next one from the queue if need be.
-    fn refill(&mut self) -> bool {
-        if self.chunk.is_empty()
-            && let Some(next) = self.queue.pop_front()
-        {
-            self.chunk = next;
-        }
-        !self.chunk.is_empty()
-    }
 }
