@@ -36,13 +36,16 @@ fn is_shortest(id: u32, length: usize) -> bool {
 
 /// Reads an element header at the start of `data`.
 pub fn parse_header(data: &[u8]) -> Result<Header, HeaderError> {
-    // Two loads of fixed width make this straight-line code: it runs once per element of every stream.
-    let mut window = [0; HEADER_MAX];
-    match data.first_chunk() {
-        Some(chunk) => window = *chunk,
-        None => window[..data.len()].copy_from_slice(data),
-    }
-    let (id, id_length) = parse_id(&window, data.len())?;
+    // A window of fixed length makes this straight-line code: it runs once per element of every stream.
+    let mut padded = [0; HEADER_MAX];
+    let window = match data.first_chunk() {
+        Some(window) => window,
+        None => {
+            padded[..data.len()].copy_from_slice(data);
+            &padded
+        }
+    };
+    let (id, id_length) = parse_id(window, data.len())?;
     if data.len() <= id_length {
         return Err(HeaderError::Short { needs: id_length + 1 });
     }

@@ -106,6 +106,9 @@ pub enum ReadError {
     Truncated { at: u64, what: &'static str, ends: u64, missing: u64 },
 }
 
+/// Longest unsigned integer (RFC 8794 7.2).
+const TIMECODE_BYTES: usize = 8;
+
 const EBML_HEADER: &str = "an EBML header";
 const SEGMENT: &str = "a Segment after the EBML header";
 const SEGMENT_CHILD: &str = "a child of Segment or the next EBML header";
@@ -184,7 +187,11 @@ impl Parser {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.step().inspect_err(|error| self.failed = Some(error.clone()))
+        let result = self.step();
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+        }
+        result
     }
 
     /// The next event, now that no more input follows; `None` when all is told.
@@ -214,12 +221,10 @@ impl Parser {
         match header.id {
             id::EBML if document_open => Ok(Some(self.document_end())),
             id::EBML => {
-                let event =
-                    self.whole(header, None, self.limits.header_element_bytes, |_, _| Ok(EventKind::Ebml))?;
-                if event.is_some() {
-                    self.state = State::Document;
-                }
-                Ok(event)
+                let whole = self.whole(header, None, self.limits.header_element_bytes)?;
+                let Some((at, raw)) = whole else { return Ok(None) };
+                self.state = State::Document;
+                Ok(Some(Event { at, raw, kind: EventKind::Ebml }))
             }
             id::VOID => self.opaque(header, None),
             id => Err(ReadError::Unexpected { at: self.position(), id, expected: EBML_HEADER }),
@@ -275,13 +280,37 @@ impl Parser {
             };
         }
         let parent = Some(if cluster.end.is_some() { cluster } else { segment });
-        let block_bytes = self.limits.block_bytes;
         match header.id {
-            id::TIMECODE => self.whole(header, parent, 8, timecode),
-            id::SIMPLE_BLOCK => self.whole(header, parent, block_bytes, simple_block),
-            id::BLOCK_GROUP => self.whole(header, parent, block_bytes, block_group),
+            id::TIMECODE => self.timecode(header, parent),
+            id::SIMPLE_BLOCK | id::BLOCK_GROUP => self.block(header, parent),
             _ => self.opaque(header, parent),
         }
+    }
+
+    fn timecode(&mut self, header: Header, parent: Option<Open>) -> Result<Option<Event>, ReadError> {
+        let Some((at, raw)) = self.whole(header, parent, TIMECODE_BYTES)? else { return Ok(None) };
+        let ms = ebml::uint(&raw[header.length..]).expect("it has at most 8 bytes");
+        Ok(Some(Event { at, raw, kind: EventKind::Timecode { ms } }))
+    }
+
+    /// A SimpleBlock or a BlockGroup.
+    fn block(&mut self, header: Header, parent: Option<Open>) -> Result<Option<Event>, ReadError> {
+        let Some((at, raw)) = self.whole(header, parent, self.limits.block_bytes)? else { return Ok(None) };
+        let body = &raw[header.length..];
+        let parsed = if header.id == id::SIMPLE_BLOCK { simple_block(body) } else { block_group(body) };
+        let block = parsed.map_err(|reason| ReadError::BadBody { at, id: header.id, reason })?;
+        let payload = raw.slice(header.length + block.payload.start..header.length + block.payload.end);
+        Ok(Some(Event {
+            at,
+            raw,
+            kind: EventKind::Block {
+                track: block.track,
+                offset: block.offset,
+                key_frame: block.key_frame,
+                lacing: block.flags >> 1 & 3,
+                payload,
+            },
+        }))
     }
 
     /// An element that is passed on as it is: whole below the cap, above it in pieces.
@@ -290,15 +319,13 @@ impl Parser {
         let limit = self.limits.header_element_bytes;
         let needed = matches!(header.id, id::INFO | id::TRACKS | id::TAGS);
         if needed || size <= limit as u64 {
-            let in_cluster = matches!(self.state, State::InCluster { .. });
-            return self.whole(header, parent, limit, |raw, header| {
-                let (id, body) = (header.id, raw.slice(header.length..));
-                Ok(if in_cluster {
-                    EventKind::ClusterElement { id, body }
-                } else {
-                    EventKind::Element { id, body }
-                })
-            });
+            let Some((at, raw)) = self.whole(header, parent, limit)? else { return Ok(None) };
+            let (id, body) = (header.id, raw.slice(header.length..));
+            let kind = match self.state {
+                State::InCluster { .. } => EventKind::ClusterElement { id, body },
+                _ => EventKind::Element { id, body },
+            };
+            return Ok(Some(Event { at, raw, kind }));
         }
         self.skip = Some(Skip { id: header.id, at: self.position(), left: size });
         Ok(Some(self.event(header.length, EventKind::Skipped { id: header.id })))
@@ -316,27 +343,20 @@ impl Parser {
         Some(self.event(length, EventKind::Skipped { id: skip.id }))
     }
 
-    /// A whole element of at most `limit` bytes, once it is there; `kind` says what is in it.
+    /// A whole element with a body of at most `limit` bytes, once it is there: its offset and its bytes.
     fn whole(
         &mut self,
         header: Header,
         parent: Option<Open>,
         limit: usize,
-        kind: impl FnOnce(&Bytes, Header) -> Result<EventKind, &'static str>,
-    ) -> Result<Option<Event>, ReadError> {
+    ) -> Result<Option<(u64, Bytes)>, ReadError> {
         let size = self.check_size(header, parent)?;
-        let (at, id) = (self.position(), header.id);
-        let body = usize::try_from(size).ok().filter(|body| *body <= limit);
-        let Some(body) = body else {
-            return Err(ReadError::TooLarge { at, id, size, limit: limit as u64 });
+        let at = self.position();
+        let Some(body) = usize::try_from(size).ok().filter(|body| *body <= limit) else {
+            return Err(ReadError::TooLarge { at, id: header.id, size, limit: limit as u64 });
         };
         let length = header.length.saturating_add(body);
-        if !self.input.join(length) {
-            return Ok(None);
-        }
-        let raw = self.input.take(length);
-        let kind = kind(&raw, header).map_err(|reason| ReadError::BadBody { at, id, reason })?;
-        Ok(Some(Event { at, raw, kind }))
+        Ok(self.input.join(length).then(|| (at, self.input.take(length))))
     }
 
     /// The header of the element at the current position, `None` if it is not all there yet.
@@ -427,48 +447,39 @@ impl Parser {
     }
 }
 
-/// Body of a Timecode of at most 8 bytes.
-fn timecode(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
-    let ms = ebml::uint(&raw[header.length..]).ok_or("is longer than 8 bytes")?;
-    Ok(EventKind::Timecode { ms })
+/// The fields of a SimpleBlock or Block.
+struct Block {
+    track: u64,
+    offset: i16,
+    flags: u8,
+    key_frame: bool,
+    /// Where the payload lies in the body of the SimpleBlock or BlockGroup.
+    payload: Range<usize>,
 }
 
-fn simple_block(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
-    block(raw, header.length..raw.len(), |flags| flags & 0x80 != 0)
+/// Body of a SimpleBlock: track number, 16-bit offset, flags, payload (RFC 9559 10.2).
+fn simple_block(body: &[u8]) -> Result<Block, &'static str> {
+    let (track, used) = ebml::parse_vint(body).ok_or("has no valid track number")?;
+    let &[high, low, flags] =
+        body[used..].first_chunk().ok_or("is too short for track number, time and flags")?;
+    let offset = i16::from_be_bytes([high, low]);
+    Ok(Block { track, offset, flags, key_frame: flags & 0x80 != 0, payload: used + 3..body.len() })
 }
 
-/// A BlockGroup has one Block; whether it is a key frame is told by the absence of references (RFC 9559 10.2).
-fn block_group(raw: &Bytes, header: Header) -> Result<EventKind, &'static str> {
+/// Body of a BlockGroup: one Block, which has the form of a SimpleBlock but for the key frame flag. Here the absence of
+/// references tells a key frame (RFC 9559 10.1).
+fn block_group(body: &[u8]) -> Result<Block, &'static str> {
     let (mut found, mut references) = (None, false);
-    for child in Children::new(&raw[header.length..]) {
+    for child in Children::new(body) {
         let child = child.map_err(|_| "has malformed children")?;
         match child.id {
-            id::BLOCK => {
-                let start = header.length + child.body_at;
-                found = Some(start..start + child.body.len());
-            }
+            id::BLOCK => found = Some(child),
             id::REFERENCE_BLOCK => references = true,
             _ => {}
         }
     }
-    block(raw, found.ok_or("has no Block in it")?, |_| !references)
-}
-
-/// Body of a SimpleBlock or Block: track number, 16-bit offset, flags, payload (RFC 9559 10.1).
-fn block(
-    raw: &Bytes,
-    body: Range<usize>,
-    key_frame: impl FnOnce(u8) -> bool,
-) -> Result<EventKind, &'static str> {
-    let bytes = &raw[body.clone()];
-    let (track, used) = ebml::parse_vint(bytes).ok_or("has no valid track number")?;
-    let &[high, low, flags] =
-        bytes[used..].first_chunk().ok_or("is too short for track number, time and flags")?;
-    Ok(EventKind::Block {
-        track,
-        offset: i16::from_be_bytes([high, low]),
-        key_frame: key_frame(flags),
-        lacing: flags >> 1 & 3,
-        payload: raw.slice(body.start + used + 3..body.end),
-    })
+    let child = found.ok_or("has no Block in it")?;
+    let block = simple_block(child.body)?;
+    let payload = child.body_at + block.payload.start..child.body_at + block.payload.end;
+    Ok(Block { key_frame: !references, payload, ..block })
 }
