@@ -15,6 +15,7 @@ use crate::errors::ServiceError;
 use crate::server::{Body, json, parse};
 use crate::service::Service;
 use crate::store::FragmentMeta;
+use crate::stream::Place;
 
 const MAX_RESULTS: u32 = 1000;
 /// The service's default is not documented.
@@ -44,6 +45,7 @@ pub(crate) async fn list_fragments(
     let mut found: Vec<_> = stream
         .all_stored()
         .into_iter()
+        .filter(|stored| matches!(stored.place, Place::Disk(_)))
         .filter(|stored| selector.as_ref().is_none_or(|selector| selector.accepts(&stored.meta)))
         .map(|stored| (scattered(stored.meta.number), stored))
         .filter(|(key, _)| after.is_none_or(|after| *key > after))

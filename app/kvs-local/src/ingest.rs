@@ -431,3 +431,74 @@ impl Open {
 fn to_ms(units: i128, scale: u64) -> u64 {
     u64::try_from(units.saturating_mul(i128::from(scale)) / 1_000_000).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODIES: [(&[u8], usize); 3] = [
+        (include_bytes!("../../../tests/data/kvssink-putmedia/ok_put_001.mkv"), 5),
+        (include_bytes!("../../../tests/data/kvssink-putmedia/av_put_001.mkv"), 3),
+        (include_bytes!("../../../tests/data/kvssink-putmedia/err_put_001.mkv"), 3),
+    ];
+
+    fn steps(body: &[u8], piece_bytes: usize) -> Vec<Step> {
+        let mut ingest = Ingest::new(Limits::default());
+        let mut steps = Vec::new();
+        for piece in body.chunks(piece_bytes) {
+            ingest.push(Bytes::copy_from_slice(piece));
+            while let Some(step) = ingest.next().expect("valid") {
+                steps.push(step);
+            }
+        }
+        while let Some(step) = ingest.finish().expect("whole") {
+            steps.push(step);
+        }
+        steps
+    }
+
+    #[test]
+    fn steps_do_not_depend_on_how_the_body_arrives() {
+        for (body, _) in BODIES {
+            let whole = steps(body, body.len());
+            for piece_bytes in [1, 2, 7, 1_000, 65_536] {
+                assert!(steps(body, piece_bytes) == whole, "pieces of {piece_bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn header_and_data_are_the_body_and_shapes_count_it() {
+        for (body, fragments) in BODIES {
+            let (mut bytes, mut shapes, mut sizes) = (Vec::new(), Vec::new(), 0);
+            for step in steps(body, 10_000) {
+                match step {
+                    Step::Open(opened) if shapes.is_empty() => bytes.extend_from_slice(&opened.header),
+                    Step::Open(_) => {}
+                    Step::Data(data) => {
+                        sizes += data.len() as u64;
+                        bytes.extend_from_slice(&data);
+                    }
+                    Step::Close(shape) => shapes.push(shape),
+                }
+            }
+            // Only the producer's 1-byte Segment size became 8 bytes wide.
+            let at = bytes.windows(12).position(|window| window == SEGMENT_UNKNOWN).expect("a Segment");
+            bytes.splice(at + 4..at + 12, [0xff]);
+            assert!(bytes == body);
+            assert_eq!(shapes.len(), fragments);
+            assert_eq!(
+                shapes.iter().map(|shape| shape.cluster_bytes + shape.trailer_bytes).sum::<u64>(),
+                sizes
+            );
+        }
+        let first = steps(BODIES[0].0, 10_000).into_iter().find_map(|step| match step {
+            Step::Close(shape) => Some(shape),
+            _ => None,
+        });
+        let first = first.expect("a fragment");
+        // 30 pictures at 15 per second, timecodes rounded to milliseconds.
+        assert_eq!(first.blocks, 30);
+        assert!((1_999..=2_000).contains(&first.length_ms), "{}", first.length_ms);
+    }
+}

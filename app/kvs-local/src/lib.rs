@@ -7,8 +7,19 @@
 //!   get_media <------------ live or store      archive: ListFragments
 //!   admin        faults and inspection, unsigned, off by default
 //! ```
-//! READ FIRST: `put_media`. Everything the real service is known to refuse is refused with its own words; what
-//! is only assumed about it says so where it is done.
+//! READ FIRST: `put_media`. Everything the real service is known to refuse is refused with its own words.
+//!
+//! What is not known about the service, and what this server does instead:
+//! * A fragment that a dropped connection cuts off is discarded, even if the cut is at an element's border; a
+//!   body that ends properly completes its last fragment. A body that ends inside an element gets ERROR 4006.
+//! * GetMedia passes on a fragment's bytes while they arrive (an option turns it off); if that fragment is then
+//!   lost, the answer ends without a mark.
+//! * Tags in front of the first cluster come back in the first chunk only, other header elements in each.
+//! * What follows END_OF_FRAGMENT comes back in front of the next cluster.
+//! * IDLE acks have neither timecode nor number and come every 5 s (an option).
+//! * No shortest fragment, no fragments per second and no bytes per second are enforced; calls per second are
+//!   an option. CodecIDs are not checked, as in the service.
+//! * KMS keys are names: 4500 to 4506, like 4000, 4005 and 5000, come from faults only.
 
 mod admin;
 mod archive;

@@ -12,9 +12,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, ServerConfig, crypto::ring};
-use tokio_util::sync::CancellationToken;
 
 use crate::faults::Faults;
 use crate::fragment_reader::{payload_offset, whole};
@@ -57,8 +57,6 @@ pub enum FragmentError {
 pub struct KvsLocal {
     service: Handle,
     address: SocketAddr,
-    /// Ends everything, finished or not.
-    abort: CancellationToken,
 }
 
 /// So that `KvsLocal` has a short `Debug`.
@@ -86,17 +84,11 @@ impl KvsLocal {
         let service = Arc::new(service);
         service.endpoint.get_or_init(|| format!("{scheme}://{address}"));
 
-        let abort = CancellationToken::new();
         let (accepting, maintained) = (service.clone(), service.clone());
-        let (abort_accepting, abort_maintenance) = (abort.clone(), abort.clone());
-        service.tasks.spawn(async move {
-            abort_accepting.run_until_cancelled(server::run(accepting, listener, tls)).await;
-        });
-        service.tasks.spawn(async move {
-            abort_maintenance.run_until_cancelled(maintain(&maintained, every)).await;
-        });
+        service.tasks.spawn(server::run(accepting, listener, tls));
+        service.tasks.spawn(async move { maintain(&maintained, every).await });
         tracing::info!(endpoint = service.endpoint(), "kvs-local listens");
-        Ok(Self { service: Handle(service), address, abort })
+        Ok(Self { service: Handle(service), address })
     }
 
     /// `http://127.0.0.1:PORT`; for all planes.
@@ -164,6 +156,12 @@ impl KvsLocal {
         Ok(self.stream(stream)?.acks())
     }
 
+    /// Fires when a fragment of the stream begins, ends, is stored or is lost, and when an ack is sent. To wait
+    /// for something: subscribe, look, then wait.
+    pub fn changes(&self, stream: &str) -> Result<watch::Receiver<()>, FragmentError> {
+        Ok(self.stream(stream)?.subscribe())
+    }
+
     pub fn connections(&self, stream: &str) -> Result<Connections, FragmentError> {
         Ok(connections(&*self.stream(stream)?))
     }
@@ -193,7 +191,7 @@ impl KvsLocal {
 impl Drop for KvsLocal {
     fn drop(&mut self) {
         self.service.0.stopping.cancel();
-        self.abort.cancel();
+        self.service.0.abort.cancel();
     }
 }
 

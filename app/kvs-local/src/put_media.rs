@@ -308,7 +308,8 @@ impl Session {
             return Err(End::Cut);
         }
         if let Some(pause_ms) = faults.read_pause_ms(&self.stream.name) {
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            let pause = tokio::time::sleep(Duration::from_millis(pause_ms));
+            self.service.stopping.run_until_cancelled(pause).await;
         }
         Ok(())
     }
@@ -446,7 +447,8 @@ impl AckWriter {
         while let Some((ack, reason)) = queue.recv().await {
             let (stream, kind) = (&self.stream.name, kind(&ack.event));
             if let Some(delay_ms) = faults.ack_delay_ms(stream, kind) {
-                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                let delay = tokio::time::sleep(Duration::from_millis(delay_ms));
+                self.service.stopping.run_until_cancelled(delay).await;
             }
             if let Some(garbage) = faults.garbage(stream)
                 && self.out.send(Ok(garbage.into())).await.is_err()

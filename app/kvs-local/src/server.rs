@@ -143,6 +143,7 @@ async fn serve(
         tokio::select! {
             ended = http.as_mut() => return ended.map_err(std::io::Error::other),
             () = connection.abort.cancelled() => return Ok(()),
+            () = service.abort.cancelled() => return Ok(()),
             () = connection.close.cancelled(), if !closing => {
                 closing = true;
                 http.as_mut().graceful_shutdown();

@@ -23,6 +23,8 @@ pub(crate) struct Service {
     pub(crate) endpoint: OnceLock<String>,
     /// Fires when the server stops: finish what is under way.
     pub(crate) stopping: CancellationToken,
+    /// Fires when it must be over, finished or not.
+    pub(crate) abort: CancellationToken,
     pub(crate) tasks: TaskTracker,
     streams: Mutex<BTreeMap<String, Arc<Stream>>>,
     creating: tokio::sync::Mutex<()>,
@@ -51,6 +53,7 @@ impl Service {
             disk,
             endpoint: OnceLock::new(),
             stopping: CancellationToken::new(),
+            abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
             streams: Mutex::new(streams),
             creating: tokio::sync::Mutex::default(),

@@ -29,7 +29,7 @@ use crate::store::{Disk, FoundStream, FragmentFile, FragmentMeta, StoreError, St
 /// Sequence numbers that a session takes at once; seen as steps of about 1000 between sessions (facts 3.2).
 const SEQUENCE_BLOCK: u64 = 1000;
 /// Acks kept for inspection; older ones are forgotten.
-const ACKS_KEPT: usize = 100_000;
+const ACKS_KEPT: usize = 10_000;
 
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -309,7 +309,7 @@ impl Stream {
         self.state().stored.get(&number).cloned()
     }
 
-    /// In order of their numbers.
+    /// In order of their numbers, those in memory too.
     pub(crate) fn all_stored(&self) -> Vec<Arc<Stored>> {
         self.state().stored.values().cloned().collect()
     }

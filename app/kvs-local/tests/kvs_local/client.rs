@@ -175,7 +175,7 @@ impl Client {
     pub(crate) async fn read_all(&self, stream: &str) -> Vec<u8> {
         self.get_media(stream, json!({ "StartSelectorType": "EARLIEST" }))
             .await
-            .to_end()
+            .end()
             .await
             .expect("ends well")
     }
@@ -330,7 +330,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// `Err`: broke off; what came is in `bytes`.
-    pub(crate) async fn to_end(&mut self) -> Result<Vec<u8>, hyper::Error> {
+    pub(crate) async fn end(&mut self) -> Result<Vec<u8>, hyper::Error> {
         while self.more().await? {}
         Ok(std::mem::take(&mut self.bytes))
     }

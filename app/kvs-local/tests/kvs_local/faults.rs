@@ -136,7 +136,7 @@ async fn get_media_can_lie_in_every_way() {
 
     inject(FaultKind::CutGetMedia { after_bytes: 500 });
     let mut reader = rig.client.get_media("cam1", json!({ "StartSelectorType": "EARLIEST" })).await;
-    assert!(reader.to_end().await.is_err(), "breaks off");
+    assert!(reader.end().await.is_err(), "breaks off");
     assert_eq!(reader.bytes.len(), 500);
 
     let numbers: Vec<_> = rig.server.fragments("cam1").await.expect("listed");
@@ -163,7 +163,7 @@ async fn get_media_ends_silently_at_a_word_or_at_its_age() {
     }
     assert_eq!(rig.server.connections("cam1").expect("there").get_media, 1);
     rig.server.end_get_media("cam1").expect("there");
-    assert_eq!(chunks(&reader.to_end().await.expect("ends well")).len(), 1);
+    assert_eq!(chunks(&reader.end().await.expect("ends well")).len(), 1);
 
     let old = |options: &mut kvs_local::Options| {
         options.limits.get_media_idle_end = None;

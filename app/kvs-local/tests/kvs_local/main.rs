@@ -1,7 +1,11 @@
 //! The server over real sockets on 127.0.0.1, with clients that are not its own.
 
 mod client;
+mod control;
 mod faults;
 mod media;
 mod mkv;
+mod reading;
 mod refusals;
+mod restart;
+mod third_party;

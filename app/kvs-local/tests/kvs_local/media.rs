@@ -228,7 +228,7 @@ async fn bytes_come_out_while_the_fragment_is_still_going_in() {
         assert!(reader.more().await.expect("no break"));
     }
     rig.server.end_get_media("cam1").expect("there");
-    let chunks = chunks(&reader.to_end().await.expect("ends silently"));
+    let chunks = chunks(&reader.end().await.expect("ends silently"));
     assert_eq!(chunks[0].cluster, whole);
     assert_eq!(chunks[0].trailer, end_of_fragment());
 }

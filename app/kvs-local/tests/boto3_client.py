@@ -1,0 +1,193 @@
+"""Drives every modelled operation with AWS's own Python SDK: strict models, real signatures.
+
+usage: boto3_client.py ENDPOINT STREAM FRAGMENT_NUMBER... ; the stream holds exactly these fragments.
+AWS_CA_BUNDLE names the certificate of an HTTPS endpoint.
+"""
+
+import datetime
+import sys
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+ENDPOINT, STREAM, NUMBERS = sys.argv[1], sys.argv[2], sys.argv[3:]
+
+
+def client(service, secret="kvs-local-secret", access_key="AKIDKVSLOCAL", region="us-west-2"):
+    return boto3.client(
+        service,
+        endpoint_url=ENDPOINT,
+        region_name=region,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret,
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=20),
+    )
+
+
+def refused(code, status, call, **arguments):
+    try:
+        call(**arguments)
+    except ClientError as error:
+        found = error.response
+        assert found["Error"]["Code"] == code, (code, found)
+        assert found["ResponseMetadata"]["HTTPStatusCode"] == status, (status, found)
+        assert found["ResponseMetadata"]["RequestId"], found
+        return found["Error"].get("Message")
+    raise AssertionError(f"{call.__name__} was not refused with {code}")
+
+
+def control():
+    kvs = client("kinesisvideo")
+    created = kvs.create_stream(
+        StreamName="boto",
+        DeviceName="device",
+        MediaType="video/h264",
+        DataRetentionInHours=2,
+        Tags={"site": "north"},
+    )
+    arn = created["StreamARN"]
+    assert arn.startswith("arn:aws:kinesisvideo:us-west-2:111122223333:stream/boto/"), arn
+    assert len(arn.rsplit("/", 1)[1]) == 13, arn
+    refused("ResourceInUseException", 400, kvs.create_stream, StreamName="boto")
+    refused("InvalidArgumentException", 400, kvs.create_stream, StreamName="a b")
+    refused("InvalidArgumentException", 400, kvs.create_stream, StreamName="c", DataRetentionInHours=87601)
+
+    info = kvs.describe_stream(StreamName="boto")["StreamInfo"]
+    assert info == kvs.describe_stream(StreamARN=arn)["StreamInfo"]
+    assert info["Status"] == "ACTIVE" and info["StreamARN"] == arn, info
+    assert info["DeviceName"] == "device" and info["MediaType"] == "video/h264", info
+    assert info["DataRetentionInHours"] == 2 and len(info["Version"]) == 20, info
+    age = datetime.datetime.now(datetime.timezone.utc) - info["CreationTime"]
+    assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=5), info
+    refused("ResourceNotFoundException", 404, kvs.describe_stream, StreamName="nobody")
+    refused("InvalidArgumentException", 400, kvs.describe_stream, StreamName="boto", StreamARN=arn)
+    refused("InvalidArgumentException", 400, kvs.describe_stream)
+
+    for api in ("PUT_MEDIA", "GET_MEDIA", "LIST_FRAGMENTS", "GET_MEDIA_FOR_FRAGMENT_LIST", "GET_CLIP"):
+        assert kvs.get_data_endpoint(StreamName="boto", APIName=api)["DataEndpoint"] == ENDPOINT
+
+    refused(
+        "VersionMismatchException", 400, kvs.update_stream, StreamName="boto", CurrentVersion="x", DeviceName="d"
+    )
+    kvs.update_stream(StreamARN=arn, CurrentVersion=info["Version"], DeviceName="other")
+    changed = kvs.describe_stream(StreamName="boto")["StreamInfo"]
+    assert changed["DeviceName"] == "other" and changed["MediaType"] == "video/h264", changed
+    assert changed["Version"] != info["Version"], changed
+
+    retention = dict(StreamName="boto", DataRetentionChangeInHours=3)
+    kvs.update_data_retention(
+        CurrentVersion=changed["Version"], Operation="INCREASE_DATA_RETENTION", **retention
+    )
+    grown = kvs.describe_stream(StreamName="boto")["StreamInfo"]
+    assert grown["DataRetentionInHours"] == 5, grown
+    refused(
+        "VersionMismatchException",
+        400,
+        kvs.update_data_retention,
+        CurrentVersion=changed["Version"],
+        Operation="DECREASE_DATA_RETENTION",
+        **retention,
+    )
+    kvs.update_data_retention(CurrentVersion=grown["Version"], Operation="DECREASE_DATA_RETENTION", **retention)
+    assert kvs.describe_stream(StreamName="boto")["StreamInfo"]["DataRetentionInHours"] == 2
+
+    kvs.tag_stream(StreamName="boto", Tags={"owner": "ops", "site": "south"})
+    assert kvs.list_tags_for_stream(StreamName="boto")["Tags"] == {"owner": "ops", "site": "south"}
+    kvs.untag_stream(StreamName="boto", TagKeyList=["owner"])
+    assert kvs.list_tags_for_stream(StreamARN=arn)["Tags"] == {"site": "south"}
+    too_many = {f"key{number}": "" for number in range(50)}
+    refused("TagsPerResourceExceededLimitException", 400, kvs.tag_stream, StreamName="boto", Tags=too_many)
+
+    for number in range(5):
+        kvs.create_stream(StreamName=f"many-{number}")
+    pages = kvs.get_paginator("list_streams").paginate(
+        StreamNameCondition={"ComparisonOperator": "BEGINS_WITH", "ComparisonValue": "many-"},
+        PaginationConfig={"PageSize": 2},
+    )
+    pages = [[stream["StreamName"] for stream in page["StreamInfoList"]] for page in pages]
+    assert [len(page) for page in pages] == [2, 2, 1], pages
+    assert sorted(sum(pages, [])) == [f"many-{number}" for number in range(5)], pages
+    names = {stream["StreamName"] for stream in kvs.list_streams()["StreamInfoList"]}
+    assert names == {"boto", STREAM, *(f"many-{number}" for number in range(5))}, names
+
+    refused("VersionMismatchException", 400, kvs.delete_stream, StreamARN=arn, CurrentVersion="x")
+    kvs.delete_stream(StreamARN=arn)
+    refused("ResourceNotFoundException", 404, kvs.delete_stream, StreamARN=arn)
+    refused("ResourceNotFoundException", 404, kvs.describe_stream, StreamName="boto")
+
+
+def media():
+    media = client("kinesis-video-media")
+    selectors = {
+        "EARLIEST": {},
+        "FRAGMENT_NUMBER": {"AfterFragmentNumber": NUMBERS[0]},
+        "CONTINUATION_TOKEN": {"ContinuationToken": NUMBERS[0]},
+        "SERVER_TIMESTAMP": {"StartTimestamp": datetime.datetime(2020, 1, 1)},
+        "PRODUCER_TIMESTAMP": {"StartTimestamp": datetime.datetime(2020, 1, 1)},
+        "NOW": {},
+    }
+    first = {"FRAGMENT_NUMBER": 1, "CONTINUATION_TOKEN": 1, "NOW": len(NUMBERS) - 1}
+    for kind, arguments in selectors.items():
+        answer = media.get_media(StreamName=STREAM, StartSelector={"StartSelectorType": kind, **arguments})
+        assert answer["ContentType"] == "video/webm", answer
+        body = answer["Payload"].read()
+        found = [number for number in NUMBERS if number.encode() in body]
+        assert found == NUMBERS[first.get(kind, 0) :], (kind, found)
+    refused(
+        "ResourceNotFoundException",
+        404,
+        media.get_media,
+        StreamName="nobody",
+        StartSelector={"StartSelectorType": "NOW"},
+    )
+
+    archive = client("kinesis-video-archived-media")
+    pages = archive.get_paginator("list_fragments").paginate(
+        StreamName=STREAM, PaginationConfig={"PageSize": 2}
+    )
+    pages = [page["Fragments"] for page in pages]
+    assert all(len(page) <= 2 for page in pages), pages
+    fragments = sum(pages, [])
+    assert sorted(fragment["FragmentNumber"] for fragment in fragments) == NUMBERS, fragments
+    for fragment in fragments:
+        assert fragment["FragmentSizeInBytes"] > 10_000, fragment
+        assert 1_900 <= fragment["FragmentLengthInMilliseconds"] <= 2_100, fragment
+    fragments.sort(key=lambda fragment: fragment["FragmentNumber"])
+    for kind, key in (("SERVER_TIMESTAMP", "ServerTimestamp"), ("PRODUCER_TIMESTAMP", "ProducerTimestamp")):
+        # This SDK drops fractions of a second.
+        end = fragments[2][key] + datetime.timedelta(seconds=1)
+        selected = archive.list_fragments(
+            StreamName=STREAM,
+            FragmentSelector={
+                "FragmentSelectorType": kind,
+                "TimestampRange": {"StartTimestamp": fragments[1][key], "EndTimestamp": end},
+            },
+        )["Fragments"]
+        found = {fragment["FragmentNumber"] for fragment in selected}
+        assert found >= {fragments[1]["FragmentNumber"], fragments[2]["FragmentNumber"]}, (kind, found)
+        assert kind == "SERVER_TIMESTAMP" or len(found) == 2, found
+
+    wanted = [NUMBERS[2], NUMBERS[0]]
+    answer = archive.get_media_for_fragment_list(StreamName=STREAM, Fragments=wanted)
+    assert answer["ContentType"] == "video/webm", answer
+    body = answer["Payload"].read()
+    assert body.index(wanted[0].encode()) < body.index(wanted[1].encode())
+    assert b"MILLIS_BEHIND_NOW" not in body and b"CONTINUATION_TOKEN" not in body
+    refused("InvalidArgumentException", 400, archive.get_media_for_fragment_list, StreamName=STREAM, Fragments=["1"])
+
+
+def signatures():
+    wrong = client("kinesisvideo", secret="wrong")
+    message = refused("InvalidSignatureException", 403, wrong.list_streams)
+    assert message.startswith("The request signature we calculated does not match"), message
+    unknown = client("kinesisvideo", access_key="AKIDSTRANGER")
+    refused("UnrecognizedClientException", 403, unknown.list_streams)
+    elsewhere = client("kinesisvideo", region="eu-central-1")
+    refused("InvalidSignatureException", 403, elsewhere.list_streams)
+
+
+control()
+media()
+signatures()
+print("all operations as expected")

@@ -1,0 +1,129 @@
+//! Programs that are not ours: AWS's Python SDK, ffprobe and mkvinfo. What is not installed is named and left
+//! out.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use kvs_local::Tls;
+
+use crate::client::{Rig, persisted};
+use crate::mkv::recorded;
+
+/// Debian's interpreter, for which Debian's boto3 is installed.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Runs to its end off the runtime's thread; `None`, and a word about it, if there is no such program.
+async fn output(mut command: Command) -> Option<Output> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined");
+    if output.is_err() {
+        println!("skipped: {name} absent");
+    }
+    output.ok()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+async fn has_boto3() -> bool {
+    let mut probe = Command::new(PYTHON);
+    probe.args(["-c", "import boto3"]);
+    let found = output(probe).await.is_some_and(|output| output.status.success());
+    if !found {
+        println!("skipped: boto3 for {PYTHON} absent");
+    }
+    found
+}
+
+/// `certificate`: of an HTTPS endpoint.
+async fn drive_with_boto3(rig: &Rig, endpoint: &str, certificate: Option<&Path>, numbers: &[String]) {
+    let mut command = Command::new(PYTHON);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/boto3_client.py"));
+    command.args([endpoint, "cam1"]).args(numbers);
+    command.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_CONFIG_FILE", "/dev/null");
+    if let Some(certificate) = certificate {
+        command.env("AWS_CA_BUNDLE", certificate);
+    }
+    let output = output(command).await.expect("was there before");
+    assert!(output.status.success(), "{}\n{:?}", text(&output), rig.server.calls());
+    assert!(text(&output).contains("all operations as expected"));
+}
+
+#[tokio::test]
+async fn boto3_drives_every_modelled_operation() {
+    if !has_boto3().await {
+        return;
+    }
+    let rig = Rig::new(24).await;
+    let numbers = persisted(&rig.client.put_whole("cam1", &recorded("ok_put_001.mkv")).await);
+    let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    drive_with_boto3(&rig, &rig.server.endpoint(), None, &numbers).await;
+    assert_eq!(rig.server.calls().len(), 14, "every operation was called: {:?}", rig.server.calls());
+}
+
+#[tokio::test]
+async fn boto3_does_the_same_over_https() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]);
+    openssl.args(["-subj", "/CN=kvs-local", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.arg("-out").arg(&certificate).arg("-keyout").arg(&key);
+    let Some(made) = output(openssl).await else { return };
+    assert!(made.status.success(), "{}", text(&made));
+    if !has_boto3().await {
+        return;
+    }
+    // Our own client speaks no TLS: the fragments are put in by a plain server on the same folder before.
+    let plain = Rig::new(24).await;
+    let numbers = persisted(&plain.client.put_whole("cam1", &recorded("ok_put_001.mkv")).await);
+    let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    let Rig { server, folder: data, .. } = plain;
+    server.shutdown().await;
+    let read = |path: &Path| std::fs::read(path).expect("just made");
+    let rig = Rig::with(24, |options| {
+        options.data = data.path().to_owned();
+        options.tls = Some(Tls { certificate_pem: read(&certificate), key_pem: read(&key) });
+    })
+    .await;
+    let endpoint = rig.server.endpoint();
+    assert!(endpoint.starts_with("https://127.0.0.1:"));
+    drive_with_boto3(&rig, &endpoint, Some(&certificate), &numbers).await;
+}
+
+#[tokio::test]
+async fn ffprobe_and_mkvinfo_read_the_answer() {
+    for (file, frames) in [("ok_put_001.mkv", 150), ("hevc_put_001.mkv", 90)] {
+        let rig = Rig::new(24).await;
+        rig.client.put_whole("cam1", &recorded(file)).await;
+        let answer = rig.folder.path().join("answer.mkv");
+        std::fs::write(&answer, rig.client.read_all("cam1").await).expect("written");
+
+        let mut ffprobe = Command::new("ffprobe");
+        ffprobe.args(["-v", "error", "-count_frames", "-select_streams", "v:0", "-of", "csv=p=0"]);
+        ffprobe.args(["-show_entries", "stream=nb_read_frames"]).arg(&answer);
+        if let Some(output) = output(ffprobe).await {
+            let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            assert_eq!(found, frames.to_string(), "{file}: {}", text(&output));
+        }
+
+        let mut mkvinfo = Command::new("mkvinfo");
+        mkvinfo.arg("-v").arg(&answer);
+        if let Some(output) = output(mkvinfo).await {
+            let found = text(&output);
+            assert!(found.contains("AWS_KINESISVIDEO_FRAGMENT_NUMBER"), "{found}");
+            assert!(found.contains("AWS_KINESISVIDEO_CONTINUATION_TOKEN"), "{found}");
+        }
+    }
+}
