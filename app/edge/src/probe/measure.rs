@@ -1,12 +1,12 @@
 //! Arithmetic over what a camera sent, and the judgement on it.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use media::{VideoCodec, VideoFormat, nal};
 
 use super::report::{ClockReport, ParameterSets, Problem, Report, Severity, VideoReport};
-use crate::config::{Transport, Upload};
+use crate::config::Transport;
 
 /// A camera clock further off than this makes pictures of several cameras hard to bring together.
 const CLOCK_OFFSET_LIMIT_MS: f64 = 1000.0;
@@ -124,9 +124,16 @@ impl Measured {
         self.offsets_ms.push((theirs_s - ours_s) * 1000.0);
     }
 
-    /// Pictures flow, and no GOP has been seen whole.
-    pub(super) fn needs_time_for_gop(&self) -> bool {
-        self.frames > 0 && self.longest_gop.is_none()
+    /// Until when it is worth to wait for a whole GOP: until a first key picture should have come, then until it is
+    /// known that the next one is too late. `None`: nothing left to wait for.
+    pub(super) fn patience(&self, gop_limit: Duration) -> Option<Instant> {
+        let first_key = self.first_key_ms.map(Duration::from_millis);
+        let margin = Duration::from_millis(500);
+        match (self.longest_gop, first_key) {
+            (Some(_), _) => None,
+            (None, None) => Some(self.begun + gop_limit + margin),
+            (None, Some(first_key)) => Some(self.begun + first_key + gop_limit + margin),
+        }
     }
 
     fn seconds(&self, ticks: i64) -> f64 {
@@ -154,7 +161,13 @@ impl Measured {
             largest_frame_bytes: self.largest_bytes,
             gop_frames: self.longest_gop.map(|(frames, _)| frames),
             gop_s: self.longest_gop.map(|(_, ticks)| self.seconds(ticks)),
-            gop_longer_than_s: (self.needs_time_for_gop() && span_s > 0.0).then_some(span_s),
+            gop_longer_than_s: (self.longest_gop.is_none() && self.frames > 0).then(|| {
+                // A camera that began at a key picture let us wait for it.
+                let waited_s = self.first_key_ms.map_or(0.0, |ms| Duration::from_millis(ms).as_secs_f64());
+                waited_s.max(
+                    self.key.map_or(span_s, |(start, _)| self.seconds(self.highest.saturating_sub(start))),
+                )
+            }),
             reordered: self.reordered,
             parameter_sets: match (self.in_sdp, &self.format) {
                 (true, _) => ParameterSets::Sdp,
@@ -174,7 +187,7 @@ impl Measured {
 
 impl Report {
     /// Fills in what was measured and judges it.
-    pub(super) fn take(&mut self, measured: Measured, transport: Transport) {
+    pub(super) fn take(&mut self, measured: Measured, transport: Transport, gop_limit: Duration) {
         let video = measured.video();
         self.steps.first_picture_ms = measured.first_picture_ms;
         self.steps.first_key_ms = measured.first_key_ms;
@@ -192,12 +205,17 @@ impl Report {
         }
         let sender_reports = u32::try_from(measured.offsets_ms.len()).unwrap_or(u32::MAX);
         self.clock = Some(ClockReport { sender_reports, offset_ms: measured.offset_ms() });
-        self.problems.extend(judge(&measured, &video, transport));
+        self.problems.extend(judge(&measured, &video, transport, gop_limit));
         self.video = Some(video);
     }
 }
 
-fn judge(measured: &Measured, video: &VideoReport, transport: Transport) -> Vec<Problem> {
+fn judge(
+    measured: &Measured,
+    video: &VideoReport,
+    transport: Transport,
+    gop_limit: Duration,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut say = |severity, code, text: String, fix: &str| {
         problems.push(Problem { severity, code, text, fix: fix.to_owned() });
@@ -211,7 +229,11 @@ fn judge(measured: &Measured, video: &VideoReport, transport: Transport) -> Vec<
             Transport::Tcp => "restart the camera, or lower the number of its viewers",
             _ => "use --transport tcp: a firewall may hold UDP back",
         };
-        say(Severity::Error, "no_pictures", "the camera plays but sends no picture".into(), fix);
+        let text = format!(
+            "the camera plays but sent no picture for {:.1} s",
+            measured.begun.elapsed().as_secs_f64()
+        );
+        say(Severity::Error, "no_pictures", text, fix);
     } else if measured.first_key_ms.is_none() {
         let fix = "set the camera's I-frame interval to 2 seconds";
         say(Severity::Error, "no_key_picture", "no picture that decoding can begin at".into(), fix);
@@ -231,7 +253,7 @@ fn judge(measured: &Measured, video: &VideoReport, transport: Transport) -> Vec<
             fix,
         );
     }
-    let limit_s = Upload::default().fragment_max.as_secs_f64();
+    let limit_s = gop_limit.as_secs_f64();
     let gop_s = video.gop_s.or(video.gop_longer_than_s).unwrap_or(0.0);
     if measured.first_key_ms.is_some() && gop_s > limit_s {
         let text =
@@ -281,6 +303,8 @@ fn judge(measured: &Measured, video: &VideoReport, transport: Transport) -> Vec<
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(8);
+
     /// One H.264 NAL unit behind its length; type 5 is an IDR slice, 1 is not.
     fn unit(nal_type: u8) -> [u8; 6] {
         [0, 0, 0, 2, nal_type, 0x80]
@@ -296,7 +320,7 @@ mod tests {
     }
 
     fn codes(measured: &Measured, transport: Transport) -> Vec<&'static str> {
-        judge(measured, &measured.video(), transport).iter().map(|problem| problem.code).collect()
+        judge(measured, &measured.video(), transport, LIMIT).iter().map(|problem| problem.code).collect()
     }
 
     #[test]
@@ -306,7 +330,7 @@ mod tests {
         assert_eq!((video.fps_measured, video.frames), (Some(25.0), 101));
         assert_eq!((video.gop_frames, video.gop_s), (Some(25), Some(1.0)));
         assert_eq!(video.bitrate_bps, Some(6 * 8 * 25));
-        assert!(!video.reordered && !measured.needs_time_for_gop());
+        assert!(!video.reordered && measured.patience(LIMIT).is_none());
     }
 
     #[test]
@@ -314,7 +338,7 @@ mod tests {
         let measured = measure(226, 1000);
         let video = measured.video();
         assert_eq!((video.gop_s, video.gop_longer_than_s), (None, Some(9.0)));
-        assert!(measured.needs_time_for_gop());
+        assert!(measured.patience(LIMIT).is_some());
         assert!(codes(&measured, Transport::Tcp).contains(&"long_gop"));
         assert!(!codes(&measure(101, 25), Transport::Tcp).contains(&"long_gop"));
     }
@@ -363,6 +387,6 @@ mod tests {
         measured.sender_report(u64::MAX, Instant::now());
         measured.sender_report(0, Instant::now());
         measured.parameters(&[]);
-        judge(&measured, &measured.video(), Transport::Auto);
+        judge(&measured, &measured.video(), Transport::Auto, LIMIT);
     }
 }

@@ -19,15 +19,12 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use url::Url;
 
-use crate::config::{Login, Transport};
+use crate::config::{Login, Transport, Upload};
 use measure::Measured;
 pub use report::{
     AudioReport, ClockReport, ParameterSets, Problem, Report, Severity, StepTimes, TrackReport, VideoReport,
 };
 
-/// How long a GOP is waited for beyond [`ProbeOptions::watch`] when none was seen whole: KVS takes no fragment over 10 s,
-/// so whether a GOP is longer is what must be known.
-const GOP_PATIENCE: Duration = Duration::from_secs(10);
 /// TEARDOWN, so that a camera with few sessions is free again for the daemon.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -42,6 +39,9 @@ pub struct ProbeOptions {
     pub watch: Duration,
     /// For each step: name resolution and connect, DESCRIBE, each SETUP, PLAY.
     pub step_limit: Duration,
+    /// A GOP longer than this is a problem: `upload.fragment_max_ms`. Pictures are watched for up to this much longer
+    /// until a whole GOP has been seen.
+    pub gop_limit: Duration,
 }
 
 impl ProbeOptions {
@@ -53,6 +53,7 @@ impl ProbeOptions {
             transport: Transport::Tcp,
             watch: Duration::from_secs(6),
             step_limit: Duration::from_secs(10),
+            gop_limit: Upload::default().fragment_max,
         }
     }
 }
@@ -88,11 +89,13 @@ pub enum ProbeError {
     NotFound { step: &'static str, path: String },
     #[error("{step}: the camera refuses UDP (RTSP 461); use --transport tcp")]
     TransportRefused { step: &'static str },
+    #[error("the camera describes no track at all; check the path in its manual")]
+    NoTracks,
     #[error("{step}: {text}")]
     Protocol { step: &'static str, text: String },
 }
 
-/// Looks at one camera. Ends within about `watch` + 10 s + 5 * `step_limit`, whatever the camera does.
+/// Looks at one camera. Ends within about `watch` + 2 * `gop_limit` + 6 * `step_limit`, whatever the camera does.
 pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
     let (host, port) = target(&options.url)?;
     let begun = Instant::now();
@@ -253,7 +256,7 @@ impl<'a> Attempt<'a> {
         self.report.steps.play_ms = Some(ms(begun));
 
         let measured = self.watch(demuxed, &tracks, in_sdp).await;
-        self.report.take(measured, self.transport);
+        self.report.take(measured, self.transport, self.options.gop_limit);
         Ok(())
     }
 
@@ -293,12 +296,12 @@ impl<'a> Attempt<'a> {
             Some(status @ (401 | 403)) => ProbeError::LoginRefused { step, status },
             Some(404) => ProbeError::NotFound { step, path: self.options.url.path().to_owned() },
             Some(461) => ProbeError::TransportRefused { step },
-            // retina appends paragraphs for its authors, and its own words for a missing password.
+            // retina appends paragraphs for its authors.
             _ => {
                 let text = error.to_string();
                 let text = text.split("\n\n").next().unwrap_or_default();
-                if self.options.login.is_none() && text.contains("credentials") {
-                    return ProbeError::LoginNeeded { step, status: 401 };
+                if text.contains("No parseable streams (and 0 unparseable") {
+                    return ProbeError::NoTracks;
                 }
                 ProbeError::Protocol { step, text: text.replace('\n', " ") }
             }
@@ -377,7 +380,7 @@ impl<'a> Attempt<'a> {
         read_format(&mut measured, &demuxed, tracks.video);
         let end = tokio::time::Instant::now() + self.options.watch;
         loop {
-            let until = if measured.needs_time_for_gop() { end + GOP_PATIENCE } else { end };
+            let until = measured.patience(self.options.gop_limit).map_or(end, |until| end.max(until.into()));
             match timeout_at(until, demuxed.next()).await {
                 Err(_) => break,
                 Ok(None) => {
