@@ -12,6 +12,7 @@
 //! What is not known about the service, and what this server does instead:
 //! * A fragment that a dropped connection cuts off is discarded, even if the cut is at an element's border; a
 //!   body that ends properly completes its last fragment. A body that ends inside an element gets ERROR 4006.
+//! * Fragments with the same producer timestamp, as after a reconnect, are all kept.
 //! * GetMedia passes on a fragment's bytes while they arrive (an option turns it off); if that fragment is then
 //!   lost, the answer ends without a mark.
 //! * Tags in front of the first cluster come back in the first chunk only, other header elements in each.

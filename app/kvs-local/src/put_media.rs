@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Request, Response};
+use hyper::{HeaderMap, Response};
 use kvs::FragmentNumber;
 use kvs::ack::{Ack, AckError, AckEvent};
 use kvs::api::{StreamId, header, path};
@@ -37,29 +37,41 @@ use crate::stream::Stream;
 
 /// Acks that wait because the producer does not read them; when full, its body is not read on either.
 const ACK_QUEUE: usize = 256;
-/// After an ERROR the producer is listened to for this long, so that its socket is not reset under the ack.
+/// See [`linger`].
 const LINGER: Duration = Duration::from_secs(1);
 /// 9999-12-31T23:59:59.999Z, the last date that the service's JSON and its clients agree on.
 const LATEST_PRODUCER_MS: u64 = 253_402_300_799_999;
 
-pub(crate) async fn handle(
-    service: &Arc<Service>,
-    request: Request<Incoming>,
-    connection: Connection,
-) -> Result<Response<Body>, ServiceError> {
-    let start = Start::read(request.headers())?;
+/// A session that may begin.
+pub(crate) struct Opening {
+    start: Start,
+    stream: Arc<Stream>,
+    slot: OwnedSemaphorePermit,
+    sequences: std::ops::Range<u64>,
+}
+
+/// Whether these headers, for whose signature somebody else answers, open a session.
+pub(crate) async fn open(service: &Service, headers: &HeaderMap) -> Result<Opening, ServiceError> {
+    let start = Start::read(headers)?;
     let stream = service.active_stream(&start.stream)?;
     admit(service, path::PUT_MEDIA, &stream.name)?;
-    let limits = &service.options.limits;
-    let slot = stream.put_media.take(limits.connection_grace).await.ok_or_else(|| {
+    let slot = stream.put_media.take(service.options.limits.connection_grace).await.ok_or_else(|| {
         let message =
             format!("Stream {} has {} PutMedia connection(s).", stream.name, stream.put_media.open());
         ServiceError::connection_limit(message)
     })?;
     let sequences = stream.reserve_sequences().await?;
+    Ok(Opening { start, stream, slot, sequences })
+}
 
+pub(crate) async fn begin(
+    service: &Arc<Service>,
+    opening: Opening,
+    mut body: Incoming,
+    connection: Connection,
+) -> Response<Body> {
+    let Opening { start, stream, slot, sequences } = opening;
     // Asking for the body makes hyper answer `Expect: 100-continue`; it must do so before it sees the answer.
-    let mut body = request.into_body();
     let first = poll_fn(|context| match Pin::new(&mut body).poll_frame(context) {
         Poll::Ready(frame) => Poll::Ready(Some(frame)),
         Poll::Pending => Poll::Ready(None),
@@ -74,6 +86,7 @@ pub(crate) async fn handle(
     let writer = service.tasks.spawn(writer.run(queue));
     let now = Instant::now();
     stream.touch();
+    let limits = &service.options.limits;
     let session = Session {
         ingest: Ingest::new(limits.clone()),
         service: service.clone(),
@@ -94,7 +107,14 @@ pub(crate) async fn handle(
 
     let mut response = Response::new(Body::Channel(answer));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
+}
+
+/// Listens for a little while to a producer that was refused and may not know it yet: a socket closed on its
+/// bytes is reset, and takes the refusal along.
+pub(crate) async fn linger(mut body: Incoming) {
+    let drain = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
 /// What the request's headers say.
@@ -234,8 +254,7 @@ impl Session {
             return;
         }
         let _ = writer.await;
-        let drain = async { while let Some(Ok(_)) = body.frame().await {} };
-        let _ = tokio::time::timeout(LINGER, drain).await;
+        linger(body).await;
     }
 
     async fn receive(&mut self, body: &mut Incoming, mut first: Option<Arrived>) -> End {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::HeaderValue;
+use hyper::header::{EXPECT, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -196,8 +196,7 @@ async fn route(
     };
     let path = operation.ok_or_else(ServiceError::unknown_operation)?;
     if path == path::PUT_MEDIA {
-        verify(service, &request, Payload::Streamed)?;
-        return put_media::handle(service, request, connection).await;
+        return put_media(service, request, connection).await;
     }
     let (parts, body) = request.into_parts();
     let body = collect(body).await?;
@@ -210,6 +209,29 @@ async fn route(
             get_media::handle_fragment_list(service, &body, connection).await
         }
         _ => control::handle(service, path, &body).await,
+    }
+}
+
+async fn put_media(
+    service: &Arc<Service>,
+    request: Request<Incoming>,
+    connection: Connection,
+) -> Result<Response<Body>, ServiceError> {
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts, ());
+    let opened = match verify(service, &request, Payload::Streamed) {
+        Ok(()) => put_media::open(service, request.headers()).await,
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok(opened) => Ok(put_media::begin(service, opened, body, connection).await),
+        Err(error) => {
+            // One that asks before it sends gets its answer anyway.
+            if !request.headers().contains_key(EXPECT) {
+                service.tasks.spawn(put_media::linger(body));
+            }
+            Err(error)
+        }
     }
 }
 

@@ -1,17 +1,29 @@
 """Drives every modelled operation with AWS's own Python SDK: strict models, real signatures.
 
-usage: boto3_client.py ENDPOINT STREAM FRAGMENT_NUMBER... ; the stream holds exactly these fragments.
+PutMedia is in no model, so it is sent by hand, signed by the SDK.
+
+usage: boto3_client.py ENDPOINT BODY STREAM FRAGMENT_NUMBER... ; the stream holds exactly these fragments, as many
+as BODY, a recorded PutMedia body, has.
 AWS_CA_BUNDLE names the certificate of an HTTPS endpoint.
 """
 
 import datetime
+import hashlib
+import http.client
+import json
+import os
+import ssl
 import sys
+import urllib.parse
 
 import boto3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-ENDPOINT, STREAM, NUMBERS = sys.argv[1], sys.argv[2], sys.argv[3:]
+ENDPOINT, BODY, STREAM, NUMBERS = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
 
 
 def client(service, secret="kvs-local-secret", access_key="AKIDKVSLOCAL", region="us-west-2"):
@@ -177,6 +189,52 @@ def media():
     refused("InvalidArgumentException", 400, archive.get_media_for_fragment_list, StreamName=STREAM, Fragments=["1"])
 
 
+class Signer(SigV4Auth):
+    """SigV4 over what producers sign instead of the body."""
+
+    def __init__(self, payload, secret):
+        super().__init__(Credentials("AKIDKVSLOCAL", secret), "kinesisvideo", "us-west-2")
+        self.hash = payload
+
+    def payload(self, request):
+        return self.hash
+
+
+def send_media(payload, secret="kvs-local-secret"):
+    """Status and acks; `payload` is what stands in the canonical request."""
+    headers = {
+        "x-amzn-stream-name": "boto-put",
+        "x-amzn-fragment-timecode-type": "ABSOLUTE",
+        "x-amzn-producer-start-timestamp": "1795186073.633",
+        "x-amzn-fragment-acknowledgment-required": "1",
+    }
+    request = AWSRequest("POST", ENDPOINT + "/putMedia?X-Amz-Expires=60", headers=headers)
+    Signer(payload, secret).add_auth(request)
+    url = urllib.parse.urlsplit(ENDPOINT)
+    if url.scheme == "https":
+        context = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
+        connection = http.client.HTTPSConnection(url.netloc, timeout=20, context=context)
+    else:
+        connection = http.client.HTTPConnection(url.netloc, timeout=20)
+    with open(BODY, "rb") as body:
+        chunks = iter(lambda: body.read(50_000), b"")
+        sent = {**dict(request.headers.items()), "Transfer-Encoding": "chunked"}
+        connection.request("POST", "/putMedia?X-Amz-Expires=60", chunks, sent, encode_chunked=True)
+        answer = connection.getresponse()
+        return answer.status, [json.loads(line) for line in answer.read().splitlines()]
+
+
+def put_media():
+    client("kinesisvideo").create_stream(StreamName="boto-put", DataRetentionInHours=1)
+    for payload in (hashlib.sha256(b"").hexdigest(), "UNSIGNED-PAYLOAD"):
+        status, acks = send_media(payload)
+        assert status == 200, acks
+        for event in ("BUFFERING", "RECEIVED", "PERSISTED"):
+            assert len([ack for ack in acks if ack["EventType"] == event]) == len(NUMBERS), acks
+    status, answer = send_media("UNSIGNED-PAYLOAD", secret="wrong")
+    assert status == 403, answer
+
+
 def signatures():
     wrong = client("kinesisvideo", secret="wrong")
     message = refused("InvalidSignatureException", 403, wrong.list_streams)
@@ -189,5 +247,6 @@ def signatures():
 
 control()
 media()
+put_media()
 signatures()
 print("all operations as expected")

@@ -169,6 +169,26 @@ async fn read_until(socket: &mut TcpStream, answer: &mut String, end: &str) {
     }
 }
 
+/// A producer that does not ask before it sends must get to read why it was refused.
+#[tokio::test]
+async fn a_refusal_reaches_a_producer_that_is_sending() {
+    let rig = Rig::new(1).await;
+    let mut wrong = rig.client.clone();
+    wrong.credentials.secret_key.push('x');
+    let signed = wrong.request("/putMedia", &[("transfer-encoding", "chunked")], b"", ());
+    let mut request = "POST /putMedia HTTP/1.1\r\n".to_owned();
+    for (name, value) in signed.headers() {
+        request += &format!("{name}: {}\r\n", value.to_str().expect("ASCII"));
+    }
+    let mut socket = TcpStream::connect(rig.client.address).await.expect("connects");
+    let media = vec![0; 4 << 20];
+    let body = [format!("{request}\r\n{:x}\r\n", media.len()).as_bytes(), &media, b"\r\n0\r\n\r\n"].concat();
+    in_time("send", socket.write_all(&body)).await.expect("all of it is read");
+    let mut answer = String::new();
+    read_until(&mut socket, &mut answer, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
 #[tokio::test]
 async fn what_is_no_http_at_all_harms_nobody() {
     let rig = Rig::new(1).await;

@@ -129,8 +129,12 @@ fn root() -> PathBuf {
 
 /// A recording of AWS's own producer.
 pub(crate) fn recorded(name: &str) -> Vec<u8> {
-    let path = root().join("tests/data/kvssink-putmedia").join(name);
+    let path = recording(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub(crate) fn recording(name: &str) -> PathBuf {
+    root().join("tests/data/kvssink-putmedia").join(name)
 }
 
 /// A third-party capture; `None`, and a word about it, where they are not at hand.

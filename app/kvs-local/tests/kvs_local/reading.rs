@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kvs_local::Clock;
 use serde_json::{Value, json};
 
-use crate::client::{Reader, Rig, persisted};
+use crate::client::{Reader, Rig, in_time, persisted};
 use crate::mkv::{Chunk, body, chunks, cluster, end_of_fragment, head};
 
 /// 2026-11-20T15:08:34Z.
@@ -133,6 +133,26 @@ async fn retention_removes_what_is_older_and_a_restart_does_not_bring_it_back() 
     assert_eq!(timed.rig.client.call("/updateDataRetention", change).await.status, 200);
     assert_eq!(timed.rig.server.fragments("cam1").await.expect("listed"), []);
     assert_eq!(timed.rig.server.disk_used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn retention_is_enforced_even_if_nobody_asks() {
+    let clock = Arc::new(AtomicU64::new(BEGIN_MS));
+    let shared = clock.clone();
+    let mut rig = Rig::with(1, |options| {
+        options.clock = Clock::new(move || shared.load(Ordering::Relaxed));
+        options.maintenance_every = std::time::Duration::from_millis(5);
+    })
+    .await;
+    rig.client.now_ms = Some(BEGIN_MS);
+    assert_eq!(persisted(&rig.client.put_whole("cam1", &body(&[1_000])).await).len(), 1);
+    clock.store(BEGIN_MS + 2 * HOUR_MS, Ordering::Relaxed);
+    let gone = async {
+        while rig.server.disk_used_bytes() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    in_time("maintenance", gone).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use kvs_local::Tls;
 
 use crate::client::{Rig, persisted};
-use crate::mkv::recorded;
+use crate::mkv::{recorded, recording};
 
 /// Debian's interpreter, for which Debian's boto3 is installed.
 const PYTHON: &str = "/usr/bin/python3";
@@ -40,7 +40,7 @@ async fn has_boto3() -> bool {
 async fn drive_with_boto3(rig: &Rig, endpoint: &str, certificate: Option<&Path>, numbers: &[String]) {
     let mut command = Command::new(PYTHON);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/boto3_client.py"));
-    command.args([endpoint, "cam1"]).args(numbers);
+    command.arg(endpoint).arg(recording("ok_put_001.mkv")).arg("cam1").args(numbers);
     command.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_CONFIG_FILE", "/dev/null");
     if let Some(certificate) = certificate {
         command.env("AWS_CA_BUNDLE", certificate);
