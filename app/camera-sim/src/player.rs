@@ -17,7 +17,7 @@ use crate::stats::{Recorder, SentPicture};
 const SECOND_NS: u64 = 1_000_000_000;
 const REPORT_INTERVAL_NS: u64 = 2 * SECOND_NS;
 /// A client that is further behind loses pictures up to the next random access point.
-const LAG_LIMIT_NS: u64 = SECOND_NS;
+const LAG_LIMIT_NS: u64 = 5 * SECOND_NS;
 
 /// Packets for one write or a few datagrams.
 #[derive(Default)]

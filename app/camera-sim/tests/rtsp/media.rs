@@ -132,7 +132,9 @@ async fn cameras_have_their_own_scenes_unless_told_otherwise() {
     assert_eq!(bytes(0), bytes(2));
     assert_ne!(bytes(0), bytes(1));
     for camera in 0..3 {
-        let mut reader = Reader::new(soon(play(&sim.url(camera), &Options::default())).await.unwrap());
+        let mut reader = Reader::new(
+            soon(play(&format!("{}?start=now", sim.url(camera)), &Options::default())).await.unwrap(),
+        );
         assert_same_picture(sim.clip(camera), &soon(reader.pictures(1)).await[0]);
     }
 }

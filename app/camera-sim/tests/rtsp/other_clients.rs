@@ -18,7 +18,8 @@ async fn ffprobe_reads_both_tracks_over_tcp_and_udp() {
             let url = sim.url(0).replace("rtsp://", "rtsp://admin:secret@");
             let probe = tokio::task::spawn_blocking(move || {
                 let mut command = std::process::Command::new("ffprobe");
-                command.args(["-v", "error", "-rtsp_transport", transport, "-show_streams", "-i", &url]);
+                command.args(["-v", "error", "-analyzeduration", "1000000", "-rtsp_transport", transport]);
+                command.args(["-show_streams", "-i", &url]);
                 command.output()
             });
             let output = match soon(probe).await.unwrap() {
