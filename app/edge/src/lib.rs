@@ -1,7 +1,20 @@
-//! The kvs-edge daemon as a library; `main.rs` adds arguments, signals and the exit code.
+//! The kvs-edge daemon as a library; `main.rs` adds arguments, signals and the exit code. Read `camera.rs` first.
 
+pub mod app;
+pub mod aws;
+pub mod camera;
+mod clock;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod health;
 pub mod host;
+pub mod ingest;
+pub mod loopback;
 pub mod messages;
 pub mod mqtt;
 pub mod probe;
+pub mod readback;
+pub mod recent;
+pub mod report;
+pub mod upload;

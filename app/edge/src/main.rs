@@ -1,1 +1,217 @@
-fn main() {}
+//! Arguments, signals and the exit code.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use kvs_edge::app::{App, default_config};
+use kvs_edge::config::{Config, EXAMPLE, Login, Secret, Transport};
+use kvs_edge::probe::{self, ProbeOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// Camera box firmware: RTSP cameras to Amazon Kinesis Video Streams, proven by reading back.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Log lines as JSON objects (the default when the journal reads them is text).
+    #[arg(long, global = true)]
+    log_json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM or SIGINT.
+    Run {
+        /// TOML file; `kvs-edge check --print-defaults` prints a complete one.
+        #[arg(long, default_value_os_t = default_config())]
+        config: PathBuf,
+    },
+    /// Check a configuration file and print every error with line, found, expected and fix.
+    Check {
+        #[arg(long, default_value_os_t = default_config())]
+        config: PathBuf,
+        /// Print the complete sample configuration with all defaults, and stop.
+        #[arg(long)]
+        print_defaults: bool,
+    },
+    /// Look at what a camera offers: codecs, size, fps, GOP, clock, transport, problems.
+    Probe {
+        /// rtsp://HOST[:PORT]/PATH, without user and password.
+        url: Url,
+        #[arg(long, requires = "password_file")]
+        username: Option<String>,
+        /// File with the password on one line.
+        #[arg(long, requires = "username")]
+        password_file: Option<PathBuf>,
+        #[arg(long, value_enum, default_value_t = ProbeTransport::Tcp)]
+        transport: ProbeTransport,
+        /// How long pictures are watched.
+        #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the product on simulated cameras, a local KVS and a local broker, and check that nothing got lost.
+    #[cfg(feature = "demo")]
+    Demo(kvs_edge::demo::DemoArguments),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProbeTransport {
+    Tcp,
+    Udp,
+    /// UDP, and TCP if the camera refuses that.
+    Auto,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let quiet = !matches!(arguments.command, Command::Run { .. });
+    start_log(arguments.log_json, quiet);
+    // The only runtime: two workers carry 16 cameras, and the work between awaits is short.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("the runtime does not start: {error}")),
+    };
+    let code = runtime.block_on(async {
+        match arguments.command {
+            Command::Run { config } => run(config).await,
+            Command::Check { config, print_defaults } => check(&config, print_defaults),
+            Command::Probe { url, username, password_file, transport, seconds, json } => {
+                probe_camera(url, username.zip(password_file), transport, seconds, json).await
+            }
+            #[cfg(feature = "demo")]
+            Command::Demo(arguments) => kvs_edge::demo::run(arguments).await,
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+/// To standard error. The level comes from RUST_LOG (`info`, `kvs_edge=debug`), default `info` for the daemon.
+fn start_log(json: bool, quiet: bool) {
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let default = if quiet { "error" } else { "info,rumqttd=error" };
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = wanted.unwrap_or_else(|| default.parse().expect("a valid filter"));
+    // The journal has its own clock.
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    if json {
+        registry.with(layer.json().flatten_event(true)).init();
+    } else if in_journal {
+        registry.with(layer.without_time().with_ansi(false)).init();
+    } else {
+        registry.with(layer.with_ansi(std::io::stderr().is_terminal())).init();
+    }
+}
+
+async fn run(path: PathBuf) -> ExitCode {
+    let config = match Config::load(&path) {
+        Ok(config) => config,
+        Err(errors) => return fail(&errors.to_string()),
+    };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Before anything is started: a signal during the start is not lost.
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return fail("signals cannot be handled");
+    };
+    tracing::info!(
+        device = config.device.id,
+        cameras = config.cameras.len(),
+        "kvs-edge {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    let app = match App::start(config).await {
+        Ok(app) => app,
+        Err(error) => return fail(&kvs_edge::upload::chain(&error)),
+    };
+    let reason = first(&mut term, &mut interrupt).await;
+    let hurry = CancellationToken::new();
+    let second = hurry.clone();
+    let again = tokio::spawn(async move {
+        first(&mut term, &mut interrupt).await;
+        second.cancel();
+    });
+    app.stop(reason, hurry).await;
+    again.abort();
+    ExitCode::SUCCESS
+}
+
+async fn first(term: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+fn check(path: &std::path::Path, print_defaults: bool) -> ExitCode {
+    if print_defaults {
+        print!("{EXAMPLE}");
+        return ExitCode::SUCCESS;
+    }
+    match Config::load(path) {
+        Ok(config) => {
+            config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+            println!("{}: fine, {} cameras", path.display(), config.cameras.len());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => fail(&errors.to_string()),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+async fn probe_camera(
+    url: Url,
+    login: Option<(String, PathBuf)>,
+    transport: ProbeTransport,
+    seconds: u64,
+    json: bool,
+) -> ExitCode {
+    let mut options = ProbeOptions::new(url);
+    options.watch = Duration::from_secs(seconds);
+    options.transport = match transport {
+        ProbeTransport::Tcp => Transport::Tcp,
+        ProbeTransport::Udp => Transport::Udp,
+        ProbeTransport::Auto => Transport::Auto,
+    };
+    if let Some((username, file)) = login {
+        match Secret::read(&file) {
+            Ok(password) => options.login = Some(Login { username, password }),
+            Err(error) => return fail(&error.to_string()),
+        }
+    }
+    match probe::run(options).await {
+        Ok(report) => {
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            } else {
+                print!("{report}");
+            }
+            if report.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => fail(&kvs_edge::upload::chain(&error)),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a failed command")]
+fn fail(text: &str) -> ExitCode {
+    eprintln!("{}", text.trim_end());
+    ExitCode::FAILURE
+}

@@ -217,6 +217,15 @@ impl Fragmenter {
         self.audio.push_back(frame);
     }
 
+    /// Time went far back: what follows is another timeline. KVS takes earlier times only in another session, so
+    /// the header changes with the `segment_uid`.
+    pub fn new_timeline(&mut self, segment_uid: [u8; 16]) {
+        self.finish();
+        self.config.segment_uid = segment_uid;
+        self.header = None;
+        self.border_ms = None;
+    }
+
     /// Ends the open fragment: the camera stalled, was lost, or the program stops. The next fragment starts at
     /// the next random access point.
     pub fn finish(&mut self) {
@@ -431,6 +440,20 @@ mod tests {
         let wholes = wholes(parts(&mut fragmenter));
         assert_eq!(wholes.iter().map(|whole| whole.summary.blocks).sum::<u32>(), 5, "no picture is lost");
         assert!(wholes.windows(2).all(|two| two[0].summary.timecode < two[1].summary.timecode));
+    }
+
+    #[test]
+    fn a_new_timeline_may_lie_before_the_old_one_under_another_header() {
+        let mut fragmenter = Fragmenter::new(config());
+        let format = format(640);
+        fragmenter.video(&unit(&format, 100_000, true));
+        fragmenter.new_timeline([8; 16]);
+        fragmenter.video(&unit(&format, 0, true));
+        fragmenter.finish();
+        assert_eq!(fragmenter.stats(), FragmenterStats::default());
+        let wholes = wholes(parts(&mut fragmenter));
+        assert_eq!(wholes[1].summary.timecode.as_millis(), START_MS);
+        assert_ne!(wholes[0].header.bytes, wholes[1].header.bytes);
     }
 
     #[test]

@@ -1,0 +1,137 @@
+//! The live table on the terminal: one line per camera, redrawn in place, or printed now and then into a file.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use crate::camera::CameraView;
+use crate::messages::{CameraState, ClockSource};
+use crate::report::{backlog_s, status};
+
+/// Into a file or pipe the table goes this often.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+pub(super) struct Table {
+    live: bool,
+    drawn: usize,
+    notes: Vec<String>,
+    before: Vec<(u64, u64)>,
+    looked: Instant,
+    rates: Vec<(f64, f64)>,
+    printed: Option<Instant>,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self {
+            live: std::io::stdout().is_terminal(),
+            drawn: 0,
+            notes: Vec::new(),
+            before: Vec::new(),
+            looked: Instant::now(),
+            rates: Vec::new(),
+            printed: None,
+        }
+    }
+
+    /// A line that stays below the table.
+    pub(super) fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+        self.printed = None;
+    }
+
+    pub(super) fn show(&mut self, elapsed: Duration, cameras: &[CameraView], messages: u64) {
+        self.measure(cameras);
+        if !self.live && self.printed.is_some_and(|at| at.elapsed() < PLAIN_EVERY) {
+            return;
+        }
+        self.printed = Some(Instant::now());
+        let mut lines =
+            vec![format!("{:>4} s   {messages} MQTT messages", elapsed.as_secs()), HEAD.to_owned()];
+        lines.extend(cameras.iter().zip(&self.rates).map(|(camera, rates)| row(camera, *rates)));
+        lines.extend(self.notes.iter().cloned());
+        self.draw(&lines);
+    }
+
+    /// The table stays as it is, and the text goes below.
+    pub(super) fn finish(&mut self, text: &str) {
+        self.drawn = 0;
+        self.draw(&[text.to_owned()]);
+    }
+
+    fn measure(&mut self, cameras: &[CameraView]) {
+        let now: Vec<_> =
+            cameras.iter().map(|c| (c.ingest.borrow().frames, c.ingest.borrow().bytes)).collect();
+        let seconds = self.looked.elapsed().as_secs_f64();
+        if self.before.len() == now.len() && seconds < 0.2 {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "counts of one second")]
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds.max(0.001);
+        let before = if self.before.len() == now.len() { self.before.clone() } else { now.clone() };
+        self.rates = now
+            .iter()
+            .zip(&before)
+            .map(|(now, before)| (rate(now.0, before.0), rate(now.1, before.1) * 8.0 / 1000.0))
+            .collect();
+        self.before = now;
+        self.looked = Instant::now();
+    }
+
+    fn draw(&mut self, lines: &[String]) {
+        let mut text = String::new();
+        if self.live && self.drawn > 0 {
+            text.push_str(&format!("\x1b[{}A", self.drawn));
+        }
+        for line in lines {
+            text.push_str(line);
+            text.push_str(if self.live { "\x1b[K\n" } else { "\n" });
+        }
+        self.drawn = lines.len();
+        let mut out = std::io::stdout();
+        // A closed terminal is no reason to stop the demo.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+const HEAD: &str = "camera   state      fps  kbit/s   sent  pers.  verif.  ack ms   read-back ms   clock    \
+                    backlog  last problem\n\
+                    \x20                                                             p50    p95";
+
+fn row(camera: &CameraView, (fps, kbps): (f64, f64)) -> String {
+    let state = status(camera);
+    let (ingest, upload, verify) = (camera.ingest.borrow(), camera.upload.borrow(), camera.verify.borrow());
+    let name = match state.state {
+        CameraState::Online => "online",
+        CameraState::Degraded => "degraded",
+        CameraState::Offline => "offline",
+        CameraState::Disabled => "disabled",
+    };
+    let clock = match ingest.clock {
+        Some(ClockSource::Rtcp) => "camera",
+        Some(ClockSource::Receive) => "receive",
+        None => "-",
+    };
+    let latency = verify.latency.percentiles();
+    let ms = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
+    let problem = state
+        .detail
+        .or_else(|| upload.problem.clone().map(|p| p.1))
+        .or_else(|| verify.problem.clone().map(|p| p.1));
+    let problem: String = problem.unwrap_or_else(|| "-".to_owned()).chars().take(60).collect();
+    format!(
+        "{:<8} {:<9} {:>4.1} {:>7.0} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6}   {:<8} {:>5.1} s  {}",
+        camera.config.id,
+        name,
+        fps,
+        kbps,
+        upload.complete,
+        upload.persisted,
+        verify.counts.identical + verify.counts.late,
+        upload.ack_delay.map_or("-".to_owned(), |delay| delay.as_millis().to_string()),
+        ms(latency.map(|l| l.p50_ms)),
+        ms(latency.map(|l| l.p95_ms)),
+        clock,
+        backlog_s(&upload),
+        problem
+    )
+}

@@ -1,0 +1,327 @@
+//! Turns the reports of the stages into MQTT messages: state topics when they change, figures at each interval.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::camera::CameraView;
+use crate::ingest::{IngestReport, IngestState};
+use crate::loopback::VerifyReport;
+use crate::messages::{
+    CameraState, Check, Fps, Gap, Health, Reason, Stats, Status, Topics, Upload, UploadState, UtcTime,
+    Verdict, Verify, VerifyMethod, Version,
+};
+use crate::mqtt::{MqttHandle, Qos};
+use crate::upload::UploadReport;
+use crate::{config, host, upload};
+
+/// How soon a change of state is noticed.
+const LOOK: Duration = Duration::from_millis(250);
+/// State topics with moving figures in them are sent again at most this often without a change of state.
+const REFRESH: Duration = Duration::from_secs(10);
+/// A camera clock further off than this is worth a word.
+const CLOCK_NOTICE_US: i64 = 1_000_000;
+/// Footage older than this that is not persisted makes the camera degraded.
+const BACKLOG_NOTICE_S: f64 = 30.0;
+
+/// Publishes what the cameras and the box do.
+pub struct Reporter {
+    pub mqtt: Option<MqttHandle>,
+    pub topics: Topics,
+    pub cameras: Vec<CameraView>,
+    pub interval: Duration,
+    pub watchdog_margin: tokio::sync::watch::Receiver<Option<Duration>>,
+}
+
+/// What was published last about one camera.
+#[derive(Default)]
+struct Published {
+    status: Option<(CameraState, Option<Reason>, SystemTime)>,
+    upload: Option<(UploadState, Option<Reason>, u64)>,
+    verify: Option<(Verdict, Option<Reason>)>,
+    refreshed: Option<Instant>,
+    stats: Option<(Instant, u64, u64, u64)>,
+}
+
+impl Reporter {
+    /// Runs until `cancel`; the last states are published once more before it returns.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut published: Vec<Published> = self.cameras.iter().map(|_| Published::default()).collect();
+        let mut checks = Checks::default();
+        let mut sampler = host::Sampler::default();
+        let mut next_figures = tokio::time::Instant::now() + self.interval.min(Duration::from_secs(2));
+        loop {
+            let last = cancel.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none();
+            for (camera, published) in self.cameras.iter().zip(&mut published) {
+                self.states(camera, published, last);
+            }
+            if tokio::time::Instant::now() >= next_figures || last {
+                next_figures = tokio::time::Instant::now() + self.interval;
+                for (camera, published) in self.cameras.iter().zip(&mut published) {
+                    self.stats(camera, published);
+                }
+                self.health(&mut checks, &mut sampler);
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    fn states(&self, camera: &CameraView, published: &mut Published, force: bool) {
+        let due = published.refreshed.is_none_or(|at| at.elapsed() >= REFRESH) || force;
+        let id = &camera.config.id;
+        let status = status(camera);
+        let seen = (status.state, status.reason, SystemTime::UNIX_EPOCH);
+        if due || published.status.as_ref().is_none_or(|p| (p.0, p.1) != (seen.0, seen.1)) {
+            published.status = Some(seen);
+            self.retained(self.topics.status(id), &status, Qos::AtLeastOnce);
+        }
+        let upload = upload_message(&camera.config, &camera.upload.borrow());
+        let seen = (upload.state, upload.reason, upload.fragments_lost);
+        if due || published.upload != Some(seen) {
+            published.upload = Some(seen);
+            self.retained(self.topics.upload(id), &upload, Qos::AtLeastOnce);
+        }
+        let verify = verify_message(&camera.config, &camera.verify.borrow(), &camera.upload.borrow());
+        let seen = (verify.verdict, verify.reason);
+        if due || published.verify != Some(seen) {
+            published.verify = Some(seen);
+            self.retained(self.topics.verify(id), &verify, Qos::AtLeastOnce);
+        }
+        if due {
+            published.refreshed = Some(Instant::now());
+        }
+    }
+
+    fn stats(&self, camera: &CameraView, published: &mut Published) {
+        let now = Instant::now();
+        let ingest = camera.ingest.borrow();
+        let counters = (now, ingest.frames, ingest.bytes, ingest.dropped_frames);
+        if let Some(before) = published.stats.replace(counters) {
+            let stats = stats(&ingest, &camera.verify.borrow(), before, counters);
+            if let Some(mqtt) = &self.mqtt {
+                mqtt.publish(self.topics.stats(&camera.config.id), &stats, Qos::AtMostOnce);
+            }
+        }
+    }
+
+    fn health(&self, checks: &mut Checks, sampler: &mut host::Sampler) {
+        let found = self.cameras.iter().flat_map(failing).collect();
+        let checks = checks.update(found);
+        let mqtt = self.mqtt.as_ref().map(MqttHandle::health).unwrap_or_default();
+        let health = Health {
+            v: Version::default(),
+            ts: SystemTime::now().into(),
+            ok: checks.is_empty(),
+            checks,
+            host: sampler.sample(),
+            clock: host::clock(),
+            mqtt,
+            watchdog_margin_ms: self
+                .watchdog_margin
+                .borrow()
+                .map(|m| u64::try_from(m.as_millis()).unwrap_or(u64::MAX)),
+        };
+        self.retained(self.topics.health(), &health, Qos::AtMostOnce);
+    }
+
+    fn retained(&self, topic: String, body: &impl serde::Serialize, qos: Qos) {
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.publish_retained(topic, body, qos);
+        }
+    }
+}
+
+/// The state of a camera as an operator means it, with the most telling reason.
+pub fn status(camera: &CameraView) -> Status {
+    let ingest = camera.ingest.borrow();
+    let (state, problem) = if !camera.config.enabled {
+        (CameraState::Disabled, None)
+    } else if ingest.state == IngestState::Live {
+        match degraded(&ingest, &camera.upload.borrow(), &camera.verify.borrow()) {
+            Some(problem) => (CameraState::Degraded, Some(problem)),
+            None => (CameraState::Online, None),
+        }
+    } else {
+        let starting = || (Reason::Starting, "no picture yet".to_owned());
+        (CameraState::Offline, Some(ingest.problem.clone().unwrap_or_else(starting)))
+    };
+    let (reason, detail) = problem.unzip();
+    Status {
+        v: Version::default(),
+        ts: SystemTime::now().into(),
+        state,
+        since: ingest.since.into(),
+        reason,
+        detail,
+        attempts: ingest.attempts,
+        last_frame: ingest.last_frame.map(UtcTime::from),
+    }
+}
+
+/// Pictures arrive, but something that matters does not work.
+fn degraded(ingest: &IngestReport, upload: &UploadReport, verify: &VerifyReport) -> Option<(Reason, String)> {
+    let failing = matches!(upload.state, UploadState::BackingOff | UploadState::Failed);
+    if let Some(problem) = upload.problem.clone().filter(|_| failing || backlog_s(upload) > BACKLOG_NOTICE_S)
+    {
+        return Some(problem);
+    }
+    if matches!(verify.verdict, Verdict::Mismatch | Verdict::Late) {
+        let reason =
+            if verify.verdict == Verdict::Late { Reason::VerifyLate } else { Reason::VerifyMismatch };
+        let text =
+            verify.problem.clone().map_or_else(|| "footage is not read back as sent".to_owned(), |p| p.1);
+        return Some((reason, text));
+    }
+    if ingest.clock_is_wrong {
+        let seconds = ingest.clock_offset_us.unwrap_or_default() / 1_000_000;
+        let text =
+            format!("the camera's clock is off by {seconds} s, receive time is used; set NTP in the camera");
+        return Some((Reason::CameraClock, text));
+    }
+    if upload.forced_cuts > 0 && ingest.gop_ms.is_some_and(|ms| ms > 8_000) {
+        let text =
+            "key frames are further apart than a fragment may be long; set a GOP of 1 to 4 s in the camera";
+        return Some((Reason::LongGop, text.to_owned()));
+    }
+    None
+}
+
+/// Producer time between the oldest fragment that is not persisted and now.
+pub fn backlog_s(upload: &UploadReport) -> f64 {
+    let (Some(oldest), Some(newest)) = (upload.backlog.oldest, upload.newest) else { return 0.0 };
+    Duration::from_millis(newest.as_millis().saturating_sub(oldest.as_millis())).as_secs_f64()
+}
+
+fn upload_message(camera: &config::Camera, report: &UploadReport) -> Upload {
+    let (reason, detail) = report.problem.clone().unzip();
+    let day = Duration::from_secs(24 * 3600);
+    let recent = |gap: &&upload::Gap| gap.noted.elapsed().unwrap_or_default() < day;
+    let gaps: Vec<_> = report.gaps.iter().filter(recent).map(gap).collect();
+    Upload {
+        v: Version::default(),
+        ts: SystemTime::now().into(),
+        state: report.state,
+        since: report.since.into(),
+        stream: camera.stream.clone(),
+        reason,
+        detail,
+        last_persisted: report.last_persisted.map(|(at, _)| UtcTime::from_millis(at.as_millis())),
+        last_fragment: report.last_persisted.and_then(|(_, number)| Some(number?.to_string())),
+        ack_delay_ms: report.ack_delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+        backlog_s: backlog_s(report),
+        backlog_bytes: report.backlog.bytes as u64,
+        fragments_sent: report.complete,
+        fragments_persisted: report.persisted,
+        fragments_lost: report.lost,
+        gaps_24h: u32::try_from(gaps.len()).unwrap_or(u32::MAX),
+        gaps,
+    }
+}
+
+fn gap(gap: &upload::Gap) -> Gap {
+    let time = |at: media::ProducerTimestamp| UtcTime::from_millis(at.as_millis());
+    Gap { start: time(gap.start), end: Some(time(gap.end)), reason: gap.reason }
+}
+
+fn verify_message(camera: &config::Camera, report: &VerifyReport, upload: &UploadReport) -> Verify {
+    let (reason, detail) = report.problem.clone().unzip();
+    let counts = report.counts;
+    Verify {
+        v: Version::default(),
+        ts: SystemTime::now().into(),
+        verdict: report.verdict,
+        since: report.since.into(),
+        method: match camera.verify.mode {
+            config::VerifyMode::Continuous => VerifyMethod::Continuous,
+            config::VerifyMode::Sampled => VerifyMethod::Sampled,
+            config::VerifyMode::Off => VerifyMethod::Off,
+        },
+        reason,
+        detail,
+        last_fragment: report.last_identical.and_then(|(_, number)| Some(number?.to_string())),
+        last_verified: report.last_identical.map(|(at, _)| UtcTime::from_millis(at.as_millis())),
+        compared: counts.identical + counts.late + counts.corrupt,
+        identical: counts.identical + counts.late,
+        corrupt: counts.corrupt,
+        missing: counts.missing.saturating_sub(counts.late) + report.unlisted,
+        duplicate: counts.duplicate,
+        listed: report.listed,
+        late: report.overdue as u64,
+        delay: report.delay.percentiles(),
+        open_gaps: upload.gaps.iter().map(gap).collect(),
+    }
+}
+
+type Counters = (Instant, u64, u64, u64);
+
+#[expect(clippy::cast_precision_loss, reason = "counts within one interval")]
+fn stats(ingest: &IngestReport, verify: &VerifyReport, before: Counters, now: Counters) -> Stats {
+    let window_s = now.0.duration_since(before.0).as_secs_f64().max(0.001);
+    let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / window_s;
+    let format = ingest.format.as_ref();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive rate")]
+    let bitrate_bps = (rate(now.2, before.2) * 8.0) as u64;
+    Stats {
+        v: Version::default(),
+        ts: SystemTime::now().into(),
+        window_s,
+        fps: Fps { input: rate(now.1, before.1), dropped: rate(now.3, before.3) },
+        bitrate_bps,
+        gop_frames: ingest.gop_frames,
+        gop_s: ingest.gop_ms.map(|ms| Duration::from_millis(ms).as_secs_f64()),
+        codec: format.map(|format| format.rfc6381()),
+        size: format.map(|format| [format.width, format.height]),
+        audio_codec: ingest.audio.as_ref().map(|audio| audio.codec_id().to_owned()),
+        transport: ingest.transport.map(str::to_owned),
+        clock: ingest.clock,
+        clock_offset_ms: ingest.clock_offset_us.map(|us| us as f64 / 1000.0),
+        lost_packets: ingest.lost_packets,
+        dropped_frames: ingest.dropped_frames,
+        reconnects_1h: ingest.reconnects.count(now.0),
+        stalls_1h: ingest.stalls.count(now.0),
+        latency: verify.latency.percentiles(),
+    }
+}
+
+/// Keeps since when each check fails.
+#[derive(Default)]
+struct Checks {
+    since: BTreeMap<(String, Option<String>), SystemTime>,
+}
+
+impl Checks {
+    fn update(&mut self, found: Vec<(Reason, String, String)>) -> Vec<Check> {
+        let now = SystemTime::now();
+        let mut since = BTreeMap::new();
+        let mut checks = Vec::new();
+        for (reason, text, camera) in found {
+            // The code of a check is the reason's name on the wire.
+            let code = serde_json::to_value(reason)
+                .ok()
+                .and_then(|v| Some(v.as_str()?.to_owned()))
+                .unwrap_or_default();
+            let key = (code.clone(), Some(camera.clone()));
+            let at = *self.since.get(&key).unwrap_or(&now);
+            since.insert(key, at);
+            checks.push(Check { code, text, since: at.into(), camera: Some(camera) });
+        }
+        self.since = since;
+        checks.sort_by_key(|check| check.since);
+        checks
+    }
+}
+
+fn failing(camera: &CameraView) -> Vec<(Reason, String, String)> {
+    let status = status(camera);
+    let mut found: Vec<_> = status.reason.zip(status.detail).into_iter().collect();
+    let skew_us = camera.ingest.borrow().clock_offset_us.filter(|us| us.abs() > CLOCK_NOTICE_US);
+    if let Some(skew_us) = skew_us
+        && found.iter().all(|(reason, _)| *reason != Reason::CameraClock)
+    {
+        found.push((Reason::CameraClock, format!("the camera's clock is off by {} ms", skew_us / 1000)));
+    }
+    found.into_iter().map(|(reason, text)| (reason, text, camera.config.id.clone())).collect()
+}
