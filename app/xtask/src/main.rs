@@ -1,1 +1,68 @@
-fn main() {}
+//! `cargo xtask demo | test | bench`: installs the Debian packages that are missing, builds, runs.
+//!
+//! Only the standard library, so that it builds in seconds before anything else is there.
+
+mod packages;
+mod tests;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask demo [ARGUMENTS]   the product on simulated cameras, a local KVS and a local broker;
+                               ARGUMENTS go to `kvs-edge demo` (--cameras N, --seconds S, --fault NAME, --help)
+cargo xtask test               everything CI runs: format, lints, all tests
+cargo xtask bench              the benches behind the table in app/README.md
+
+  --no-install                 refuse to install Debian packages: say which are missing, and stop";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = env::args().skip(1).collect();
+    let install = !take(&mut arguments, "--no-install");
+    let task = if arguments.is_empty() { String::new() } else { arguments.remove(0) };
+    let done = match task.as_str() {
+        "demo" => packages::ensure(packages::DEMO, install).and_then(|()| demo(&arguments)),
+        "test" => packages::ensure(packages::TEST, install).and_then(|()| tests::run()),
+        "bench" => packages::ensure(packages::TEST, install).and_then(|()| bench()),
+        "" | "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(format!("found `{other}`, expected demo, test or bench\n\n{USAGE}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn take(arguments: &mut Vec<String>, flag: &str) -> bool {
+    let before = arguments.len();
+    arguments.retain(|argument| argument != flag);
+    arguments.len() < before
+}
+
+fn demo(arguments: &[String]) -> Result<(), String> {
+    println!("xtask: building kvs-edge (the first time takes some minutes)");
+    run(cargo().args(["build", "--package", "kvs-edge"]))?;
+    run(cargo().args(["run", "--quiet", "--package", "kvs-edge", "--", "demo"]).args(arguments))
+}
+
+fn bench() -> Result<(), String> {
+    run(cargo().args(["bench", "--package", "media", "--bench", "mkv_read"]))?;
+    run(cargo().args(["bench", "--package", "kvs-edge", "--bench", "upload"]))
+}
+
+/// The cargo that runs us.
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().map_err(|error| format!("{program} does not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{program} ended with {status}")) }
+}

@@ -1,0 +1,83 @@
+//! Debian packages that a task needs, and how they get onto the machine.
+
+use std::process::{Command, Stdio};
+
+/// Encodes the simulated scene; `mosquitto_sub` is what the demo tells people to run.
+pub(crate) const DEMO: &[&str] = &[
+    "gstreamer1.0-tools",
+    "gstreamer1.0-plugins-base",
+    "gstreamer1.0-plugins-good",
+    "gstreamer1.0-plugins-bad",
+    "gstreamer1.0-plugins-ugly",
+    "gstreamer1.0-libav",
+    "mosquitto-clients",
+];
+
+/// Besides, the real peers of the tests: a broker, an RTSP server, readers of Matroska, an AWS SDK.
+pub(crate) const TEST: &[&str] = &[
+    "gstreamer1.0-tools",
+    "gstreamer1.0-plugins-base",
+    "gstreamer1.0-plugins-good",
+    "gstreamer1.0-plugins-bad",
+    "gstreamer1.0-plugins-ugly",
+    "gstreamer1.0-libav",
+    "mosquitto-clients",
+    "mosquitto",
+    "ffmpeg",
+    "mkvtoolnix",
+    "openssl",
+    "python3-boto3",
+    "python3-gst-1.0",
+    "gir1.2-gst-rtsp-server-1.0",
+];
+
+/// Installs what is missing, as root or by sudo, and says so. Not on Debian: names what is needed and goes on.
+pub(crate) fn ensure(wanted: &[&str], install: bool) -> Result<(), String> {
+    if !runs("dpkg-query", &["--version"]) {
+        println!("xtask: this is no Debian; needed are the equivalents of: {}", wanted.join(" "));
+        return Ok(());
+    }
+    let missing: Vec<&str> = wanted.iter().copied().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !install {
+        return Err(format!(
+            "missing Debian packages: {list}\n  install them with: sudo apt-get install {list}"
+        ));
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
+    println!(
+        "xtask: installing {} Debian packages {}: {list}",
+        missing.len(),
+        if root { "as root" } else { "by sudo" }
+    );
+    // A stale package index is the usual reason for a first failure.
+    if apt(root, &["install", "--yes", "--no-install-recommends"], &missing).is_err() {
+        apt(root, &["update"], &[])?;
+        apt(root, &["install", "--yes", "--no-install-recommends"], &missing)?;
+    }
+    Ok(())
+}
+
+fn installed(package: &str) -> bool {
+    let query =
+        Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();
+    query.is_ok_and(|query| query.stdout == b"installed")
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn apt(root: bool, action: &[&str], packages: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(if root { "apt-get" } else { "sudo" });
+    if !root {
+        command.arg("apt-get");
+    }
+    command.arg("--quiet").args(action).args(packages).env("DEBIAN_FRONTEND", "noninteractive");
+    command.stdout(Stdio::null()).stdin(Stdio::null());
+    crate::run(&mut command)
+}
