@@ -2,8 +2,8 @@
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
+mod check;
 mod packages;
-mod tests;
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let task = if arguments.is_empty() { String::new() } else { arguments.remove(0) };
     let done = match task.as_str() {
         "demo" => packages::ensure(packages::DEMO, install).and_then(|()| demo(&arguments)),
-        "test" => packages::ensure(packages::TEST, install).and_then(|()| tests::run()),
+        "test" => packages::ensure(packages::TEST, install).and_then(|()| check::everything()),
         "bench" => packages::ensure(packages::TEST, install).and_then(|()| bench()),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -13,7 +13,7 @@ struct Total {
     ignored: u64,
 }
 
-fn run_lints() -> Result<(), String> {
+fn lints() -> Result<(), String> {
     if run(cargo().args(["fmt", "--version"]).stdout(Stdio::null()).stderr(Stdio::null())).is_ok() {
         run(cargo().args(["fmt", "--all", "--check"]))?;
     } else {
@@ -27,8 +27,8 @@ fn run_lints() -> Result<(), String> {
     Ok(())
 }
 
-pub(crate) fn run() -> Result<(), String> {
-    run_lints()?;
+pub(crate) fn everything() -> Result<(), String> {
+    lints()?;
     // The tests start the real programs.
     run(cargo().args(["build", "--workspace", "--bins"]))?;
     let mut child = cargo()
