@@ -32,7 +32,7 @@ fn read(limits: Limits, chunks: impl Iterator<Item = Bytes>) -> (Vec<Event>, Opt
     for chunk in chunks {
         parser.push(chunk);
         loop {
-            match parser.next() {
+            match parser.next_event() {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => break,
                 Err(error) => return (events, Some(error)),

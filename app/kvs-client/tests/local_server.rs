@@ -125,7 +125,7 @@ async fn clusters(
     let mut closed = 0;
     while let Some(bytes) = within(media.next_bytes()).await? {
         parser.push(bytes);
-        while let Some(event) = parser.next().expect("well-formed") {
+        while let Some(event) = parser.next_event().expect("well-formed") {
             match &event.kind {
                 EventKind::ClusterStart { .. } => {
                     inside = true;
@@ -135,8 +135,8 @@ async fn clusters(
                     inside = false;
                     closed += 1;
                 }
-                EventKind::Element { id: media::mkv::id::TAGS, body } => {
-                    tags.extend(media::mkv::elements::tags::parse(body).expect("tags"));
+                EventKind::Element { id: media::mkv::id::TAGS } => {
+                    tags.extend(media::mkv::elements::tags::parse(event.body()).expect("tags"));
                 }
                 _ => {}
             }

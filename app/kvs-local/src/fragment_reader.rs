@@ -78,7 +78,7 @@ pub(crate) fn payload_offset(meta: &FragmentMeta, front: &Bytes, cluster: &Bytes
     let mut parser = Parser::new(Limits::default());
     parser.push(header);
     parser.push(cluster.clone());
-    while let Ok(Some(event)) = parser.next() {
+    while let Ok(Some(event)) = parser.next_event() {
         if let EventKind::Block { .. } = event.kind {
             return usize::try_from((event.at + event.raw.len() as u64).checked_sub(skipped + 1)?).ok();
         }

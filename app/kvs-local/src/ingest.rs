@@ -167,7 +167,7 @@ impl Ingest {
 
     /// The next step; `None` when more bytes are needed.
     pub(crate) fn next(&mut self) -> Result<Option<Step>, Refused> {
-        self.step(Parser::next)
+        self.step(Parser::next_event)
     }
 
     /// The same after the last byte of the body.
@@ -191,14 +191,14 @@ impl Ingest {
     }
 
     fn take(&mut self, event: Event) -> Result<(), Refused> {
-        let Event { at, raw, kind } = event;
+        let Event { at, kind, .. } = event;
         match kind {
             EventKind::Ebml if self.ebml_seen => {
                 Err(Refused::new(4006, format!("byte {at}: a second EBML header")))
             }
             EventKind::Ebml => {
                 self.ebml_seen = true;
-                self.extend_header(&raw)
+                self.extend_header(&event.raw)
             }
             EventKind::SegmentStart { .. } if self.segment_seen => {
                 Err(Refused::new(4006, format!("byte {at}: a second Segment")))
@@ -207,12 +207,12 @@ impl Ingest {
                 self.segment_seen = true;
                 self.extend_header(&SEGMENT_UNKNOWN)
             }
-            EventKind::Element { id, body } => self.element(at, id, &body, raw),
-            EventKind::Skipped { .. } => self.outside(raw),
-            EventKind::ClusterStart { .. } => self.cluster(at, raw),
-            EventKind::Timecode { ms } => self.timecode(at, ms, raw),
-            EventKind::Block { track, offset, .. } => self.block(at, track, offset, raw),
-            EventKind::ClusterElement { .. } => self.data(raw),
+            EventKind::Element { id } => self.element(id, event),
+            EventKind::Skipped { .. } => self.outside(event.raw),
+            EventKind::ClusterStart { .. } => self.cluster(at, event.raw),
+            EventKind::Timecode { ms } => self.timecode(at, ms, event.raw),
+            EventKind::Block { track, offset, .. } => self.block(at, track, offset, event.raw),
+            EventKind::ClusterElement { .. } => self.data(event.raw),
             EventKind::ClusterEnd => {
                 if let Some(open) = &mut self.fragment {
                     open.in_trailer = true;
@@ -235,7 +235,8 @@ impl Ingest {
     }
 
     /// A child of the Segment that is no cluster.
-    fn element(&mut self, at: u64, element: u32, body: &[u8], raw: Bytes) -> Result<(), Refused> {
+    fn element(&mut self, element: u32, event: Event) -> Result<(), Refused> {
+        let at = event.at;
         let invalid =
             |error: &dyn std::fmt::Display| Refused::new(4006, format!("element at byte {at}: {error}"));
         match element {
@@ -243,7 +244,7 @@ impl Ingest {
             id::INFO if self.info_seen => Err(invalid(&"a second Info")),
             id::INFO | id::TRACKS if self.frozen_header.is_some() => Err(invalid(&"after the first cluster")),
             id::TRACKS => {
-                self.tracks = tracks::parse(body)
+                self.tracks = tracks::parse(event.body())
                     .map_err(|error| invalid(&error))?
                     .iter()
                     .map(|track| track.number)
@@ -255,18 +256,18 @@ impl Ingest {
                     let reason = format!("{} tracks, at most {}", self.tracks.len(), self.limits.tracks);
                     return Err(Refused::new(4012, reason));
                 }
-                self.extend_header(&raw)
+                self.extend_header(&event.raw)
             }
             id::INFO => {
                 self.info_seen = true;
-                self.scale = Info::parse(body).map_err(|error| invalid(&error))?.timecode_scale;
+                self.scale = Info::parse(event.body()).map_err(|error| invalid(&error))?.timecode_scale;
                 if self.scale == 0 {
                     return Err(invalid(&"a TimecodeScale of 0"));
                 }
-                self.extend_header(&raw)
+                self.extend_header(&event.raw)
             }
-            id::TAGS => self.tags(at, body, raw),
-            _ => self.outside(raw),
+            id::TAGS => self.tags(event),
+            _ => self.outside(event.raw),
         }
     }
 
@@ -290,9 +291,9 @@ impl Ingest {
         Ok(())
     }
 
-    fn tags(&mut self, at: u64, body: &[u8], raw: Bytes) -> Result<(), Refused> {
-        let items =
-            tags::parse(body).map_err(|error| Refused::new(4006, format!("Tags at byte {at}: {error}")))?;
+    fn tags(&mut self, event: Event) -> Result<(), Refused> {
+        let items = tags::parse(event.body())
+            .map_err(|error| Refused::new(4006, format!("Tags at byte {}: {error}", event.at)))?;
         let ends = items.iter().any(|(name, _)| name == kvs::tag::END_OF_FRAGMENT);
         for (name, value) in items.iter().filter(|(name, _)| name != kvs::tag::END_OF_FRAGMENT) {
             self.items += 1;
@@ -300,9 +301,9 @@ impl Ingest {
         }
         if self.fragment.is_none() {
             // Tags come back with one chunk only, so they are no part of the header that each chunk repeats.
-            return if ends { Ok(()) } else { self.extend_lead(&raw) };
+            return if ends { Ok(()) } else { self.extend_lead(&event.raw) };
         }
-        self.data(raw)?;
+        self.data(event.raw)?;
         if ends { self.close() } else { Ok(()) }
     }
 

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use media::mkv::read::{EventKind, Limits, Parser, ReadError};
+use media::mkv::read::{self, EventKind, Limits, Parser, ReadError};
 use media::mkv::{elements, id};
 use sha2::{Digest, Sha256};
 
@@ -187,8 +187,8 @@ impl ChunkReader {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));
             }
-            let Some(event) = self.parser.next()? else { return Ok(None) };
-            self.element(event.at, &event.raw, event.kind)?;
+            let Some(event) = self.parser.next_event()? else { return Ok(None) };
+            self.element(&event)?;
         }
     }
 
@@ -206,7 +206,7 @@ impl ChunkReader {
             // The parser's own word for the end of an unfinished document; only we know whether it is regular.
             Ok(Some(event)) if matches!(event.kind, EventKind::DocumentEnd) => regular,
             Ok(Some(event)) => {
-                self.element(event.at, &event.raw, event.kind)?;
+                self.element(&event)?;
                 return self.finish(regular);
             }
             Ok(None) => regular,
@@ -220,23 +220,24 @@ impl ChunkReader {
         Ok(self.ready.pop_front())
     }
 
-    fn element(&mut self, at: u64, raw: &Bytes, kind: EventKind) -> Result<(), ChunkError> {
-        if matches!(kind, EventKind::Ebml) {
+    fn element(&mut self, event: &read::Event) -> Result<(), ChunkError> {
+        let (at, raw) = (event.at, &event.raw);
+        if event.kind == EventKind::Ebml {
             self.document = Some(Document::new());
             return Ok(());
         }
         let Some(document) = &mut self.document else { return Ok(()) };
         let wrong = |source| ChunkError::Element { at, source };
-        match kind {
-            EventKind::Element { id: id::INFO, body } => {
-                let info = elements::Info::parse(&body).map_err(wrong)?;
+        match event.kind {
+            EventKind::Element { id: id::INFO } => {
+                let info = elements::Info::parse(event.body()).map_err(wrong)?;
                 document.timecode_scale_ns = info.timecode_scale;
             }
-            EventKind::Element { id: id::TRACKS, body } => {
-                document.tracks = Arc::new(elements::tracks::parse(&body).map_err(wrong)?);
+            EventKind::Element { id: id::TRACKS } => {
+                document.tracks = Arc::new(elements::tracks::parse(event.body()).map_err(wrong)?);
             }
-            EventKind::Element { id: id::TAGS, body } => {
-                for (name, value) in elements::tags::parse(&body).map_err(wrong)? {
+            EventKind::Element { id: id::TAGS } => {
+                for (name, value) in elements::tags::parse(event.body()).map_err(wrong)? {
                     document.tag(name, value);
                 }
                 self.ready.extend(document.after_tags());
@@ -249,8 +250,8 @@ impl ChunkReader {
                 document.open = Some(OpenCluster::new(raw));
             }
             EventKind::Timecode { ms } => document.timecode(ms, raw),
-            EventKind::Block { track, offset, key_frame, payload, .. } => {
-                self.ready.extend(document.block(raw, track, offset, key_frame, payload));
+            EventKind::Block { track, offset, key_frame, .. } => {
+                self.ready.extend(document.block(event, track, offset, key_frame));
             }
             EventKind::ClusterElement { .. } | EventKind::Skipped { .. } => document.cluster_bytes(raw),
             EventKind::ClusterEnd => document.close_cluster(),
@@ -353,24 +354,17 @@ impl Document {
         self.cluster_bytes(raw);
     }
 
-    fn block(
-        &mut self,
-        raw: &[u8],
-        track: u64,
-        offset: i16,
-        key_frame: bool,
-        payload: Bytes,
-    ) -> Option<Event> {
+    fn block(&mut self, block: &read::Event, track: u64, offset: i16, key_frame: bool) -> Option<Event> {
         let ticks = i128::from(self.open.as_ref()?.timecode) + i128::from(offset);
         let time_ms = self.to_ms(ticks);
         let open = self.open.as_mut()?;
-        open.add(raw);
-        open.payloads.update(&payload);
+        open.add(&block.raw);
+        open.payloads.update(block.body());
         open.blocks += 1;
         open.key_blocks += u32::from(key_frame);
         open.first_ms = Some(open.first_ms.map_or(time_ms, |first| first.min(time_ms)));
         open.last_ms = open.last_ms.max(time_ms);
-        Some(Event::Block(Block { track, time_ms, key_frame, payload }))
+        Some(Event::Block(Block { track, time_ms, key_frame, payload: block.shared_body() }))
     }
 
     fn cluster_bytes(&mut self, raw: &[u8]) {

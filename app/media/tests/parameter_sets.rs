@@ -111,8 +111,7 @@ fn units_of_another_type_are_refused() {
 
 fn recorded_codec_private(name: &str) -> Bytes {
     let events = read(&recorded(name));
-    let EventKind::Element { body, .. } = &events[3].kind else { panic!("Tracks expected") };
-    tracks::parse(body).unwrap()[0].codec_private.clone()
+    tracks::parse(events[3].body()).unwrap()[0].codec_private.clone()
 }
 
 #[test]
@@ -169,8 +168,9 @@ fn a_record_made_from_the_recorded_parameter_sets_equals_the_recorded_one() {
 fn recorded_pictures_are_random_access_points_where_the_key_flag_says_so() {
     for (name, codec) in [("ok_put_001.mkv", VideoCodec::H264), ("hevc_put_001.mkv", VideoCodec::H265)] {
         for event in read(&recorded(name)) {
-            if let EventKind::Block { key_frame, payload, .. } = &event.kind {
-                assert_eq!(nal::is_random_access(codec, payload), Ok(*key_frame), "{name} byte {}", event.at);
+            if let EventKind::Block { key_frame, .. } = event.kind {
+                let payload = event.body();
+                assert_eq!(nal::is_random_access(codec, payload), Ok(key_frame), "{name} byte {}", event.at);
                 let annexb = nal::length_prefixed_to_annexb(payload).unwrap();
                 assert_eq!(nal::annexb_to_length_prefixed(&annexb), payload, "{name} byte {}", event.at);
             }

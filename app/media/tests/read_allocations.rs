@@ -31,7 +31,7 @@ fn measure(chunks: &[Bytes]) -> (u64, usize) {
     let allocations = allocation_counter::measure(|| {
         for chunk in chunks {
             parser.push(chunk.clone());
-            while let Some(event) = parser.next().unwrap() {
+            while let Some(event) = parser.next_event().unwrap() {
                 blocks += usize::from(matches!(event.kind, EventKind::Block { .. }));
             }
         }
@@ -78,7 +78,7 @@ fn a_claimed_size_reserves_nothing() {
     let usage = allocation_counter::measure(|| {
         for chunk in cut(&Bytes::from(data.clone()), 7) {
             parser.push(chunk);
-            while parser.next().unwrap().is_some() {}
+            while parser.next_event().unwrap().is_some() {}
         }
     });
     assert!(usage.bytes_max < 64 * 1024, "{usage:?}");

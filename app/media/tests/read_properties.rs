@@ -77,13 +77,13 @@ fn told(events: &[Event]) -> Vec<Step> {
         .filter_map(|event| match &event.kind {
             EventKind::Ebml => Some(Step::Document),
             EventKind::Timecode { ms } => Some(Step::Cluster(*ms)),
-            EventKind::Block { track, offset, key_frame, lacing: 0, payload } => Some(Step::Block {
+            EventKind::Block { track, offset, key_frame, lacing: 0 } => Some(Step::Block {
                 track: u8::try_from(*track).unwrap(),
                 offset: *offset,
                 key_frame: *key_frame,
-                payload: payload.to_vec(),
+                payload: event.body().to_vec(),
             }),
-            EventKind::Element { id: id::TAGS, body } => Some(Step::Tags(tags::parse(body).unwrap())),
+            EventKind::Element { id: id::TAGS } => Some(Step::Tags(tags::parse(event.body()).unwrap())),
             _ => None,
         })
         .collect()

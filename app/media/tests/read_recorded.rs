@@ -119,13 +119,13 @@ fn describe(events: &[Event]) -> Value {
     for (index, event) in events.iter().enumerate() {
         match &event.kind {
             EventKind::SegmentStart { size } => segment_size = size_value(*size),
-            EventKind::Element { id, body } => {
+            EventKind::Element { id } => {
                 top.push(media::mkv::name_of(*id).unwrap().to_owned());
                 if *id == id::TRACKS {
-                    all_tracks = tracks::parse(body).unwrap();
+                    all_tracks = tracks::parse(event.body()).unwrap();
                 }
                 if *id == id::TAGS {
-                    for (name, value) in tags::parse(body).unwrap() {
+                    for (name, value) in tags::parse(event.body()).unwrap() {
                         if name.starts_with("AWS_KINESISVIDEO_") {
                             aws.insert(name, value.into());
                         } else {
@@ -164,11 +164,11 @@ fn describe_cluster(events: &[Event]) -> Value {
     for event in events {
         match &event.kind {
             EventKind::Timecode { ms } => timecode = Some(*ms),
-            EventKind::Block { track, key_frame, lacing, payload, .. } => {
+            EventKind::Block { track, key_frame, lacing, .. } => {
                 assert_eq!(*lacing, 0);
                 key_blocks += u64::from(*key_frame);
                 *per_track.entry(track.to_string()).or_default() += 1;
-                payloads.extend_from_slice(payload);
+                payloads.extend_from_slice(event.body());
             }
             EventKind::ClusterEnd => {
                 end = event.at;
@@ -193,8 +193,8 @@ fn a_recorded_body_has_the_shape_of_the_put_media_element_set() {
              cluster( @1795186146967 {fragment} ) Tags )end"
         )
     );
-    let EventKind::Element { id: id::INFO, body } = &events[2].kind else { panic!("Info expected") };
-    let info = Info::parse(body).unwrap();
+    assert_eq!(events[2].kind, EventKind::Element { id: id::INFO });
+    let info = Info::parse(events[2].body()).unwrap();
     assert_eq!((info.timecode_scale, info.title.as_str()), (1_000_000, "Kinesis Video SDK"));
     assert_eq!(info.writing_app, "Kinesis Video SDK 1.1.0");
     assert!(info.segment_uid.is_some());
@@ -204,8 +204,8 @@ fn a_recorded_body_has_the_shape_of_the_put_media_element_set() {
 fn recorded_tracks_give_formats_that_agree_with_the_track_entry() {
     for (name, codec) in [("ok_put_001.mkv", VideoCodec::H264), ("hevc_put_001.mkv", VideoCodec::H265)] {
         let events = read(&recorded(name));
-        let EventKind::Element { body, .. } = &events[3].kind else { panic!("Tracks expected") };
-        let track = &tracks::parse(body).unwrap()[0];
+        assert_eq!(events[3].kind, EventKind::Element { id: id::TRACKS });
+        let track = &tracks::parse(events[3].body()).unwrap()[0];
         let format = VideoFormat::from_codec_private(codec, track.codec_private.clone()).unwrap();
         assert_eq!((format.width, format.height), (track.width, track.height), "{name}");
         assert_eq!((format.width, format.height, format.frame_rate), (320, 240, Some(15.0)), "{name}");

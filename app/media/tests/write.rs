@@ -102,14 +102,9 @@ fn the_written_header_has_exactly_the_elements_of_the_recorded_one() {
 fn the_written_header_reads_back_as_what_was_asked_for() {
     let tracks_given = formats();
     let events = read(&write::header([9; 16], "kvs-edge 1", &tracks_given));
-    let body = |wanted| {
-        let element = events.iter().find_map(|event| match &event.kind {
-            EventKind::Element { id, body } if *id == wanted => Some(body.clone()),
-            _ => None,
-        });
-        element.unwrap()
-    };
-    let info = Info::parse(&body(id::INFO)).unwrap();
+    let body =
+        |wanted| events.iter().find(|event| event.kind == EventKind::Element { id: wanted }).unwrap().body();
+    let info = Info::parse(body(id::INFO)).unwrap();
     assert_eq!((info.segment_uid, info.writing_app.as_str()), (Some([9; 16]), "kvs-edge 1"));
     let video = TrackInfo {
         number: 1,
@@ -135,7 +130,7 @@ fn the_written_header_reads_back_as_what_was_asked_for() {
         sample_rate: 16_000.0,
         channels: 1,
     };
-    assert_eq!(tracks::parse(&body(id::TRACKS)).unwrap(), [video, audio]);
+    assert_eq!(tracks::parse(body(id::TRACKS)).unwrap(), [video, audio]);
 }
 
 /// A recorded body written anew: our header and block heads around the recorded payloads, as the pieces to send.
@@ -144,14 +139,14 @@ fn rewritten(name: &str) -> Vec<Bytes> {
     for event in read(&recorded(name)) {
         match event.kind {
             EventKind::Timecode { ms } => pieces.push(write::cluster_start(ms)),
-            EventKind::Block { track, offset, key_frame, payload, .. } => {
+            EventKind::Block { track, offset, key_frame, .. } => {
                 pieces.push(write::block_head(
                     u8::try_from(track).unwrap(),
                     offset,
                     key_frame,
-                    payload.len(),
+                    event.body().len(),
                 ));
-                pieces.push(payload);
+                pieces.push(event.shared_body());
             }
             _ => {}
         }
@@ -165,10 +160,8 @@ fn a_payload_is_sent_as_the_very_bytes_that_came_in() {
     let data = recorded("av_put_001.mkv");
     let payloads: Vec<Bytes> = read(&data)
         .into_iter()
-        .filter_map(|event| match event.kind {
-            EventKind::Block { payload, .. } => Some(payload),
-            _ => None,
-        })
+        .filter(|event| matches!(event.kind, EventKind::Block { .. }))
+        .map(|event| event.shared_body())
         .collect();
     let sent: Vec<Bytes> = payloads
         .iter()
@@ -191,10 +184,15 @@ fn a_rewritten_recording_keeps_every_block() {
             all
         })
         .freeze();
-    let blocks = |data: &Bytes| -> Vec<EventKind> {
-        let is_content =
-            |kind: &EventKind| matches!(kind, EventKind::Block { .. } | EventKind::Timecode { .. });
-        read(data).into_iter().map(|event| event.kind).filter(is_content).collect()
+    let blocks = |data: &Bytes| -> Vec<(EventKind, Bytes)> {
+        let events = read(data).into_iter();
+        events
+            .filter_map(|event| match event.kind {
+                EventKind::Block { .. } => Some((event.kind, event.shared_body())),
+                EventKind::Timecode { .. } => Some((event.kind, Bytes::new())),
+                _ => None,
+            })
+            .collect()
     };
     assert_eq!(blocks(&whole), blocks(&recorded("av_put_001.mkv")));
     assert!(shape(&read(&whole)).ends_with("b b ) Tags )end"));

@@ -64,7 +64,7 @@ pub(crate) fn chunks(bytes: &[u8]) -> Vec<Chunk> {
     let mut parser = Parser::new(Limits::default());
     parser.push(Bytes::copy_from_slice(bytes));
     let mut events = Vec::new();
-    while let Some(event) = parser.next().expect("valid Matroska") {
+    while let Some(event) = parser.next_event().expect("valid Matroska") {
         events.push(event);
     }
     while let Some(event) = parser.finish().expect("whole elements") {
@@ -84,7 +84,7 @@ pub(crate) fn chunks(bytes: &[u8]) -> Vec<Chunk> {
             _ => {}
         }
         let items = match &event.kind {
-            EventKind::Element { id: id::TAGS, body } => tags::parse(body).expect("tags"),
+            EventKind::Element { id: id::TAGS } => tags::parse(event.body()).expect("tags"),
             _ => Vec::new(),
         };
         match items.first().map(|(name, _)| name.as_str()) {
@@ -107,7 +107,7 @@ pub(crate) fn clusters(bytes: &[u8]) -> Vec<Vec<u8>> {
     parser.push(Bytes::copy_from_slice(bytes));
     let mut clusters: Vec<Vec<u8>> = Vec::new();
     let mut in_cluster = false;
-    while let Some(event) = parser.next().expect("valid Matroska") {
+    while let Some(event) = parser.next_event().expect("valid Matroska") {
         match &event.kind {
             EventKind::ClusterStart { .. } => {
                 in_cluster = true;

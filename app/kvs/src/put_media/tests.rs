@@ -72,7 +72,7 @@ impl Rig {
         let mut parser = media::mkv::read::Parser::new(media::mkv::read::Limits::default());
         parser.push(self.wire.clone().into());
         let mut found = Vec::new();
-        while let Ok(Some(event)) = parser.next() {
+        while let Ok(Some(event)) = parser.next_event() {
             if let media::mkv::read::EventKind::Timecode { ms } = event.kind {
                 found.push(ms - START_MS);
             }

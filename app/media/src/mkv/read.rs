@@ -45,19 +45,36 @@ impl Default for Limits {
 pub struct Event {
     /// Offset of `raw` in the whole input, bytes.
     pub at: u64,
+    /// Id, size and body of a whole element; of Segment and Cluster id and size; empty at an end.
     pub raw: Bytes,
     pub kind: EventKind,
+    /// Where in `raw` the body lies: one shared buffer per event is one reference count, and these cost as much as parsing.
+    body: Range<usize>,
+}
+
+impl Event {
+    /// The frames of a block, of any other whole element what follows id and size; otherwise empty.
+    #[inline]
+    pub fn body(&self) -> &[u8] {
+        &self.raw[self.body.clone()]
+    }
+
+    /// The same to keep, as a slice of `raw` that is not copied.
+    #[inline]
+    pub fn shared_body(&self) -> Bytes {
+        self.raw.slice(self.body.clone())
+    }
 }
 
 /// What an [`Event`] says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventKind {
     /// A whole EBML header: a document begins.
     Ebml,
     /// Id and size of a Segment, `None` for unknown.
     SegmentStart { size: Option<u64> },
     /// A whole child of a Segment other than Cluster, or a Void between documents.
-    Element { id: u32, body: Bytes },
+    Element { id: u32 },
     /// A piece of an element larger than the cap that nobody needs (Cues, Void, Attachments, unknown): first id and size,
     /// then the body as it arrives. Info, Tracks, Tags and blocks are never skipped; too large, they are an error.
     Skipped { id: u32 },
@@ -71,12 +88,11 @@ pub enum EventKind {
         /// Presentation time relative to the Cluster's timecode, in the same units.
         offset: i16,
         key_frame: bool,
-        /// 0 none, 1 Xiph, 2 fixed size, 3 EBML; other than 0 `payload` holds several frames and their sizes.
+        /// 0 none, 1 Xiph, 2 fixed size, 3 EBML; other than 0 the body holds several frames and their sizes.
         lacing: u8,
-        payload: Bytes,
     },
     /// Any other whole child of a Cluster: Position, PrevSize, CRC-32, Void, unknown.
-    ClusterElement { id: u32, body: Bytes },
+    ClusterElement { id: u32 },
     /// `raw` is empty.
     ClusterEnd,
     /// `raw` is empty. At the next EBML header, or at the end of the input.
@@ -181,9 +197,7 @@ impl Parser {
     }
 
     /// The next event, `None` when it needs more input.
-    // Not an `Iterator`: `None` is not the end, and an error is.
-    #[expect(clippy::should_implement_trait, reason = "the contract differs from Iterator's, see above")]
-    pub fn next(&mut self) -> Result<Option<Event>, ReadError> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, ReadError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -198,7 +212,7 @@ impl Parser {
     ///
     /// Fails with `Truncated` when the input ended inside an element, or inside a Segment or Cluster of known size.
     pub fn finish(&mut self) -> Result<Option<Event>, ReadError> {
-        if let Some(event) = self.next()? {
+        if let Some(event) = self.next_event()? {
             return Ok(Some(event));
         }
         self.end_of_input().inspect_err(|error| self.failed = Some(error.clone()))
@@ -222,9 +236,9 @@ impl Parser {
             id::EBML if document_open => Ok(Some(self.document_end())),
             id::EBML => {
                 let whole = self.whole(header, None, self.limits.header_element_bytes)?;
-                let Some((at, raw)) = whole else { return Ok(None) };
+                let Some(length) = whole else { return Ok(None) };
                 self.state = State::Document;
-                Ok(Some(Event { at, raw, kind: EventKind::Ebml }))
+                Ok(Some(self.event(length, header.length..length, EventKind::Ebml)))
             }
             id::VOID => self.opaque(header, None),
             id => Err(ReadError::Unexpected { at: self.position(), id, expected: EBML_HEADER }),
@@ -237,7 +251,9 @@ impl Parser {
             id::SEGMENT => {
                 let segment = self.open(header);
                 self.state = State::InSegment { segment };
-                Ok(Some(self.event(header.length, EventKind::SegmentStart { size: header.size })))
+                Ok(Some(
+                    self.event_without_body(header.length, EventKind::SegmentStart { size: header.size }),
+                ))
             }
             id::VOID => self.opaque(header, None),
             id => Err(ReadError::Unexpected { at: self.position(), id, expected: SEGMENT }),
@@ -256,7 +272,9 @@ impl Parser {
                 self.check_fits(header, header.size.unwrap_or(0), Some(segment))?;
                 let cluster = self.open(header);
                 self.state = State::InCluster { segment, cluster };
-                Ok(Some(self.event(header.length, EventKind::ClusterStart { size: header.size })))
+                Ok(Some(
+                    self.event_without_body(header.length, EventKind::ClusterStart { size: header.size }),
+                ))
             }
             id if id == id::EBML || id == id::SEGMENT || id::is_cluster_child(id) => {
                 Err(ReadError::Unexpected { at: self.position(), id, expected: SEGMENT_CHILD })
@@ -288,29 +306,22 @@ impl Parser {
     }
 
     fn timecode(&mut self, header: Header, parent: Option<Open>) -> Result<Option<Event>, ReadError> {
-        let Some((at, raw)) = self.whole(header, parent, TIMECODE_BYTES)? else { return Ok(None) };
-        let ms = ebml::uint(&raw[header.length..]).expect("it has at most 8 bytes");
-        Ok(Some(Event { at, raw, kind: EventKind::Timecode { ms } }))
+        let Some(length) = self.whole(header, parent, TIMECODE_BYTES)? else { return Ok(None) };
+        let body = header.length..length;
+        let ms = ebml::uint(&self.input.head()[body.clone()]).expect("it has at most 8 bytes");
+        Ok(Some(self.event(length, body, EventKind::Timecode { ms })))
     }
 
     /// A SimpleBlock or a BlockGroup.
     fn block(&mut self, header: Header, parent: Option<Open>) -> Result<Option<Event>, ReadError> {
-        let Some((at, raw)) = self.whole(header, parent, self.limits.block_bytes)? else { return Ok(None) };
-        let body = &raw[header.length..];
+        let Some(length) = self.whole(header, parent, self.limits.block_bytes)? else { return Ok(None) };
+        let body = &self.input.head()[header.length..length];
         let parsed = if header.id == id::SIMPLE_BLOCK { simple_block(body) } else { block_group(body) };
-        let block = parsed.map_err(|reason| ReadError::BadBody { at, id: header.id, reason })?;
-        let payload = raw.slice(header.length + block.payload.start..header.length + block.payload.end);
-        Ok(Some(Event {
-            at,
-            raw,
-            kind: EventKind::Block {
-                track: block.track,
-                offset: block.offset,
-                key_frame: block.key_frame,
-                lacing: block.flags >> 1 & 3,
-                payload,
-            },
-        }))
+        let Block { track, offset, flags, key_frame, payload } =
+            parsed.map_err(|reason| ReadError::BadBody { at: self.position(), id: header.id, reason })?;
+        let payload = header.length + payload.start..header.length + payload.end;
+        let kind = EventKind::Block { track, offset, key_frame, lacing: flags >> 1 & 3 };
+        Ok(Some(self.event(length, payload, kind)))
     }
 
     /// An element that is passed on as it is: whole below the cap, above it in pieces.
@@ -319,16 +330,15 @@ impl Parser {
         let limit = self.limits.header_element_bytes;
         let needed = matches!(header.id, id::INFO | id::TRACKS | id::TAGS);
         if needed || size <= limit as u64 {
-            let Some((at, raw)) = self.whole(header, parent, limit)? else { return Ok(None) };
-            let (id, body) = (header.id, raw.slice(header.length..));
+            let Some(length) = self.whole(header, parent, limit)? else { return Ok(None) };
             let kind = match self.state {
-                State::InCluster { .. } => EventKind::ClusterElement { id, body },
-                _ => EventKind::Element { id, body },
+                State::InCluster { .. } => EventKind::ClusterElement { id: header.id },
+                _ => EventKind::Element { id: header.id },
             };
-            return Ok(Some(Event { at, raw, kind }));
+            return Ok(Some(self.event(length, header.length..length, kind)));
         }
         self.skip = Some(Skip { id: header.id, at: self.position(), left: size });
-        Ok(Some(self.event(header.length, EventKind::Skipped { id: header.id })))
+        Ok(Some(self.event_without_body(header.length, EventKind::Skipped { id: header.id })))
     }
 
     /// As much of the body of a skipped element as is at hand.
@@ -340,23 +350,27 @@ impl Parser {
         let length = usize::try_from(skip.left).unwrap_or(usize::MAX).min(available);
         let left = skip.left - length as u64;
         self.skip = (left > 0).then_some(Skip { left, ..skip });
-        Some(self.event(length, EventKind::Skipped { id: skip.id }))
+        Some(self.event_without_body(length, EventKind::Skipped { id: skip.id }))
     }
 
-    /// A whole element with a body of at most `limit` bytes, once it is there: its offset and its bytes.
+    /// Makes a whole element contiguous whose body has at most `limit` bytes: its length, `None` if it is not all there yet.
     fn whole(
         &mut self,
         header: Header,
         parent: Option<Open>,
         limit: usize,
-    ) -> Result<Option<(u64, Bytes)>, ReadError> {
+    ) -> Result<Option<usize>, ReadError> {
         let size = self.check_size(header, parent)?;
-        let at = self.position();
         let Some(body) = usize::try_from(size).ok().filter(|body| *body <= limit) else {
-            return Err(ReadError::TooLarge { at, id: header.id, size, limit: limit as u64 });
+            return Err(ReadError::TooLarge {
+                at: self.position(),
+                id: header.id,
+                size,
+                limit: limit as u64,
+            });
         };
         let length = header.length.saturating_add(body);
-        Ok(self.input.join(length).then(|| (at, self.input.take(length))))
+        Ok(self.input.join(length).then_some(length))
     }
 
     /// The header of the element at the current position, `None` if it is not all there yet.
@@ -400,22 +414,25 @@ impl Parser {
 
     fn cluster_end(&mut self, segment: Open) -> Event {
         self.state = State::InSegment { segment };
-        self.event(0, EventKind::ClusterEnd)
+        self.event_without_body(0, EventKind::ClusterEnd)
     }
 
     fn document_end(&mut self) -> Event {
         self.state = State::Between { document_open: false };
-        self.event(0, EventKind::DocumentEnd)
+        self.event_without_body(0, EventKind::DocumentEnd)
     }
 
     /// An event that carries the next `length` bytes, which must be at hand.
-    fn event(&mut self, length: usize, kind: EventKind) -> Event {
+    fn event(&mut self, length: usize, body: Range<usize>, kind: EventKind) -> Event {
         let at = self.position();
-        let raw = if length == 0 { Bytes::new() } else { self.input.take(length) };
-        Event { at, raw, kind }
+        Event { at, raw: self.input.take(length), kind, body }
     }
 
-    /// What is left to say when `next` has nothing more and no input follows.
+    fn event_without_body(&mut self, length: usize, kind: EventKind) -> Event {
+        self.event(length, length..length, kind)
+    }
+
+    /// What is left to say when `next_event` has nothing more and no input follows.
     fn end_of_input(&mut self) -> Result<Option<Event>, ReadError> {
         let (at, held) = (self.position(), self.input.head().len() as u64);
         let truncated = |what, at, ends, missing| Err(ReadError::Truncated { at, what, ends, missing });
@@ -426,7 +443,7 @@ impl Parser {
             let needs = match ebml::parse_header(self.input.head()) {
                 Ok(header) => header.length as u64 + header.size.unwrap_or(0),
                 Err(HeaderError::Short { needs }) => needs as u64,
-                Err(_) => held, // cannot be: `next` would have failed
+                Err(_) => held, // cannot be: `next_event` would have failed
             };
             return truncated("element", at, at + held, needs.saturating_sub(held));
         }

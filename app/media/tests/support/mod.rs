@@ -22,7 +22,7 @@ pub fn read_chunks_with(
     for chunk in chunks {
         parser.push(chunk);
         loop {
-            match parser.next() {
+            match parser.next_event() {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => break,
                 Err(error) => return (events, Some(error)),

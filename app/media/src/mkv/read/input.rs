@@ -62,6 +62,9 @@ impl Input {
 
     /// Takes the next `length` bytes, which must be contiguous.
     pub(super) fn take(&mut self, length: usize) -> Bytes {
+        if length == 0 {
+            return Bytes::new();
+        }
         self.position += length as u64;
         if self.carry.is_empty() {
             return self.chunk.split_to(length);
