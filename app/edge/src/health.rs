@@ -25,6 +25,11 @@ impl Pulse {
         self.last_ms.store(ms, Ordering::Relaxed);
     }
 
+    /// The loop has ended in order: it is not missed until it beats again.
+    pub fn rest(&self) {
+        self.last_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -69,5 +74,7 @@ mod tests {
         second.beat();
         assert_eq!(second.age(), Duration::ZERO);
         assert_eq!(pulses.oldest().map(|(name, _)| name), Some("first"));
+        first.rest();
+        assert_eq!(first.age(), Duration::ZERO);
     }
 }
