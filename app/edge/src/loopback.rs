@@ -32,7 +32,7 @@ use crate::config::{self, VerifyMode};
 use crate::messages::{Reason, Verdict};
 use crate::readback::{self, ReadBackError};
 use crate::recent::Samples;
-use crate::upload::{News, chain, reason_of};
+use crate::upload::{News, chain, optional, reason_of};
 
 /// Pieces of news that may wait: half an hour of fragments.
 pub const NEWS_PLACES: usize = 1024;
@@ -45,6 +45,8 @@ const HEALTHY: Duration = Duration::from_secs(10);
 /// GetMedia is renewed before the service ends it.
 const READER_AGE: Duration = Duration::from_secs(38 * 60);
 const TICK: Duration = Duration::from_millis(500);
+/// How long a stop waits for what is still to be read back.
+const STOP_LIMIT: Duration = Duration::from_secs(4);
 /// How long a finding weighs on the verdict.
 const VERDICT_MEMORY: Duration = Duration::from_secs(3600);
 /// A fragment overdue for this many times `late_after` is no longer called late.
@@ -61,6 +63,8 @@ pub struct VerifyReport {
     pub counts: VerifyCounts,
     /// Fragments found by ListFragments with the number and time of their ack.
     pub listed: u64,
+    /// Producer times that ListFragments gave more than once.
+    pub listed_twice: u64,
     /// Persisted, and not in the list although it is time.
     pub unlisted: u64,
     /// Overdue now.
@@ -85,6 +89,7 @@ impl Default for VerifyReport {
             problem: None,
             counts: VerifyCounts::default(),
             listed: 0,
+            listed_twice: 0,
             unlisted: 0,
             overdue: 0,
             waiting: 0,
@@ -202,7 +207,8 @@ impl Running {
             self.this.pulse.beat();
             let now = Instant::now();
             self.judge(now);
-            if self.stop_by.is_some_and(|stop_by| now >= stop_by || self.verifier.waiting() == 0) {
+            let done = self.verifier.waiting() == 0 && self.to_list.is_empty() && self.asking.is_none();
+            if self.stop_by.is_some_and(|stop_by| now >= stop_by || done) {
                 return;
             }
             self.start_work(now);
@@ -221,7 +227,14 @@ impl Running {
             };
             match wake {
                 Wake::News(Some(item)) => self.heard(item),
-                Wake::News(None) => self.stop_by = Some(Instant::now() + self.this.camera.upload.stop_grace),
+                Wake::News(None) => {
+                    // What is persisted by now is listed once more before the end.
+                    self.next_list = Instant::now();
+                    self.stop_by = Some(Instant::now() + self.this.camera.upload.stop_grace.min(STOP_LIMIT));
+                    if self.this.camera.verify.mode == VerifyMode::Off {
+                        return;
+                    }
+                }
                 Wake::Opened(outcome) => self.opened(outcome),
                 Wake::Bytes(outcome) => self.bytes(outcome),
                 Wake::Asked(outcome) => self.asked(outcome),
@@ -244,7 +257,7 @@ impl Running {
             }
             News::Persisted(summary, number) => {
                 let timecode_ms = summary.timecode.as_millis();
-                self.verifier.due_from(timecode_ms, now);
+                self.verifier.due_from(timecode_ms, number, now);
                 let Some(number) = number else { return };
                 self.to_list.insert(timecode_ms, Persisted { number, at: now });
                 self.numbers.insert(timecode_ms, number);
@@ -283,13 +296,14 @@ impl Running {
             if let Some((summary, number)) = self.newest.take() {
                 let timecode_ms = summary.timecode.as_millis();
                 self.verifier.expect(summary, now);
-                self.verifier.due_from(timecode_ms, now);
+                self.verifier.due_from(timecode_ms, Some(number), now);
                 self.asking = Some(Box::pin(async move {
                     Asked::Fetched(readback::fetch(&client, &stream, vec![number]).await)
                 }));
             }
         } else if now >= self.next_list && !self.to_list.is_empty() {
-            self.next_list = now + self.this.camera.verify.list_every;
+            let every = self.this.camera.verify.list_every;
+            self.next_list = now + if self.stop_by.is_some() { every.min(TICK) } else { every };
             let first = self.to_list.first_key_value().map_or(0, |(ms, _)| *ms);
             let last = self.to_list.last_key_value().map_or(0, |(ms, _)| *ms);
             self.asking =
@@ -413,6 +427,25 @@ impl Running {
 
     fn listed(&mut self, rows: &[Fragment], now: Instant) {
         let before = self.to_list.len();
+        let mut seen = BTreeMap::new();
+        let mut duplicates = 0;
+        // Rows first, removals after: a second row of the same time must still find the first.
+        for row in rows {
+            let timecode_ms = milliseconds(row.producer_timestamp);
+            if let Some(other) = seen.insert(timecode_ms, &row.fragment_number)
+                && self.to_list.contains_key(&timecode_ms)
+            {
+                let camera = &self.this.camera.id;
+                tracing::warn!(
+                    camera,
+                    timecode_ms,
+                    first = other,
+                    second = row.fragment_number,
+                    "stored twice"
+                );
+                duplicates += 1;
+            }
+        }
         for row in rows {
             let timecode_ms = milliseconds(row.producer_timestamp);
             let agrees = |p: &Persisted| row.fragment_number.parse() == Ok(p.number);
@@ -437,6 +470,7 @@ impl Running {
         }
         self.this.report.send_modify(|report| {
             report.listed += listed as u64;
+            report.listed_twice += duplicates;
             report.unlisted += late.len() as u64;
             if !late.is_empty() {
                 let text = format!("{} persisted fragments are not in the list of fragments", late.len());
@@ -523,13 +557,6 @@ impl Running {
             (report.counts, report.overdue, report.waiting) = (counts, overdue, waiting);
             !unchanged
         });
-    }
-}
-
-async fn optional<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }
 

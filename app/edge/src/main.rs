@@ -101,7 +101,7 @@ fn start_log(json: bool, quiet: bool) {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
-    let default = if quiet { "error" } else { "info,rumqttd=error" };
+    let default = if quiet { "error,rumqttd=off" } else { "info" };
     let wanted = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let filter = wanted.unwrap_or_else(|| default.parse().expect("a valid filter"));
     // The journal has its own clock.

@@ -247,7 +247,7 @@ fn verify_message(camera: &config::Camera, report: &VerifyReport, upload: &Uploa
         identical: counts.identical + counts.late,
         corrupt: counts.corrupt,
         missing: counts.missing.saturating_sub(counts.late) + report.unlisted,
-        duplicate: counts.duplicate,
+        duplicate: counts.duplicate.max(report.listed_twice),
         listed: report.listed,
         late: report.overdue as u64,
         delay: report.delay.percentiles(),

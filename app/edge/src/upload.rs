@@ -46,6 +46,8 @@ const SLOWER_DELAY: Duration = Duration::from_secs(2);
 const ACCEPT_LIMIT: Duration = Duration::from_secs(15);
 /// For the orderly end of a session that has nothing more to say.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks for missing acks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The loop looks at the clock at least this often.
 const TICK: Duration = Duration::from_millis(500);
 /// Gaps kept for the report; older ones are only counted.
@@ -132,7 +134,13 @@ pub struct Uploader {
     pub pulse: crate::health::Pulse,
 }
 
+type Looking = Pin<Box<dyn Future<Output = Result<Looked, readback::ReadBackError>> + Send>>;
 type Connecting = Pin<Box<dyn Future<Output = Result<Connected, kvs_client::Error>> + Send>>;
+
+struct Looked {
+    asked: Vec<u64>,
+    found: Vec<(u64, FragmentNumber)>,
+}
 
 struct Connected {
     put_media: kvs_client::PutMedia,
@@ -158,6 +166,9 @@ struct Running {
     connection: Option<kvs_client::PutMedia>,
     /// The last session, ending in order; the service refuses the next one while it lives.
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// A look for fragments whose ack is missing while the session goes on.
+    looking: Option<Looking>,
+    look_again_at: Option<Instant>,
     /// Bytes that the machine gave out and the connection has not taken yet.
     pending: Option<Bytes>,
     backoff: Backoff,
@@ -170,6 +181,7 @@ enum Wake {
     Feed(Option<Feed>),
     Connected(Box<Result<Connected, kvs_client::Error>>),
     Closed,
+    Looked(Result<Looked, readback::ReadBackError>),
     Sent(Result<(), kvs_client::Error>),
     Ack(Result<Option<kvs::ack::Ack>, kvs_client::Error>),
     Time,
@@ -199,6 +211,8 @@ impl Running {
             connecting: None,
             connection: None,
             closing: None,
+            looking: None,
+            look_again_at: None,
             pending: None,
             backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, HEALTHY),
             retry_at: None,
@@ -223,8 +237,9 @@ impl Running {
                 let connected = sender.is_some();
                 tokio::select! {
                     unit = feed.recv(), if !stopping => Wake::Feed(unit),
-                    outcome = poll(self.connecting.as_mut()), if self.connecting.is_some() => Wake::Connected(Box::new(outcome)),
-                    () = poll_closing(self.closing.as_mut()), if self.closing.is_some() => Wake::Closed,
+                    outcome = optional(&mut self.connecting), if self.connecting.is_some() => Wake::Connected(Box::new(outcome)),
+                    () = optional(&mut self.closing), if self.closing.is_some() => Wake::Closed,
+                    outcome = optional(&mut self.looking), if self.looking.is_some() => Wake::Looked(outcome),
                     outcome = send(sender, pending), if self.pending.is_some() => Wake::Sent(outcome),
                     outcome = next_ack(acks), if connected => Wake::Ack(outcome),
                     () = tokio::time::sleep_until(deadline) => Wake::Time,
@@ -234,6 +249,7 @@ impl Running {
                 Wake::Feed(unit) => self.take(unit),
                 Wake::Connected(outcome) => self.connected(*outcome),
                 Wake::Closed => self.closing = None,
+                Wake::Looked(outcome) => self.looked(outcome),
                 Wake::Sent(Ok(())) => self.pending = None,
                 // The acks half knows why; what it has to say is waited for, but not for ever.
                 Wake::Sent(Err(error)) => self.sender_failed(error).await,
@@ -257,12 +273,61 @@ impl Running {
             }
         }
         let due = self.retry_at.is_none_or(|at| at <= tokio::time::Instant::now());
+        self.look_for_doubtful(now);
         let free = self.connection.is_none() && self.connecting.is_none() && self.closing.is_none();
         if free && due && self.media.wants_session() {
             self.connect();
         }
         let finished = self.media.is_empty() && self.connection.is_none() && self.closing.is_none();
         self.stop_by.is_none_or(|stop_by| !finished && tokio::time::Instant::now() < stop_by)
+    }
+
+    /// One ack can be missing among others: ask for the fragment instead of waiting for the session to end.
+    fn look_for_doubtful(&mut self, now: Instant) {
+        if self.looking.is_some()
+            || self.connection.is_none()
+            || self.look_again_at.is_some_and(|at| at > now)
+        {
+            return;
+        }
+        let doubtful: Vec<_> =
+            self.media.doubtful(now).into_iter().map(|doubt| Arc::new(doubt.summary)).collect();
+        if doubtful.is_empty() {
+            return;
+        }
+        self.look_again_at = Some(now + LOOK_EVERY);
+        let (client, stream) = (self.this.client.clone(), StreamId::name(&self.this.camera.stream));
+        self.looking = Some(Box::pin(async move {
+            let found = readback::find_identical(&client, &stream, &doubtful).await?;
+            Ok(Looked { asked: doubtful.iter().map(|summary| summary.sequence).collect(), found })
+        }));
+    }
+
+    fn looked(&mut self, outcome: Result<Looked, readback::ReadBackError>) {
+        self.looking = None;
+        let camera = &self.this.camera.id;
+        match outcome {
+            Ok(Looked { asked, found }) => {
+                tracing::info!(
+                    camera,
+                    acks_missing = asked.len(),
+                    there = found.len(),
+                    "looked for missing acks"
+                );
+                for (sequence, number) in &found {
+                    self.media.confirm(*sequence, *number, Instant::now());
+                }
+                asked.into_iter().filter(|asked| found.iter().all(|(there, _)| there != asked)).for_each(
+                    |sequence| {
+                        self.media.not_there(sequence);
+                    },
+                );
+            }
+            // The acks may still come; a session without any is ended by the ack timeout.
+            Err(error) => {
+                tracing::warn!(camera, error = chain(&error), "cannot ask for fragments without an ack")
+            }
+        }
     }
 
     fn deadline(&self) -> tokio::time::Instant {
@@ -486,6 +551,7 @@ impl Running {
     fn drop_connection(&mut self) {
         self.connection = None;
         self.connecting = None;
+        self.looking = None; // connecting asks again, for all that is in doubt
         self.pending = None;
         self.media.disconnected();
     }
@@ -557,16 +623,10 @@ async fn end_in_order(mut connection: kvs_client::PutMedia) {
     }
 }
 
-async fn poll_closing(closing: Option<&mut Pin<Box<dyn Future<Output = ()> + Send>>>) {
-    match closing {
-        Some(closing) => closing.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn poll(connecting: Option<&mut Connecting>) -> Result<Connected, kvs_client::Error> {
-    match connecting {
-        Some(connecting) => connecting.await,
+/// For a branch of `select!` that is switched off while there is no future.
+pub(crate) async fn optional<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }

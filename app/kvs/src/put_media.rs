@@ -33,6 +33,9 @@ pub struct PutMediaConfig {
     pub rotate_after: Duration,
     /// Longest silence of the service while it owes us an ack.
     pub ack_timeout: Duration,
+    /// A fragment without its PERSISTED ack is asked for after this, although the session is alive: the ack of
+    /// one fragment can be missing among others.
+    pub doubt_after: Duration,
     /// A session without anything to send is closed after this long; the service would at 30 s.
     pub idle_close: Duration,
     /// Shortest time between two fragment starts; the service takes 5 fragments a second.
@@ -45,6 +48,7 @@ impl Default for PutMediaConfig {
             window_bytes: 64 << 20,
             rotate_after: Duration::from_secs(40 * 60),
             ack_timeout: Duration::from_secs(60),
+            doubt_after: Duration::from_secs(5),
             idle_close: Duration::from_secs(20),
             start_interval: Duration::from_millis(200),
         }
@@ -76,6 +80,8 @@ pub enum CloseReason {
     Idle,
     #[error("no ack for {waited_s} s while fragments are under way")]
     AckTimeout { waited_s: u64 },
+    #[error("fragment {sequence} got no PERSISTED ack and is not there")]
+    AckMissing { sequence: u64 },
     #[error("the window is full, the fragment under way had to be dropped")]
     WindowFull,
     #[error(transparent)]
@@ -87,7 +93,7 @@ impl CloseReason {
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Finished | Self::Rotation | Self::HeaderChange | Self::Idle => false,
-            Self::AckTimeout { .. } | Self::WindowFull => true,
+            Self::AckTimeout { .. } | Self::AckMissing { .. } | Self::WindowFull => true,
             Self::Refused(error) => error.reaction() != Reaction::Rotate,
         }
     }
@@ -221,6 +227,26 @@ impl PutMedia {
         sent.filter_map(|entry| Some(Unconfirmed { summary: entry.end.as_ref()?.summary.clone() })).collect()
     }
 
+    /// Fragments of the running session that were wholly sent `doubt_after` ago and have no PERSISTED ack, oldest
+    /// first: to be looked up as after a break.
+    pub fn doubtful(&self, now: Instant) -> Vec<Unconfirmed> {
+        let Some(session) = &self.session else { return Vec::new() };
+        let long_ago = |sent: Instant| now.saturating_duration_since(sent) >= self.config.doubt_after;
+        let doubtful = self.window.iter().filter(|entry| entry.session == Some(session.id) && !entry.lost);
+        doubtful
+            .filter(|entry| entry.sent_at.is_some_and(long_ago))
+            .filter_map(|entry| Some(Unconfirmed { summary: entry.end.as_ref()?.summary.clone() }))
+            .collect()
+    }
+
+    /// A doubtful fragment was looked for and is not there: the session ends, and the next one sends it again.
+    pub fn not_there(&mut self, sequence: u64) {
+        let waits = self.window.iter().any(|entry| entry.sequence == sequence);
+        if let Some(session) = self.session.as_mut().filter(|_| waits) {
+            session.ended.get_or_insert(CloseReason::AckMissing { sequence });
+        }
+    }
+
     /// The fragment was read back and is identical.
     pub fn confirm(&mut self, sequence: u64, number: FragmentNumber, now: Instant) {
         if let Some(index) = self.window.iter().position(|entry| entry.sequence == sequence) {
@@ -279,7 +305,7 @@ impl PutMedia {
     pub fn next_timeout(&self) -> Option<Instant> {
         let session = self.session.as_ref()?;
         let stale = self.owes_ack(session).then(|| session.last_heard + self.config.ack_timeout);
-        let idle = Some(session.last_sent + self.config.idle_close);
+        let idle = session.draining.is_none().then(|| session.last_sent + self.config.idle_close);
         let start = session.last_start.map(|start| start + self.config.start_interval);
         let start =
             start.filter(|_| session.next_piece == 0 && self.entry_at(session.next_sequence).is_some());

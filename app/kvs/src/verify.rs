@@ -4,7 +4,8 @@
 //!  expect --> waiting --read back in time, equal--> identical
 //!                |    --read back, different------> corrupt
 //!                |    --limit over----------------> missing --read back after all, equal--> late
-//!  read back a second time under another number --> duplicate
+//!  read back again under another number: a duplicate if KVS keeps the first one (its PERSISTED ack), else the
+//!  service dropped the first one after it was read live, and ours was sent again
 //!  not expected: judged by its own identity tag --> self-described, or foreign
 //! ```
 //!
@@ -100,6 +101,8 @@ struct Expected {
     summary: FragmentSummary,
     since: Instant,
     due: Option<Instant>,
+    /// What the PERSISTED ack said.
+    kept: Option<FragmentNumber>,
     state: State,
 }
 
@@ -119,7 +122,7 @@ impl Verifier {
     pub fn expect(&mut self, summary: FragmentSummary, now: Instant) {
         let timecode_ms = summary.timecode.as_millis();
         self.fragments
-            .insert(timecode_ms, Expected { summary, since: now, due: None, state: State::Waiting });
+            .insert(timecode_ms, Expected { summary, since: now, due: None, kept: None, state: State::Waiting });
         while self.fragments.len() > self.keep {
             let settled = self.fragments.iter().find(|(_, e)| !matches!(e.state, State::Waiting));
             let Some(&oldest) = settled.map(|(timecode_ms, _)| timecode_ms) else { break };
@@ -128,9 +131,10 @@ impl Verifier {
     }
 
     /// The service says it has the fragment: from now on the limit runs.
-    pub fn due_from(&mut self, timecode_ms: u64, now: Instant) {
+    pub fn due_from(&mut self, timecode_ms: u64, number: Option<FragmentNumber>, now: Instant) {
         if let Some(expected) = self.fragments.get_mut(&timecode_ms) {
             expected.due.get_or_insert(now + self.limit);
+            expected.kept = expected.kept.or(number);
         }
     }
 
@@ -235,7 +239,7 @@ impl Expected {
         match std::mem::replace(&mut self.state, State::Read { number }) {
             State::Waiting => Finding::Identical { sequence, delay },
             State::Missing => Finding::Late { sequence, delay },
-            State::Read { number: first } if first == number => Finding::Again,
+            State::Read { number: first } if first == number || first != self.kept => Finding::Again,
             State::Read { number: first } => {
                 self.state = State::Read { number: first };
                 Finding::Duplicate { sequence, timecode_ms, first, second: number }
@@ -281,6 +285,9 @@ mod tests {
         assert_eq!(finding, Some(Finding::Identical { sequence: 1, delay: Duration::from_millis(700) }));
         assert_eq!(verifier.read_back(&first, now), Some(Finding::Again));
         let copy = chunk(chunk_bytes(&sent[0], 1001, true));
+        assert_eq!(verifier.read_back(&copy, now), Some(Finding::Again), "the first one may have been dropped");
+        verifier.read_back(&first, now);
+        verifier.due_from(sent[0].summary.timecode.as_millis(), first.start.number, now);
         assert!(matches!(verifier.read_back(&copy, now), Some(Finding::Duplicate { sequence: 1, .. })));
         let counts = verifier.counts();
         assert_eq!((counts.identical, counts.duplicate, verifier.waiting()), (1, 1, 1));
@@ -317,7 +324,7 @@ mod tests {
         let (mut verifier, sent) = rig();
         assert_eq!(verifier.next_timeout(), None, "the limit runs from the service's word");
         let timecode_ms = sent[0].summary.timecode.as_millis();
-        verifier.due_from(timecode_ms, epoch());
+        verifier.due_from(timecode_ms, None, epoch());
         assert_eq!(verifier.next_timeout(), Some(epoch() + LIMIT));
         assert_eq!(verifier.handle_timeout(epoch() + LIMIT), [Finding::Missing { sequence: 1, timecode_ms }]);
         assert_eq!(verifier.handle_timeout(epoch() + LIMIT * 2), []);

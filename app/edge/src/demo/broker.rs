@@ -4,23 +4,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use rumqttd::local::{LinkRx, LinkTx};
 use rumqttd::{ConnectionSettings, Notification, RouterConfig, ServerSettings};
 
 /// A broker that lives as long as the process: rumqttd has no stop call.
-pub(super) struct Broker {
+pub struct Broker {
     address: SocketAddr,
     link: Mutex<Option<(LinkTx, LinkRx)>>,
 }
 
 /// What passed through the broker.
 #[derive(Clone, Default)]
-pub(super) struct Seen {
-    topics: Arc<Mutex<BTreeMap<String, u64>>>,
+pub struct Seen {
+    topics: Arc<Mutex<BTreeMap<String, Topic>>>,
+}
+
+#[derive(Default)]
+struct Topic {
+    messages: u64,
+    newest: Bytes,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BrokerError {
+pub enum BrokerError {
     #[error("no free port for the broker: {0}")]
     Port(#[from] std::io::Error),
     #[error("the broker's inner link: {0}")]
@@ -28,7 +35,7 @@ pub(super) enum BrokerError {
 }
 
 impl Broker {
-    pub(super) fn start() -> Result<Self, BrokerError> {
+    pub fn start() -> Result<Self, BrokerError> {
         // rumqttd cannot say which port it got, so a free one is looked for first.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let connections = ConnectionSettings {
@@ -65,12 +72,12 @@ impl Broker {
         Ok(Self { address, link: Mutex::new(Some(link)) })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Counts from now on what passes through under `filter`. Once.
-    pub(super) fn observe(&self, filter: &str) -> Result<Seen, BrokerError> {
+    pub fn observe(&self, filter: &str) -> Result<Seen, BrokerError> {
         let wrong = |error: &dyn std::fmt::Display| BrokerError::Link(error.to_string());
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (mut sender, mut receiver) = link.ok_or_else(|| wrong(&"it is observed already"))?;
@@ -82,7 +89,10 @@ impl Broker {
             while let Ok(notification) = receiver.recv() {
                 if let Some(Notification::Forward(forward)) = notification {
                     let topic = String::from_utf8_lossy(&forward.publish.topic).into_owned();
-                    *topics.lock().unwrap_or_else(PoisonError::into_inner).entry(topic).or_default() += 1;
+                    let mut topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
+                    let topic = topics.entry(topic).or_default();
+                    topic.messages += 1;
+                    topic.newest = forward.publish.payload;
                 }
             }
         })?;
@@ -91,12 +101,19 @@ impl Broker {
 }
 
 impl Seen {
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.all().values().sum()
     }
 
     /// Messages by topic.
-    pub(super) fn all(&self) -> BTreeMap<String, u64> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn all(&self) -> BTreeMap<String, u64> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.iter().map(|(name, topic)| (name.clone(), topic.messages)).collect()
+    }
+
+    /// Body of the newest message on a topic.
+    pub fn newest(&self, topic: &str) -> Option<Bytes> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.get(topic).map(|topic| topic.newest.clone())
     }
 }

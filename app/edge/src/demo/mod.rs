@@ -1,7 +1,7 @@
 //! The product on simulated surroundings: rendered cameras, `kvs-local`, an MQTT broker, and the real daemon with
 //! a real configuration file between them, all in this process and on loopback.
 
-mod broker;
+pub mod broker;
 mod fault;
 mod summary;
 mod table;

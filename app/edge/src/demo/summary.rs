@@ -90,7 +90,8 @@ impl CameraSummary {
         let identical = counts.identical + counts.late;
         let missing = counts.missing.saturating_sub(counts.late) + verify.unlisted;
         let proven = if every_fragment { identical == upload.complete } else { identical > 0 };
-        let clean = counts.corrupt == 0 && missing == 0 && counts.duplicate == 0 && upload.lost == 0;
+        let duplicate = counts.duplicate.max(verify.listed_twice);
+        let clean = counts.corrupt == 0 && missing == 0 && duplicate == 0 && upload.lost == 0;
         let whole =
             upload.complete > 0 && upload.persisted == upload.complete && stored_by_kvs == upload.complete;
         Self {
@@ -105,7 +106,7 @@ impl CameraSummary {
             listed: verify.listed,
             corrupt: counts.corrupt,
             missing,
-            duplicate: counts.duplicate,
+            duplicate,
             lost: upload.lost,
             stored_by_kvs,
             put_media_sessions: upload.sessions,

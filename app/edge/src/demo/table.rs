@@ -45,8 +45,8 @@ impl Table {
             return;
         }
         self.printed = Some(Instant::now());
-        let mut lines =
-            vec![format!("{:>4} s   {messages} MQTT messages", elapsed.as_secs()), HEAD.to_owned()];
+        let mut lines = vec![format!("{:>4} s   {messages} MQTT messages", elapsed.as_secs())];
+        lines.extend(HEAD.map(str::to_owned));
         lines.extend(cameras.iter().zip(&self.rates).map(|(camera, rates)| row(camera, *rates)));
         lines.extend(self.notes.iter().cloned());
         self.draw(&lines);
@@ -93,9 +93,10 @@ impl Table {
     }
 }
 
-const HEAD: &str = "camera   state      fps  kbit/s   sent  pers.  verif.  ack ms   read-back ms   clock    \
-                    backlog  last problem\n\
-                    \x20                                                             p50    p95";
+const HEAD: [&str; 2] = [
+    "camera   state      fps  kbit/s   sent  pers.  verif.  ack ms  camera to read-back  clock     backlog  last problem",
+    "                                                               p50 ms     p95 ms",
+];
 
 fn row(camera: &CameraView, (fps, kbps): (f64, f64)) -> String {
     let state = status(camera);
@@ -119,7 +120,7 @@ fn row(camera: &CameraView, (fps, kbps): (f64, f64)) -> String {
         .or_else(|| verify.problem.clone().map(|p| p.1));
     let problem: String = problem.unwrap_or_else(|| "-".to_owned()).chars().take(60).collect();
     format!(
-        "{:<8} {:<9} {:>4.1} {:>7.0} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6}   {:<8} {:>5.1} s  {}",
+        "{:<8} {:<9} {:>4.1} {:>7.0} {:>6} {:>6} {:>7} {:>7} {:>8} {:>10}   {:<8} {:>5.1} s  {}",
         camera.config.id,
         name,
         fps,

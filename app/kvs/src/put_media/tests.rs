@@ -270,6 +270,25 @@ fn silence_of_the_service_ends_the_session() {
 }
 
 #[test]
+fn an_ack_that_never_comes_among_others_is_asked_for() {
+    let mut rig = Rig::with(stream(2));
+    rig.pump();
+    rig.ack(AckEvent::Persisted, Some(1000));
+    assert_eq!(rig.upload.doubtful(rig.now), []);
+    rig.now += 5 * SECOND;
+    let doubtful: Vec<_> = rig.upload.doubtful(rig.now).iter().map(|doubt| doubt.summary.sequence).collect();
+    assert_eq!(doubtful, [1]);
+    rig.upload.not_there(77);
+    assert_eq!(rig.pump(), Output::Wait);
+    rig.upload.not_there(1);
+    assert_eq!(rig.pump(), Output::Close(CloseReason::AckMissing { sequence: 1 }));
+    rig.upload.disconnected();
+    rig.connect();
+    rig.pump();
+    assert_eq!(rig.clusters(), [0]);
+}
+
+#[test]
 fn an_idle_session_is_closed_before_the_service_does_it() {
     let mut rig = Rig::with(stream(1));
     rig.pump();
