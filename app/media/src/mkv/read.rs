@@ -423,6 +423,7 @@ impl Parser {
     }
 
     /// An event that carries the next `length` bytes, which must be at hand.
+    #[inline] // with `Input::take`: the event is built where it is returned, not moved there
     fn event(&mut self, length: usize, body: Range<usize>, kind: EventKind) -> Event {
         let at = self.position();
         Event { at, raw: self.input.take(length), kind, body }

@@ -61,6 +61,7 @@ impl Input {
     }
 
     /// Takes the next `length` bytes, which must be contiguous.
+    #[inline]
     pub(super) fn take(&mut self, length: usize) -> Bytes {
         if length == 0 {
             return Bytes::new();
