@@ -3,6 +3,7 @@
 //! A target takes any bytes and panics if a promise of the parser is broken. The same functions are run by libFuzzer
 //! (`fuzz_targets/`, see `README.md`) and, on the corpus and on damaged copies of it, by `tests/corpus.rs`.
 
+mod kvs_targets;
 mod media_targets;
 
 /// Takes any bytes; panics if a promise of the parser is broken.
@@ -17,6 +18,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hvcc", media_targets::hvcc),
     ("sps_h264", media_targets::sps_h264),
     ("sps_h265", media_targets::sps_h265),
+    ("acks", kvs_targets::acks),
+    ("chunks", kvs_targets::chunks),
+    ("kvs_texts", kvs_targets::kvs_texts),
 ];
 
 /// Runs the target of this name. Panics if there is none, or if a promise is broken.

@@ -103,6 +103,13 @@ pub struct FragmentSummary {
     pub forced: bool,
 }
 
+impl FragmentSummary {
+    /// Time of its last block.
+    pub fn end(&self) -> ProducerTimestamp {
+        ProducerTimestamp::from_millis(self.timecode.as_millis().saturating_add(self.duration_ms))
+    }
+}
+
 /// Counts of what the fragmenter had to do about unusual input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmenterStats {

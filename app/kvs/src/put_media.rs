@@ -31,7 +31,7 @@ pub struct PutMediaConfig {
     pub window_bytes: usize,
     /// Planned end of a session, at a fragment border. The service closes at 45 min.
     pub rotate_after: Duration,
-    /// Longest silence of the service while it owes us an ack.
+    /// Longest silence of the service while it owes us an ack, and longest time from RECEIVED to PERSISTED.
     pub ack_timeout: Duration,
     /// A fragment without its PERSISTED ack is asked for after this, although the session is alive: the ack of
     /// one fragment can be missing among others.
@@ -80,6 +80,9 @@ pub enum CloseReason {
     Idle,
     #[error("no ack for {waited_s} s while fragments are under way")]
     AckTimeout { waited_s: u64 },
+    /// RECEIVED came, PERSISTED did not: the stream may keep nothing.
+    #[error("fragment {sequence} was received {waited_s} s ago and not reported as persisted")]
+    NotPersisted { sequence: u64, waited_s: u64 },
     #[error("fragment {sequence} got no PERSISTED ack and is not there")]
     AckMissing { sequence: u64 },
     #[error("the window is full, the fragment under way had to be dropped")]
@@ -93,7 +96,10 @@ impl CloseReason {
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Finished | Self::Rotation | Self::HeaderChange | Self::Idle => false,
-            Self::AckTimeout { .. } | Self::AckMissing { .. } | Self::WindowFull => true,
+            Self::AckTimeout { .. }
+            | Self::NotPersisted { .. }
+            | Self::AckMissing { .. }
+            | Self::WindowFull => true,
             Self::Refused(error) => error.reaction() != Reaction::Rotate,
         }
     }
@@ -103,8 +109,14 @@ impl CloseReason {
 pub enum Event {
     /// The service keeps this fragment.
     Persisted { summary: FragmentSummary, number: Option<FragmentNumber>, ack_delay: Duration },
-    /// This fragment is gone for good: a gap.
-    Lost { sequence: u64, timecode: ProducerTimestamp, bytes: usize, reason: LossReason },
+    /// This fragment is gone for good: a gap. It comes once the fragment is complete, so that its end is known.
+    Lost {
+        sequence: u64,
+        timecode: ProducerTimestamp,
+        end: ProducerTimestamp,
+        bytes: usize,
+        reason: LossReason,
+    },
     /// The service sent an error ack.
     Refused(AckError),
     /// An ack that fits nothing we sent; it released nothing.
@@ -156,9 +168,13 @@ struct Entry {
     /// The last session that sent its first byte.
     session: Option<u64>,
     sent_at: Option<Instant>,
+    /// RECEIVED came in this session.
+    received_at: Option<Instant>,
+    /// PERSISTED came for a later fragment of this session; acks come in order.
+    overtaken: bool,
     refusals: u32,
-    /// Given up; its remaining parts are thrown away as they come.
-    lost: bool,
+    /// Given up while it grows: why, and its bytes until then. Its remaining parts are thrown away as they come.
+    lost: Option<(LossReason, usize)>,
 }
 
 struct Session {
@@ -200,15 +216,19 @@ impl PutMedia {
             }
             Part::Block { head, payload } => {
                 let Some(entry) = self.window.back_mut().filter(|entry| entry.end.is_none()) else { return };
-                if !entry.lost {
+                if !entry.is_lost() {
                     self.window_bytes += entry.add(head) + entry.add(payload);
                 }
             }
             Part::End(end) => {
                 let Some(entry) = self.window.back_mut().filter(|entry| entry.end.is_none()) else { return };
-                entry.end = Some(end);
-                if entry.lost {
+                if let Some((reason, bytes)) = entry.lost.take() {
+                    let (sequence, timecode) = (entry.sequence, entry.timecode);
                     self.window.pop_back();
+                    let end = end.summary.end();
+                    self.events.push_back(Event::Lost { sequence, timecode, end, bytes, reason });
+                } else {
+                    entry.end = Some(end);
                 }
             }
         }
@@ -217,13 +237,13 @@ impl PutMedia {
 
     /// Something waits for a session, and there is none.
     pub fn wants_session(&self) -> bool {
-        self.session.is_none() && self.window.iter().any(|entry| !entry.lost)
+        self.session.is_none() && self.window.iter().any(|entry| !entry.is_lost())
     }
 
     /// Fragments that a broken connection left in doubt, oldest first. Before the next session, ask the service
     /// which of them it has and [`confirm`](Self::confirm) those: then there is neither a gap nor a duplicate.
     pub fn unconfirmed(&self) -> Vec<Unconfirmed> {
-        let sent = self.window.iter().filter(|entry| entry.session.is_some() && !entry.lost);
+        let sent = self.window.iter().filter(|entry| entry.session.is_some() && !entry.is_lost());
         sent.filter_map(|entry| Some(Unconfirmed { summary: entry.end.as_ref()?.summary.clone() })).collect()
     }
 
@@ -232,16 +252,18 @@ impl PutMedia {
     pub fn doubtful(&self, now: Instant) -> Vec<Unconfirmed> {
         let Some(session) = &self.session else { return Vec::new() };
         let long_ago = |sent: Instant| now.saturating_duration_since(sent) >= self.config.doubt_after;
-        let doubtful = self.window.iter().filter(|entry| entry.session == Some(session.id) && !entry.lost);
+        let doubtful =
+            self.window.iter().filter(|entry| entry.session == Some(session.id) && !entry.is_lost());
         doubtful
             .filter(|entry| entry.sent_at.is_some_and(long_ago))
             .filter_map(|entry| Some(Unconfirmed { summary: entry.end.as_ref()?.summary.clone() }))
             .collect()
     }
 
-    /// A doubtful fragment was looked for and is not there: the session ends, and the next one sends it again.
+    /// A doubtful fragment was looked for and is not there. If a later one is, the session ends, and the next one
+    /// sends it again; otherwise it may still be on its way over a slow network.
     pub fn not_there(&mut self, sequence: u64) {
-        let waits = self.window.iter().any(|entry| entry.sequence == sequence);
+        let waits = self.window.iter().any(|entry| entry.sequence == sequence && entry.overtaken);
         if let Some(session) = self.session.as_mut().filter(|_| waits) {
             session.ended.get_or_insert(CloseReason::AckMissing { sequence });
         }
@@ -293,7 +315,7 @@ impl PutMedia {
     }
 
     pub fn backlog(&self) -> Backlog {
-        let oldest = self.window.iter().find(|entry| !entry.lost).map(|entry| entry.timecode);
+        let oldest = self.window.iter().find(|entry| !entry.is_lost()).map(|entry| entry.timecode);
         Backlog { fragments: self.window.len(), bytes: self.window_bytes, oldest }
     }
 
@@ -305,11 +327,12 @@ impl PutMedia {
     pub fn next_timeout(&self) -> Option<Instant> {
         let session = self.session.as_ref()?;
         let stale = self.owes_ack(session).then(|| session.last_heard + self.config.ack_timeout);
+        let not_kept = self.oldest_received(session).map(|(at, _)| at + self.config.ack_timeout);
         let idle = session.draining.is_none().then(|| session.last_sent + self.config.idle_close);
         let start = session.last_start.map(|start| start + self.config.start_interval);
         let start =
             start.filter(|_| session.next_piece == 0 && self.entry_at(session.next_sequence).is_some());
-        [stale, idle, start].into_iter().flatten().min()
+        [stale, not_kept, idle, start].into_iter().flatten().min()
     }
 
     /// What the connection does now. Call again after each `Send`.
@@ -322,6 +345,12 @@ impl PutMedia {
             let waited = now.saturating_duration_since(session.last_heard);
             if waited >= self.config.ack_timeout {
                 return Output::Close(CloseReason::AckTimeout { waited_s: waited.as_secs() });
+            }
+        }
+        if let Some((at, sequence)) = self.oldest_received(session) {
+            let waited = now.saturating_duration_since(at);
+            if waited >= self.config.ack_timeout {
+                return Output::Close(CloseReason::NotPersisted { sequence, waited_s: waited.as_secs() });
             }
         }
         match self.streaming(now) {
@@ -339,17 +368,22 @@ impl PutMedia {
     pub fn ack(&mut self, ack: &Ack, now: Instant) {
         let Some(session) = &mut self.session else { return };
         session.last_heard = now;
-        let index = ack.timecode_ms.and_then(|ms| {
-            let ms = u64::try_from(ms).ok()?;
-            self.window.iter().position(|entry| entry.timecode.as_millis() == ms)
-        });
-        match &ack.event {
-            AckEvent::Buffering | AckEvent::Received | AckEvent::Idle => {}
-            AckEvent::Persisted => match index {
-                Some(index) if self.is_wholly_sent(index) => self.persisted(index, ack.number, now),
-                _ => self.events.push_back(Event::StrayAck(ack.clone())),
-            },
-            AckEvent::Error(error) => self.refused(error, index),
+        let (id, timecode_ms) = (session.id, ack.timecode_ms.and_then(|ms| u64::try_from(ms).ok()));
+        let index =
+            timecode_ms.and_then(|ms| self.window.iter().position(|entry| entry.timecode.as_millis() == ms));
+        let whole = index.filter(|index| self.is_wholly_sent(*index));
+        match (&ack.event, whole) {
+            (AckEvent::Buffering | AckEvent::Idle, _) | (AckEvent::Received, None) => {}
+            (AckEvent::Received, Some(index)) => {
+                self.window[index].received_at.get_or_insert(now);
+            }
+            (AckEvent::Persisted, Some(index)) => {
+                let before = self.window.iter_mut().take(index).filter(|entry| entry.session == Some(id));
+                before.for_each(|entry| entry.overtaken = true);
+                self.persisted(index, ack.number, now);
+            }
+            (AckEvent::Persisted, None) => self.events.push_back(Event::StrayAck(ack.clone())),
+            (AckEvent::Error(error), _) => self.refused(error, timecode_ms.map(|_| index)),
         }
     }
 
@@ -357,6 +391,7 @@ impl PutMedia {
     fn streaming(&mut self, now: Instant) -> Option<Bytes> {
         let rotate_after = self.config.rotate_after;
         let start_interval = self.config.start_interval;
+        let owes_ack = self.session.as_ref().is_some_and(|session| self.owes_ack(session));
         loop {
             let session = self.session.as_mut()?;
             if session.end_tag_due {
@@ -368,7 +403,7 @@ impl PutMedia {
                 return None;
             }
             let from = session.next_sequence;
-            let Some(entry) = self.window.iter_mut().find(|entry| entry.sequence >= from && !entry.lost)
+            let Some(entry) = self.window.iter_mut().find(|entry| entry.sequence >= from && !entry.is_lost())
             else {
                 let idle = now.saturating_duration_since(session.last_sent) >= self.config.idle_close;
                 if self.finishing || idle {
@@ -401,6 +436,8 @@ impl PutMedia {
                 session.end_tag_sent = false;
                 entry.session = Some(session.id);
                 entry.sent_at = None;
+                entry.received_at = None;
+                entry.overtaken = false;
             }
             if let Some(bytes) = entry.piece(session.next_piece) {
                 session.next_piece += 1;
@@ -409,6 +446,9 @@ impl PutMedia {
             let Some(end) = &entry.end else { return None }; // still growing
             if entry.sent_at.is_none() {
                 entry.sent_at = Some(now);
+                if !owes_ack {
+                    session.last_heard = now; // until now it had nothing to say
+                }
             }
             session.end_tag_due = end.closing;
             session.next_sequence += 1;
@@ -422,7 +462,7 @@ impl PutMedia {
     }
 
     fn has_outstanding(&self, session: &Session) -> bool {
-        self.window.iter().any(|entry| entry.session == Some(session.id) && !entry.lost)
+        self.window.iter().any(|entry| entry.session == Some(session.id) && !entry.is_lost())
     }
 
     /// An ack is due only for fragments, and a growing fragment that waits for the camera is no reason either.
@@ -430,8 +470,14 @@ impl PutMedia {
         self.window.iter().any(|entry| entry.session == Some(session.id) && entry.sent_at.is_some())
     }
 
+    /// Since when the service has a fragment of this session without having kept it, and which.
+    fn oldest_received(&self, session: &Session) -> Option<(Instant, u64)> {
+        let ours = self.window.iter().filter(|entry| entry.session == Some(session.id));
+        ours.filter_map(|entry| Some((entry.received_at?, entry.sequence))).min()
+    }
+
     fn entry_at(&self, sequence: u64) -> Option<&Entry> {
-        self.window.iter().find(|entry| entry.sequence >= sequence && !entry.lost)
+        self.window.iter().find(|entry| entry.sequence >= sequence && !entry.is_lost())
     }
 
     fn is_wholly_sent(&self, index: usize) -> bool {
@@ -449,16 +495,19 @@ impl PutMedia {
         self.events.push_back(Event::Persisted { summary: end.summary, number, ack_delay });
     }
 
-    fn refused(&mut self, error: &AckError, index: Option<usize>) {
+    /// `about`: where the fragment is that the ack names, `Some(None)` if it is none of ours any more.
+    fn refused(&mut self, error: &AckError, about: Option<Option<usize>>) {
         let Some(session) = &mut self.session else { return };
         session.ended = Some(error.clone().into());
-        let sending = session.next_sequence;
+        let id = session.id;
         self.events.push_back(Event::Refused(error.clone()));
-        // Without a timecode the service means what it is reading: the fragment under way.
-        let under_way =
-            || self.window.iter().position(|entry| entry.sequence >= sending && entry.session.is_some());
-        let Some(index) = index.or_else(under_way) else { return };
+        // Without a timecode the service means what it is reading: the newest that we began to send.
+        let newest = || self.window.iter().rposition(|entry| entry.session == Some(id));
+        let Some(index) = about.unwrap_or_else(newest) else { return };
         let entry = &mut self.window[index];
+        if entry.is_lost() {
+            return;
+        }
         let again = match error.reaction() {
             Reaction::Resend | Reaction::Rotate | Reaction::Stop => return,
             Reaction::Skip => false,
@@ -476,18 +525,17 @@ impl PutMedia {
     }
 
     fn give_up(&mut self, index: usize, reason: LossReason) {
-        let entry = &self.window[index];
-        let lost =
-            Event::Lost { sequence: entry.sequence, timecode: entry.timecode, bytes: entry.bytes, reason };
-        self.events.push_back(lost);
-        if entry.end.is_some() {
-            self.remove(index);
-        } else {
-            let entry = &mut self.window[index];
-            entry.lost = true;
-            self.window_bytes -= std::mem::take(&mut entry.bytes);
+        let entry = &mut self.window[index];
+        let Some(end) = &entry.end else {
+            self.window_bytes -= entry.bytes;
+            entry.lost = Some((reason, std::mem::take(&mut entry.bytes)));
             entry.pieces.clear();
-        }
+            return;
+        };
+        let (sequence, timecode) = (entry.sequence, entry.timecode);
+        let (end, bytes) = (end.summary.end(), entry.bytes);
+        self.events.push_back(Event::Lost { sequence, timecode, end, bytes, reason });
+        self.remove(index);
     }
 
     fn remove(&mut self, index: usize) -> Option<Entry> {
@@ -499,12 +547,12 @@ impl PutMedia {
     /// Makes room; the fragment that is being sent right now goes last.
     fn drop_oldest(&mut self) -> bool {
         let sending = self.session.as_ref().map(|session| session.next_sequence);
-        let whole = |entry: &Entry| entry.end.is_some() && !entry.lost;
+        let whole = |entry: &Entry| entry.end.is_some() && !entry.is_lost();
         let index = self
             .window
             .iter()
             .position(|entry| whole(entry) && Some(entry.sequence) != sending)
-            .or_else(|| self.window.iter().position(|entry| !entry.lost));
+            .or_else(|| self.window.iter().position(|entry| !entry.is_lost()));
         let Some(index) = index else { return false };
         if self.session.as_ref().is_some_and(|session| session.id == self.window[index].session.unwrap_or(0))
             && Some(self.window[index].sequence) == sending
@@ -539,9 +587,15 @@ impl Entry {
             end: None,
             session: None,
             sent_at: None,
+            received_at: None,
+            overtaken: false,
             refusals: 0,
-            lost: false,
+            lost: None,
         }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     fn add(&mut self, piece: Bytes) -> usize {

@@ -121,8 +121,10 @@ impl Verifier {
     /// This fragment was sent and shall come back.
     pub fn expect(&mut self, summary: FragmentSummary, now: Instant) {
         let timecode_ms = summary.timecode.as_millis();
-        self.fragments
-            .insert(timecode_ms, Expected { summary, since: now, due: None, kept: None, state: State::Waiting });
+        self.fragments.insert(
+            timecode_ms,
+            Expected { summary, since: now, due: None, kept: None, state: State::Waiting },
+        );
         while self.fragments.len() > self.keep {
             let settled = self.fragments.iter().find(|(_, e)| !matches!(e.state, State::Waiting));
             let Some(&oldest) = settled.map(|(timecode_ms, _)| timecode_ms) else { break };
@@ -285,7 +287,11 @@ mod tests {
         assert_eq!(finding, Some(Finding::Identical { sequence: 1, delay: Duration::from_millis(700) }));
         assert_eq!(verifier.read_back(&first, now), Some(Finding::Again));
         let copy = chunk(chunk_bytes(&sent[0], 1001, true));
-        assert_eq!(verifier.read_back(&copy, now), Some(Finding::Again), "the first one may have been dropped");
+        assert_eq!(
+            verifier.read_back(&copy, now),
+            Some(Finding::Again),
+            "the first one may have been dropped"
+        );
         verifier.read_back(&first, now);
         verifier.due_from(sent[0].summary.timecode.as_millis(), first.start.number, now);
         assert!(matches!(verifier.read_back(&copy, now), Some(Finding::Duplicate { sequence: 1, .. })));

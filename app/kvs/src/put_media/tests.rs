@@ -219,8 +219,17 @@ fn an_error_without_a_timecode_means_the_fragment_under_way() {
     rig.pump();
     rig.ack(AckEvent::Persisted, Some(0));
     rig.error(4006, None);
-    assert!(rig.events().iter().any(|event| matches!(event, Event::Lost { sequence: 2, .. })));
+    assert_eq!(rig.upload.backlog().bytes, 0);
     stream(3).into_iter().skip(10).for_each(|part| rig.upload.part(part));
+    let lost: Vec<_> = rig
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Lost { sequence, end, .. } => Some((sequence, end.as_millis() - START_MS)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, [(2, 1800)], "reported once its end is known");
     rig.upload.disconnected();
     rig.connect();
     rig.pump();
@@ -286,6 +295,54 @@ fn an_ack_that_never_comes_among_others_is_asked_for() {
     rig.connect();
     rig.pump();
     assert_eq!(rig.clusters(), [0]);
+}
+
+#[test]
+fn the_service_may_be_silent_while_it_owes_nothing() {
+    let mut parts = stream(1);
+    let end = parts.pop().expect("an end");
+    let config = PutMediaConfig { ack_timeout: 5 * SECOND, ..PutMediaConfig::default() };
+    let mut rig = Rig::new(config);
+    parts.into_iter().for_each(|part| rig.upload.part(part));
+    rig.connect();
+    rig.pump();
+    rig.now += 8 * SECOND; // a fragment as long as it may be
+    rig.upload.part(end);
+    assert_eq!(rig.pump(), Output::Wait, "the ack is owed from here on");
+    rig.now += 5 * SECOND;
+    assert_eq!(rig.pump(), Output::Close(CloseReason::AckTimeout { waited_s: 5 }));
+}
+
+#[test]
+fn a_service_that_receives_and_never_keeps_is_noticed() {
+    let mut rig = Rig::with(stream(2));
+    rig.pump();
+    rig.ack(AckEvent::Received, Some(0));
+    rig.now += 59 * SECOND;
+    rig.ack(AckEvent::Received, Some(1000));
+    rig.upload.not_there(1);
+    assert_eq!(rig.pump(), Output::Wait, "not there yet: it may come");
+    assert_eq!(rig.upload.next_timeout(), Some(epoch() + 60 * SECOND));
+    rig.now += SECOND;
+    let closed = rig.pump();
+    assert_eq!(closed, Output::Close(CloseReason::NotPersisted { sequence: 1, waited_s: 60 }));
+    rig.upload.disconnected();
+    rig.connect();
+    rig.pump();
+    assert_eq!(rig.clusters(), [0, 1000]);
+    assert_eq!(rig.upload.next_timeout(), Some(rig.now + 20 * SECOND), "the next session starts afresh");
+}
+
+#[test]
+fn an_error_about_what_is_released_already_costs_no_other_fragment() {
+    for (timecode_ms, lost) in [(Some(0), false), (None, true)] {
+        let mut rig = Rig::with(stream(2));
+        rig.pump();
+        rig.ack(AckEvent::Persisted, Some(0));
+        rig.error(4001, timecode_ms);
+        let found = rig.events().iter().any(|event| matches!(event, Event::Lost { sequence: 2, .. }));
+        assert_eq!(found, lost, "{timecode_ms:?}");
+    }
 }
 
 #[test]

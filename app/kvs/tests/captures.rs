@@ -1,0 +1,131 @@
+//! The chunk reader against answers of the real service, judged by a parse that shares no code with ours.
+//!
+//! The captures are third-party files and stay outside this repository: they are looked for in
+//! `../shared/data/kvs` beside the workspace.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use kvs::chunk::{Answer, Chunk, ChunkReader, Event};
+use serde_json::Value;
+
+fn data() -> Option<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/kvs");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: {} absent", folder.display());
+    None
+}
+
+fn chunks(bytes: &[u8], size: usize, answer: Answer) -> Vec<Chunk> {
+    let mut reader = ChunkReader::new(answer);
+    let mut chunks = Vec::new();
+    let mut keep = |event| {
+        if let Event::End(chunk) = event {
+            chunks.push(chunk);
+        }
+    };
+    for piece in bytes.chunks(size) {
+        reader.push(Bytes::copy_from_slice(piece));
+        while let Some(event) = reader.next_event().expect("a real answer is understood") {
+            keep(event);
+        }
+    }
+    while let Some(event) = reader.finish(true).expect("a real answer is understood") {
+        keep(event);
+    }
+    chunks
+}
+
+#[test]
+fn real_get_media_answers_give_what_the_outside_parse_says() {
+    let Some(folder) = data() else { return };
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).expect("readable"))
+            .expect("JSON");
+    for name in [
+        "output_get_media.mkv",
+        "output_get_media_sparse_fragments.mkv",
+        "kinesis_video_renderer_example_output.mkv",
+        "empty-mkv-with-tags.mkv",
+    ] {
+        let path = format!("parser-library/{name}");
+        let documents = expected[&path]["documents"].as_array().expect("documents");
+        let bytes = std::fs::read(folder.join(&path)).expect("readable");
+        for size in [1460, 64 * 1024, bytes.len()] {
+            let found = chunks(&bytes, size, Answer::GetMedia);
+            assert_eq!(found.len(), documents.len(), "{name}: no chunk is lost, the last one neither");
+            found.iter().zip(documents).for_each(|(chunk, document)| compare(name, chunk, document));
+        }
+    }
+}
+
+fn compare(name: &str, chunk: &Chunk, document: &Value) {
+    let aws = |key: &str| document["aws"][key].as_str().map(str::to_owned);
+    assert_eq!(chunk.start.number.map(|n| n.to_string()), aws("FRAGMENT_NUMBER"), "{name}");
+    assert_eq!(
+        chunk.start.server_timestamp_ms.map(kvs::tag::format_seconds),
+        aws("SERVER_TIMESTAMP"),
+        "{name}"
+    );
+    assert_eq!(
+        chunk.start.producer_timestamp_ms.map(kvs::tag::format_seconds),
+        aws("PRODUCER_TIMESTAMP"),
+        "{name}"
+    );
+    assert_eq!(chunk.continuation_token, aws("CONTINUATION_TOKEN"), "{name}");
+    assert_eq!(chunk.millis_behind_now.map(|ms| ms.to_string()), aws("MILLIS_BEHIND_NOW"), "{name}");
+    assert_eq!(chunk.complete, chunk.continuation_token.is_some(), "{name}");
+    let number = chunk.start.number.expect("every chunk has one");
+    assert_eq!(
+        Some(number.server_time_ms()),
+        chunk.start.server_timestamp_ms,
+        "{name}: the number holds the time"
+    );
+    let clusters = document["clusters"].as_array().expect("clusters");
+    let Some(expected) = clusters.first() else {
+        assert!(chunk.cluster.is_none(), "{name}");
+        return;
+    };
+    let cluster = chunk.cluster.as_ref().expect("a cluster");
+    assert_eq!(u64::from(cluster.blocks), expected["blocks"], "{name}");
+    assert_eq!(u64::from(cluster.key_blocks), expected["key_blocks"], "{name}");
+    assert_eq!(cluster.timecode_ms, expected["timecode"], "{name}");
+    assert_eq!(cluster.payload_sha256.to_string(), expected["payload_sha256"], "{name}");
+    let offset = |key: &str| expected[key].as_u64().expect("an offset");
+    assert_eq!(cluster.bytes, offset("end") - offset("offset"), "{name}");
+}
+
+/// What went in came out: the clusters of the uploaded clip and of the real answer hash alike.
+#[test]
+fn an_uploaded_cluster_comes_back_byte_for_byte() {
+    let Some(folder) = data() else { return };
+    let read = |name: &str| std::fs::read(folder.join("parser-library").join(name)).expect("readable");
+    let answer = chunks(&read("kinesis_video_renderer_example_output.mkv"), 4096, Answer::GetMedia);
+    let put = read("clusters.mkv");
+    for chunk in answer {
+        let cluster = chunk.cluster.expect("a cluster");
+        let (start, length) = find(&put, cluster.timecode_ms, cluster.bytes);
+        let sum = kvs::identity::Sha256Sum::of(&put[start..start + length]);
+        assert_eq!(sum, cluster.cluster_sha256, "cluster at {} ms", cluster.timecode_ms);
+    }
+}
+
+/// Where the cluster with this timecode stands in the uploaded file.
+fn find(put: &[u8], timecode_ms: u64, bytes: u64) -> (usize, usize) {
+    use media::mkv::read::{EventKind, Limits, Parser};
+    let mut parser = Parser::new(Limits::default());
+    parser.push(Bytes::copy_from_slice(put));
+    let mut start = 0;
+    while let Ok(Some(event)) = parser.next_event() {
+        match event.kind {
+            EventKind::ClusterStart { .. } => start = usize::try_from(event.at).expect("a small file"),
+            EventKind::Timecode { ms } if ms == timecode_ms => {
+                return (start, usize::try_from(bytes).expect("a small file"));
+            }
+            _ => {}
+        }
+    }
+    panic!("no cluster at {timecode_ms} ms");
+}
