@@ -48,6 +48,10 @@ const ACCEPT_LIMIT: Duration = Duration::from_secs(15);
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks for missing acks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// After a sender failed, for what the service has to say about it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Lost fragments that are no further apart are one gap; the shortest fragment lasts a second.
+const ONE_GAP_MS: u64 = 500;
 /// The loop looks at the clock at least this often.
 const TICK: Duration = Duration::from_millis(500);
 /// Gaps kept for the report; older ones are only counted.
@@ -135,7 +139,17 @@ pub struct Uploader {
 }
 
 type Looking = Pin<Box<dyn Future<Output = Result<Looked, readback::ReadBackError>> + Send>>;
-type Connecting = Pin<Box<dyn Future<Output = Result<Connected, kvs_client::Error>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + Send>>;
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Client(#[from] kvs_client::Error),
+    #[error(
+        "the stream keeps nothing (retention 0 h): no fragment is ever persisted; set its data retention"
+    )]
+    NoRetention,
+}
 
 struct Looked {
     asked: Vec<u64>,
@@ -154,6 +168,7 @@ impl Uploader {
     pub async fn run(self, mut feed: mpsc::Receiver<Feed>, abort: CancellationToken) -> usize {
         let mut running = Running::new(self);
         abort.run_until_cancelled(running.run(&mut feed)).await;
+        running.this.pulse.rest();
         running.media.backlog().fragments
     }
 }
@@ -168,6 +183,8 @@ struct Running {
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// A look for fragments whose ack is missing while the session goes on.
     looking: Option<Looking>,
+    /// The last session took fragments and kept none: the next one looks at the stream's settings first.
+    keeps_nothing: bool,
     look_again_at: Option<Instant>,
     /// Bytes that the machine gave out and the connection has not taken yet.
     pending: Option<Bytes>,
@@ -179,7 +196,7 @@ struct Running {
 /// What woke the loop.
 enum Wake {
     Feed(Option<Feed>),
-    Connected(Box<Result<Connected, kvs_client::Error>>),
+    Connected(Box<Result<Connected, ConnectError>>),
     Closed,
     Looked(Result<Looked, readback::ReadBackError>),
     Sent(Result<(), kvs_client::Error>),
@@ -212,6 +229,7 @@ impl Running {
             connection: None,
             closing: None,
             looking: None,
+            keeps_nothing: false,
             look_again_at: None,
             pending: None,
             backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, HEALTHY),
@@ -383,6 +401,7 @@ impl Running {
             match event {
                 Event::Persisted { summary, number, ack_delay } => {
                     self.backoff.up(Instant::now());
+                    self.keeps_nothing = false;
                     self.this.report.send_modify(|report| {
                         report.persisted += 1;
                         report.last_persisted = Some((summary.timecode, number));
@@ -391,9 +410,9 @@ impl Running {
                     });
                     self.news(News::Persisted(summary, number));
                 }
-                Event::Lost { sequence, timecode, bytes, reason } => {
+                Event::Lost { sequence, timecode, end, bytes, reason } => {
                     tracing::error!(camera, fragment = sequence, at = %timecode, bytes, error = %reason, "footage lost");
-                    self.lost(timecode, &reason);
+                    self.lost(timecode, end, &reason);
                     self.news(News::Lost(timecode));
                 }
                 Event::Refused(error) => {
@@ -411,25 +430,25 @@ impl Running {
         });
     }
 
-    fn lost(&self, start: ProducerTimestamp, reason: &kvs::put_media::LossReason) {
+    fn lost(&self, start: ProducerTimestamp, end: ProducerTimestamp, reason: &kvs::put_media::LossReason) {
         let (reason, text) = match reason {
             kvs::put_media::LossReason::WindowFull => (Reason::BacklogFull, reason.to_string()),
             kvs::put_media::LossReason::Refused(_) => (Reason::UploadFailed, reason.to_string()),
         };
-        let length = millis(self.this.camera.upload.fragment);
-        let end = ProducerTimestamp::from_millis(start.as_millis() + length);
         self.this.report.send_modify(|report| {
             report.lost += 1;
-            report.gaps_total += 1;
-            report.problem = Some((reason, text));
+            // Why KVS could not be reached says more than that the window is full.
+            if reason != Reason::BacklogFull || report.problem.is_none() {
+                report.problem = Some((reason, text));
+            }
             // Lost fragments in a row are one gap.
-            if let Some(gap) = report.gaps.back_mut().filter(|gap| gap.reason == reason)
-                && start.as_millis() <= gap.end.as_millis() + length
-            {
-                gap.end = end;
-                report.gaps_total -= 1;
+            let follows =
+                |gap: &Gap| gap.start <= start && start.as_millis() <= gap.end.as_millis() + ONE_GAP_MS;
+            if let Some(gap) = report.gaps.back_mut().filter(|gap| gap.reason == reason && follows(gap)) {
+                gap.end = gap.end.max(end);
                 return;
             }
+            report.gaps_total += 1;
             if report.gaps.len() == GAPS {
                 report.gaps.pop_front();
             }
@@ -450,10 +469,10 @@ impl Running {
         let stream = StreamId::name(&self.this.camera.stream);
         let doubtful = self.media.unconfirmed();
         let camera = self.this.camera.id.clone();
-        self.connecting = Some(Box::pin(connect(client, stream, doubtful, camera)));
+        self.connecting = Some(Box::pin(connect(client, stream, doubtful, self.keeps_nothing, camera)));
     }
 
-    fn connected(&mut self, outcome: Result<Connected, kvs_client::Error>) {
+    fn connected(&mut self, outcome: Result<Connected, ConnectError>) {
         self.connecting = None;
         let now = Instant::now();
         match outcome {
@@ -466,13 +485,17 @@ impl Running {
                 self.this.report.send_modify(|report| report.sessions += 1);
                 self.set_state(UploadState::Sending);
             }
-            Err(error) => self.failed(&error),
+            Err(ConnectError::Client(error)) => self.failed(&error),
+            Err(error @ ConnectError::NoRetention) => {
+                self.give_up(Reason::StreamSettings, error.to_string(), OPERATOR_DELAY);
+            }
         }
     }
 
     /// The machine wants the connection closed.
     fn close(&mut self, reason: &CloseReason) {
         tracing::debug!(camera = self.this.camera.id, reason = %reason, "PutMedia ends");
+        self.keeps_nothing |= matches!(reason, CloseReason::NotPersisted { .. });
         if reason.is_failure() {
             let operator =
                 matches!(reason, CloseReason::Refused(error) if error.reaction() == Reaction::Stop);
@@ -484,6 +507,10 @@ impl Running {
         } else {
             self.closing = self.connection.take().map(|connection| Box::pin(end_in_order(connection)) as _);
             self.drop_connection();
+            if matches!(reason, CloseReason::Refused(_)) {
+                // Whatever makes the service say so each time, it is not asked without end.
+                self.retry_at = Some(tokio::time::Instant::now() + FIRST_DELAY);
+            }
             self.set_state(UploadState::Idle);
         }
     }
@@ -506,8 +533,9 @@ impl Running {
     async fn sender_failed(&mut self, error: kvs_client::Error) {
         self.pending = None;
         let Some(connection) = &mut self.connection else { return };
+        let until = tokio::time::Instant::now() + LAST_WORDS;
         loop {
-            match tokio::time::timeout(Duration::from_secs(2), connection.acks.next_ack()).await {
+            match tokio::time::timeout_at(until, connection.acks.next_ack()).await {
                 Ok(Ok(Some(ack))) => self.media.ack(&ack, Instant::now()),
                 Ok(Ok(None)) => return self.ended_by_service(),
                 Ok(Err(reason)) => return self.failed(&reason),
@@ -573,8 +601,16 @@ async fn connect(
     client: Client,
     stream: StreamId,
     doubtful: Vec<Unconfirmed>,
+    keeps_nothing: bool,
     camera: String,
-) -> Result<Connected, kvs_client::Error> {
+) -> Result<Connected, ConnectError> {
+    // Whoever may not describe the stream finds out nothing here, and goes on.
+    if keeps_nothing
+        && let Ok(info) = client.describe_stream(&stream).await
+        && info.data_retention_in_hours == 0
+    {
+        return Err(ConnectError::NoRetention);
+    }
     let found = if doubtful.is_empty() {
         Vec::new()
     } else {
@@ -588,6 +624,11 @@ async fn connect(
                     "reconciled after a break"
                 );
                 found
+            }
+            Err(readback::ReadBackError::Client(error))
+                if error.service_kind() == Some(&ServiceErrorKind::NoDataRetention) =>
+            {
+                return Err(ConnectError::NoRetention);
             }
             Err(error) => {
                 // Sending again can make a duplicate, which the verifier names; not sending could make a gap.
