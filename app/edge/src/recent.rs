@@ -74,7 +74,9 @@ impl Samples {
         sorted.sort_unstable_by(f32::total_cmp);
         let rank =
             |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied();
-        Some(Percentiles { p50_ms: f64::from(rank(50)?), p95_ms: f64::from(rank(95)?) })
+        // A tenth of a millisecond is finer than any of the clocks involved.
+        let round = |value: f32| (f64::from(value) * 10.0).round() / 10.0;
+        Some(Percentiles { p50_ms: round(rank(50)?), p95_ms: round(rank(95)?) })
     }
 }
 
