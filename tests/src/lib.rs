@@ -1,1 +1,50 @@
-//! The real daemon against real peers on loopback.
+//! The real daemon against real peers on loopback: `target/debug/kvs-edge run` as a process, simulated cameras,
+//! kvs-local, Mosquitto.
+//!
+//! ```text
+//!  Rig::builder() -> cameras (camera-sim) -> daemon (process) -> kvs-local (in here, or a process)
+//!                                              |                    |
+//!                    observer <- Mosquitto <---+        footage: read back, compared with what the camera sent
+//! ```
+//! Everything waits for an event with a deadline; nothing sleeps for a fixed time. A failing test prints what the
+//! processes wrote.
+
+mod broker;
+mod cloud;
+mod footage;
+mod observer;
+mod process;
+mod rig;
+
+pub use broker::Mosquitto;
+pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, free_port, streams_client};
+pub use footage::{Footage, PictureBack};
+pub use observer::Observer;
+pub use process::{Process, binary, decode_errors, program};
+pub use rig::{Camera, Rig, RigBuilder, clip_cache, small_clip};
+
+use std::time::{Duration, Instant};
+
+/// Far beyond what any event takes, even on a busy machine; a test that reaches it has failed.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits for `work`, or panics with `what` after [`DEADLINE`].
+pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within {} s", DEADLINE.as_secs()),
+    }
+}
+
+/// Looks again and again until `look` gives something, or panics with `what` after [`DEADLINE`]. For peers that
+/// do not say when they change.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}: not within {} s", DEADLINE.as_secs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

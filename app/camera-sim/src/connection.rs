@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::clip::{Clip, ClipError, ClipSpec};
+use crate::clip::{Clip, ClipError};
 use crate::faults::{Fault, FaultPlan, HandshakeStep};
 use crate::player::{Output, Player, Setting, Source};
 use crate::rtsp::message::{Incoming, Request, Response, path_and_query};
@@ -173,7 +173,7 @@ impl Connection {
             && let Some(target) = &self.target
             && let Some(clip) = &target.clip
         {
-            let (shared, spec) = (self.shared.clone(), switched_spec(clip.spec()));
+            let (shared, spec) = (self.shared.clone(), clip.spec().switched());
             self.other_clip.spawn(async move { shared.clips.get(&spec).await });
         }
         if playing.udp.is_empty() {
@@ -468,14 +468,4 @@ async fn port_pair(ip: IpAddr) -> std::io::Result<(UdpSocket, UdpSocket)> {
         }
     }
     Err(std::io::Error::other("no pair of free UDP ports in 64 tries"))
-}
-
-/// Half the size where that is possible, else twice.
-fn switched_spec(spec: &ClipSpec) -> ClipSpec {
-    let half = |side: u32| side / 4 * 2;
-    let halved = ClipSpec { width: half(spec.width), height: half(spec.height), ..spec.clone() };
-    if halved.check().is_ok() {
-        return halved;
-    }
-    ClipSpec { width: spec.width * 2, height: spec.height * 2, ..spec.clone() }
 }

@@ -110,6 +110,18 @@ impl ClipSpec {
         }
     }
 
+    /// The clip after [`Fault::SwitchParameters`](crate::Fault::SwitchParameters): half the size where that is
+    /// possible, else twice.
+    #[must_use]
+    pub fn switched(&self) -> ClipSpec {
+        let half = |side: u32| side / 4 * 2;
+        let halved = ClipSpec { width: half(self.width), height: half(self.height), ..self.clone() };
+        if halved.check().is_ok() {
+            return halved;
+        }
+        ClipSpec { width: self.width * 2, height: self.height * 2, ..self.clone() }
+    }
+
     pub(crate) fn check(&self) -> Result<(), ClipError> {
         let narrow = (self.width as usize) < MIN_WIDTH;
         let size = || format!("{}x{}", self.width, self.height);

@@ -1,0 +1,236 @@
+//! kvs-local as the cloud, in this process or as one of its own, and what it has stored.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bytes::Bytes;
+use kvs::api::{
+    FragmentSelector, FragmentSelectorType, GetMediaForFragmentListInput, StartSelector, StreamId,
+    TimestampRange,
+};
+use kvs::chunk::{Answer, Chunk, ChunkReader, Event};
+use kvs_client::{Client, Config, static_credentials};
+use kvs_local::{Credentials, KvsLocal};
+use media::mkv::elements::TrackInfo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::process::{Process, binary};
+use crate::within;
+
+pub const REGION: &str = "us-west-2";
+
+/// Who plays the service.
+pub enum Kvs {
+    Local(KvsLocal),
+    Process(KvsProcess),
+}
+
+impl Kvs {
+    /// `http://127.0.0.1:PORT`
+    pub fn endpoint(&self) -> String {
+        match self {
+            Kvs::Local(local) => local.endpoint(),
+            Kvs::Process(process) => process.endpoint.clone(),
+        }
+    }
+
+    /// The server in this process, with its faults and its inside.
+    ///
+    /// # Panics
+    /// When it is a process of its own.
+    pub fn local(&self) -> &KvsLocal {
+        match self {
+            Kvs::Local(local) => local,
+            Kvs::Process(_) => panic!("kvs-local is a process in this rig"),
+        }
+    }
+
+    /// # Panics
+    /// When it is not a process of its own.
+    pub fn process(&mut self) -> &mut KvsProcess {
+        match self {
+            Kvs::Process(process) => process,
+            Kvs::Local(_) => panic!("kvs-local is no process in this rig"),
+        }
+    }
+
+    /// Everything stored in a stream, by fragment number; read by ListFragments and GetMediaForFragmentList.
+    pub async fn stored(&self, stream: &str) -> Vec<Stored> {
+        let client = streams_client(&self.endpoint());
+        let stream = StreamId::name(stream);
+        let fragment_selector_type = FragmentSelectorType::ServerTimestamp;
+        let timestamp_range = TimestampRange { start_timestamp: 0.0, end_timestamp: 4e9 };
+        let selector = FragmentSelector { fragment_selector_type, timestamp_range };
+        let listed =
+            client.list_all_fragments(&stream, selector, 100_000).await.expect("ListFragments answers");
+        let mut numbers: Vec<_> = listed.fragments.into_iter().map(|row| row.fragment_number).collect();
+        numbers.sort();
+        let mut stored = Vec::new();
+        for numbers in numbers.chunks(1000) {
+            let input = GetMediaForFragmentListInput { stream: stream.clone(), fragments: numbers.to_vec() };
+            let mut answer =
+                client.get_media_for_fragment_list(&input).await.expect("GetMediaForFragmentList answers");
+            let mut reader = ChunkReader::new(Answer::FragmentList);
+            let mut blocks = Vec::new();
+            while let Some(bytes) = answer.next_bytes().await.expect("the answer is whole") {
+                reader.push(bytes);
+                while let Some(event) = reader.next_event().expect("the answer is Matroska") {
+                    take(event, &mut blocks, &mut stored);
+                }
+            }
+            while let Some(event) = reader.finish(true).expect("the answer is Matroska") {
+                take(event, &mut blocks, &mut stored);
+            }
+        }
+        stored.sort_by(|a, b| a.number().cmp(&b.number()));
+        stored
+    }
+
+    /// What one GetMedia from the beginning gives until it ends by itself. Only of use when nothing is uploaded
+    /// any more.
+    pub async fn get_media(&self, stream: &str) -> Bytes {
+        let client = streams_client(&self.endpoint());
+        let stream = StreamId::name(stream);
+        let mut media = client.get_media(&stream, StartSelector::earliest()).await.expect("GetMedia answers");
+        let mut all = Vec::new();
+        let read = async {
+            while let Some(bytes) = media.next_bytes().await.expect("the answer is whole") {
+                all.extend_from_slice(&bytes);
+            }
+        };
+        within("end of GetMedia", read).await;
+        all.into()
+    }
+}
+
+fn take(event: Event, blocks: &mut Vec<StoredBlock>, stored: &mut Vec<Stored>) {
+    match event {
+        Event::Start(_) => blocks.clear(),
+        Event::Block(block) => blocks.push(StoredBlock {
+            track: block.track,
+            time_ms: u64::try_from(block.time_ms).expect("times are after 1970"),
+            key_frame: block.key_frame,
+            payload: block.payload,
+        }),
+        Event::End(chunk) => stored.push(Stored { chunk, blocks: std::mem::take(blocks) }),
+        Event::Failure(failure) => panic!("a listed fragment cannot be read: {failure}"),
+    }
+}
+
+/// One stored fragment.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub chunk: Chunk,
+    pub blocks: Vec<StoredBlock>,
+}
+
+#[derive(Clone, Debug)]
+pub struct StoredBlock {
+    pub track: u64,
+    pub time_ms: u64,
+    pub key_frame: bool,
+    pub payload: Bytes,
+}
+
+impl Stored {
+    pub fn number(&self) -> String {
+        self.chunk.start.number.map(|number| number.to_string()).unwrap_or_default()
+    }
+
+    pub fn timecode_ms(&self) -> u64 {
+        self.chunk.cluster.as_ref().map_or(0, |cluster| cluster.timecode_ms)
+    }
+
+    pub fn tracks(&self) -> &[TrackInfo] {
+        &self.chunk.start.tracks
+    }
+
+    /// Width and height as the header says.
+    pub fn size(&self) -> (u32, u32) {
+        let video = self.tracks().iter().find(|track| track.number == 1);
+        video.map_or((0, 0), |track| (track.width, track.height))
+    }
+
+    /// Starts with a random access point.
+    pub fn starts_with_key(&self) -> bool {
+        self.blocks.iter().find(|block| block.track == 1).is_some_and(|block| block.key_frame)
+    }
+}
+
+/// A client with the keys of kvs-local.
+pub fn streams_client(endpoint: &str) -> Client {
+    let keys = Credentials::local();
+    let mut config = Config::new(REGION, static_credentials(keys.access_key, keys.secret_key, None));
+    config.endpoints.control = Some(endpoint.parse().expect("kvs-local gives its address"));
+    Client::new(config).expect("a client from good settings")
+}
+
+/// `target/debug/kvs-local` with `/admin`, to be killed and started again on its folder and port.
+pub struct KvsProcess {
+    pub process: Process,
+    pub endpoint: String,
+    data: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl KvsProcess {
+    pub async fn start(data: &Path, arguments: Vec<String>) -> KvsProcess {
+        let (process, endpoint) = spawn(data, "127.0.0.1:0", &arguments).await;
+        KvsProcess { process, endpoint, data: data.to_owned(), arguments }
+    }
+
+    /// kill -9, at once.
+    pub async fn kill(&self) {
+        self.process.signal("KILL");
+        self.process.ended().await;
+    }
+
+    /// Starts again on the same address and folder.
+    pub async fn start_again(&mut self) {
+        let address = self.endpoint.trim_start_matches("http://").to_owned();
+        (self.process, _) = spawn(&self.data, &address, &self.arguments).await;
+    }
+
+    /// `GET`, `POST` or `DELETE` of `/admin/PATH` with a JSON body; the JSON answer.
+    pub async fn admin(&self, method: &str, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let address = self.endpoint.trim_start_matches("http://");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = format!(
+            "{method} /admin/{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = within("answer of /admin", async {
+            let mut socket = tokio::net::TcpStream::connect(address).await.expect("kvs-local listens");
+            socket.write_all(request.as_bytes()).await.expect("kvs-local takes requests");
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.expect("kvs-local answers");
+            answer
+        })
+        .await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {answer}"))
+    }
+}
+
+async fn spawn(data: &Path, listen: &str, arguments: &[String]) -> (Process, String) {
+    let mut command = Command::new(binary("kvs-local"));
+    for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.args(["--listen", listen, "--region", REGION, "--admin", "--data"]).arg(data).args(arguments);
+    let process = Process::spawn("kvs-local", &mut command);
+    let line = process.line("http://127.0.0.1:").await;
+    let endpoint = line.split_whitespace().find_map(|word| {
+        let at = word.find("http://")?;
+        Some(word[at..].trim_end_matches(['"', '/']).to_owned())
+    });
+    (process, endpoint.expect("the line holds it"))
+}
+
+/// A port that is free now, for peers that cannot be told "any".
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    listener.and_then(|listener| listener.local_addr()).expect("loopback has free ports").port()
+}
