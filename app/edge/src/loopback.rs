@@ -23,7 +23,7 @@ use kvs::backoff::Backoff;
 use kvs::chunk::{Answer, Chunk, ChunkError, ChunkReader, Event};
 use kvs::fragmenter::FragmentSummary;
 use kvs::verify::{Finding, Verifier, VerifyCounts};
-use kvs_client::{Client, MediaStream};
+use kvs_client::{Client, MediaStream, ServiceErrorKind};
 use media::ProducerTimestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(4);
 const VERDICT_MEMORY: Duration = Duration::from_secs(3600);
 /// A fragment overdue for this many times `late_after` is no longer called late.
 const LATE_FACTOR: u32 = 10;
+/// Overdue fragments that are asked for at once, and how long their absence is believed.
+const LOOK_BATCH: usize = 10;
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Latency samples kept: more than a minute of pictures.
 const LATENCY_SAMPLES: usize = 2048;
 
@@ -115,6 +118,7 @@ impl Loopback {
     pub async fn run(self, mut news: mpsc::Receiver<News>, abort: CancellationToken) {
         let mut running = Running::new(self);
         abort.run_until_cancelled(running.run(&mut news)).await;
+        running.this.pulse.rest();
     }
 }
 
@@ -132,6 +136,13 @@ struct Persisted {
     at: Instant,
 }
 
+/// A fragment that was not read back in time.
+struct Overdue {
+    since: Instant,
+    /// When it is asked for by its number; `None` once an answer had it.
+    look_at: Option<Instant>,
+}
+
 struct Running {
     this: Loopback,
     stream: StreamId,
@@ -142,8 +153,10 @@ struct Running {
     to_list: BTreeMap<u64, Persisted>,
     /// Numbers of what is expected, for the second look.
     numbers: BTreeMap<u64, FragmentNumber>,
-    second_look: Vec<u64>,
-    overdue: BTreeMap<u64, Instant>,
+    overdue: BTreeMap<u64, Overdue>,
+    /// One, after an answer that could not be read: so the rest does not suffer from one fragment.
+    look_batch: usize,
+    newest_started_ms: u64,
     newest: Option<(FragmentSummary, FragmentNumber)>,
     next_sample: Instant,
     next_list: Instant,
@@ -190,8 +203,9 @@ impl Running {
             asking: None,
             to_list: BTreeMap::new(),
             numbers: BTreeMap::new(),
-            second_look: Vec::new(),
             overdue: BTreeMap::new(),
+            look_batch: LOOK_BATCH,
+            newest_started_ms: 0,
             newest: None,
             // The first sample and list come early, so that a new installation shows a verdict soon.
             next_sample: now + verify.sample_every.min(Duration::from_secs(10)),
@@ -207,7 +221,9 @@ impl Running {
             self.this.pulse.beat();
             let now = Instant::now();
             self.judge(now);
-            let done = self.verifier.waiting() == 0 && self.to_list.is_empty() && self.asking.is_none();
+            // What was never persisted is not waited for.
+            let proven = self.verifier.next_timeout().is_none() && self.overdue.is_empty();
+            let done = proven && self.to_list.is_empty() && self.asking.is_none();
             if self.stop_by.is_some_and(|stop_by| now >= stop_by || done) {
                 return;
             }
@@ -248,7 +264,8 @@ impl Running {
         match news {
             // Reading begins with the first fragment, not when it is complete: it comes back while it grows.
             News::Started(timecode) => {
-                self.reader.from_ms.get_or_insert(timecode.as_millis());
+                self.newest_started_ms = timecode.as_millis();
+                self.reader.from_ms.get_or_insert(self.newest_started_ms);
             }
             News::Complete(summary) => {
                 if mode == VerifyMode::Continuous {
@@ -286,7 +303,7 @@ impl Running {
             return;
         }
         let (client, stream) = (self.this.client.clone(), self.stream.clone());
-        if let Some(numbers) = self.second_look_numbers() {
+        if let Some(numbers) = self.second_look(now) {
             self.asking =
                 Some(Box::pin(
                     async move { Asked::Fetched(readback::fetch(&client, &stream, numbers).await) },
@@ -313,10 +330,17 @@ impl Running {
         }
     }
 
-    fn second_look_numbers(&mut self) -> Option<Vec<FragmentNumber>> {
-        let numbers: Vec<_> = std::mem::take(&mut self.second_look)
-            .iter()
-            .filter_map(|ms| self.numbers.get(ms).copied())
+    /// Numbers of overdue fragments whose turn it is to be asked for.
+    fn second_look(&mut self, now: Instant) -> Option<Vec<FragmentNumber>> {
+        let again = now + self.this.camera.verify.late_after.max(LOOK_AGAIN);
+        let due = self.overdue.iter_mut().filter(|(_, overdue)| overdue.look_at.is_some_and(|at| at <= now));
+        let numbers: Vec<_> = due
+            .filter_map(|(ms, overdue)| {
+                let number = self.numbers.get(ms).copied();
+                overdue.look_at = number.map(|_| again);
+                number
+            })
+            .take(self.look_batch)
             .collect();
         (!numbers.is_empty()).then_some(numbers)
     }
@@ -347,8 +371,20 @@ impl Running {
                 self.reader.since = Instant::now();
                 self.this.report.send_modify(|report| report.readers += 1);
             }
-            Err(error) => self.reader_failed(Some((reason_of(&error), chain(&error)))),
+            Err(error) => {
+                if error.service_kind() == Some(&ServiceErrorKind::InvalidArgument) {
+                    self.skip_ahead();
+                }
+                self.reader_failed(Some((reason_of(&error), chain(&error))));
+            }
         }
+    }
+
+    /// What follows the last good chunk cannot be read: the next answer begins with the newest fragment, and
+    /// what lies between is asked for by number once it is overdue.
+    fn skip_ahead(&mut self) {
+        self.reader.token = None;
+        self.reader.from_ms = Some(self.newest_started_ms);
     }
 
     fn bytes(&mut self, outcome: Result<Option<bytes::Bytes>, kvs_client::Error>) {
@@ -357,6 +393,7 @@ impl Running {
                 let Some((_, chunks)) = &mut self.reader.open else { return };
                 chunks.push(bytes);
                 if let Err(error) = self.read_events() {
+                    self.skip_ahead();
                     self.reader_failed(Some((Reason::VerifyFailed, error.to_string())));
                 }
             }
@@ -388,6 +425,7 @@ impl Running {
                 }
                 Event::Failure(failure) => {
                     tracing::warn!(camera = self.this.camera.id, error = %failure, "GetMedia");
+                    self.skip_ahead();
                 }
             }
         }
@@ -415,11 +453,23 @@ impl Running {
         self.asking = None;
         let now = Instant::now();
         match asked {
-            Asked::Fetched(Ok(chunks)) => chunks.iter().for_each(|chunk| self.compare(chunk, now)),
+            Asked::Fetched(Ok(chunks)) => {
+                self.look_batch = LOOK_BATCH;
+                for chunk in &chunks {
+                    let timecode_ms = chunk.cluster.as_ref().map(|cluster| cluster.timecode_ms);
+                    if let Some(overdue) = timecode_ms.and_then(|ms| self.overdue.get_mut(&ms)) {
+                        overdue.look_at = None; // whatever it is, it stays so
+                    }
+                    self.compare(chunk, now);
+                }
+            }
             Asked::Fetched(Err(ReadBackError::Client(error))) => {
                 self.failed((reason_of(&error), chain(&error)))
             }
-            Asked::Fetched(Err(error)) => self.failed((Reason::VerifyFailed, chain(&error))),
+            Asked::Fetched(Err(error)) => {
+                self.look_batch = 1;
+                self.failed((Reason::VerifyFailed, chain(&error)));
+            }
             Asked::Listed(Ok(rows)) => self.listed(&rows, now),
             Asked::Listed(Err(error)) => self.failed((reason_of(&error), chain(&error))),
         }
@@ -526,13 +576,15 @@ impl Running {
                     timecode_ms,
                     "not read back in time"
                 );
-                self.overdue.insert(timecode_ms, now);
-                self.second_look.push(timecode_ms);
+                self.overdue.insert(timecode_ms, Overdue { since: now, look_at: Some(now) });
+                if self.overdue.len() > MOST_PENDING {
+                    self.overdue.pop_first();
+                }
             }
         }
         let counts = self.verifier.counts();
         let long = self.this.camera.verify.late_after * LATE_FACTOR;
-        let is_long = |since: &Instant| now.saturating_duration_since(*since) >= long;
+        let is_long = |overdue: &Overdue| now.saturating_duration_since(overdue.since) >= long;
         let bad = self.last_bad.is_some_and(|at| now.saturating_duration_since(at) < VERDICT_MEMORY);
         let verdict = if bad || self.overdue.values().any(is_long) {
             Verdict::Mismatch

@@ -103,6 +103,8 @@ struct Expected {
     due: Option<Instant>,
     /// What the PERSISTED ack said.
     kept: Option<FragmentNumber>,
+    /// It was read back different at least once.
+    corrupt: bool,
     state: State,
 }
 
@@ -123,7 +125,7 @@ impl Verifier {
         let timecode_ms = summary.timecode.as_millis();
         self.fragments.insert(
             timecode_ms,
-            Expected { summary, since: now, due: None, kept: None, state: State::Waiting },
+            Expected { summary, since: now, due: None, kept: None, corrupt: false, state: State::Waiting },
         );
         while self.fragments.len() > self.keep {
             let settled = self.fragments.iter().find(|(_, e)| !matches!(e.state, State::Waiting));
@@ -150,8 +152,14 @@ impl Verifier {
         let cluster = chunk.cluster.as_ref().filter(|_| chunk.complete)?;
         let timecode_ms = cluster.timecode_ms;
         let number = chunk.start.number;
+        let mut known = false;
         let finding = match self.fragments.get_mut(&timecode_ms) {
-            Some(expected) => expected.judge(cluster, number, now),
+            Some(expected) => {
+                let finding = expected.judge(cluster, number, now);
+                let corrupt = matches!(finding, Finding::Corrupt(_));
+                known = corrupt && std::mem::replace(&mut expected.corrupt, true);
+                finding
+            }
             None => match chunk.identity() {
                 Some(identity) if identity.payload_sha256 == cluster.payload_sha256 => {
                     Finding::SelfDescribed { timecode_ms }
@@ -169,7 +177,9 @@ impl Verifier {
                 None => Finding::Foreign { timecode_ms },
             },
         };
-        self.count(&finding);
+        if !known {
+            self.count(&finding);
+        }
         Some(finding)
     }
 
@@ -323,6 +333,22 @@ mod tests {
             }
         }
         assert!(corrupt > 50, "payload flips are found as such: {corrupt}");
+    }
+
+    #[test]
+    fn a_corrupt_fragment_counts_once_however_often_it_is_read() {
+        let (mut verifier, sent) = rig();
+        let good = chunk_bytes(&sent[0], 1, true);
+        let mut bad = good.clone();
+        let payload_at = good.windows(4).position(|w| w == b"0000").expect("a payload");
+        bad[payload_at] ^= 1;
+        for _ in 0..2 {
+            let finding = verifier.read_back(&chunk(bad.clone()), epoch());
+            assert!(matches!(finding, Some(Finding::Corrupt(_))), "{finding:?}");
+        }
+        verifier.read_back(&chunk(good), epoch());
+        let counts = verifier.counts();
+        assert_eq!((counts.corrupt, counts.identical), (1, 1));
     }
 
     #[test]
