@@ -1,4 +1,4 @@
-//! RTSP in, access units out. The only file that knows retina.
+//! RTSP in, access units out. With `rtsp.rs`, what knows retina.
 //!
 //! ```text
 //!  connecting --PLAY answered--> waiting for key --random access point--> live
@@ -11,16 +11,15 @@
 //! handshake step, the time without a picture and the next random access point are watched here. The reader never
 //! waits for a consumer: when the feed is full the rest of the GOP is dropped and counted.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use kvs::backoff::Backoff;
-use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoCodec, VideoFormat, nal};
-use retina::client::{self, SessionGroup, SetupOptions};
-use retina::codec::{CodecItem, FrameFormat, ParametersRef};
+use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat, nal};
+use retina::client::{self, SessionGroup};
+use retina::codec::{CodecItem, ParametersRef};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::watch;
@@ -32,6 +31,7 @@ use crate::clock::{Micros, RtpClock, ntp_to_micros};
 use crate::config::{self, Audio, Source, Transport};
 use crate::messages::{ClockSource, Reason};
 use crate::recent::Recent;
+use crate::rtsp;
 
 /// What the rest of the box gets of a camera.
 #[derive(Clone, Debug)]
@@ -134,7 +134,7 @@ pub enum IngestError {
     Stalled { after: Duration },
     #[error("the camera closed the connection")]
     Disconnected,
-    #[error("{step}: {source}")]
+    #[error("{step}: {}", rtsp::words(.source))]
     Protocol { step: &'static str, source: retina::Error },
     #[error("the camera's parameter sets: {0}")]
     Parameters(media::FormatError),
@@ -287,15 +287,12 @@ struct Tracks {
 impl Session<'_> {
     async fn run(&mut self, transport: Transport) -> Result<(), IngestError> {
         let limit = self.camera.handshake;
+        let options = rtsp::session_options(self.camera.login.as_ref(), self.group);
         let mut session =
-            self.step("DESCRIBE", client::Session::describe(self.url(), self.options())).await?;
+            self.step("DESCRIBE", client::Session::describe(self.camera.url.clone(), options)).await?;
         let tracks = choose(session.streams(), self.camera.audio)?;
         for index in [Some(tracks.video), tracks.audio].into_iter().flatten() {
-            let options = SetupOptions::default().frame_format(FrameFormat::MP4).transport(match transport {
-                Transport::Tcp => client::Transport::Tcp(client::TcpTransportOptions::default()),
-                _ => client::Transport::Udp(client::UdpTransportOptions::default()),
-            });
-            let setup = timeout(limit, session.setup(index, options)).await;
+            let setup = timeout(limit, session.setup(index, rtsp::setup_options(transport))).await;
             setup
                 .map_err(|_| IngestError::Timeout { step: "SETUP", after: limit })?
                 .map_err(|source| IngestError::protocol("SETUP", source))?;
@@ -304,10 +301,7 @@ impl Session<'_> {
         if let Some(index) = tracks.audio {
             self.audio_clock = RtpClock::new(session.streams()[index].clock_rate_hz());
         }
-        // Permissive: cameras behind go2rtc and some others send no RTP-Info.
-        let play =
-            client::PlayOptions::default().initial_timestamp(client::InitialTimestampPolicy::Permissive);
-        let playing = self.step("PLAY", session.play(play)).await?;
+        let playing = self.step("PLAY", session.play(rtsp::play_options())).await?;
         let mut demuxed =
             playing.demuxed().map_err(|source| IngestError::protocol("starting the tracks", source))?;
         self.report.send_modify(|report| {
@@ -359,25 +353,9 @@ impl Session<'_> {
         }
     }
 
-    fn url(&self) -> Url {
-        self.camera.url.clone()
-    }
-
-    fn options(&self) -> client::SessionOptions {
-        let creds = self.camera.login.as_ref().map(|login| client::Credentials {
-            username: login.username.clone(),
-            password: login.password.expose().to_owned(),
-        });
-        // UseFirst: go2rtc answers each SETUP with another session id.
-        client::SessionOptions::default()
-            .creds(creds)
-            .user_agent(concat!("kvs-edge/", env!("CARGO_PKG_VERSION")).to_owned())
-            .session_group(self.group.clone())
-            .session_id(client::SessionIdPolicy::UseFirst)
-    }
-
     fn announce_audio(&self, demuxed: &client::Demuxed, tracks: &Tracks) {
-        let format = tracks.audio.and_then(|index| audio_format(&demuxed.streams()[index])).map(Arc::new);
+        let format =
+            tracks.audio.and_then(|index| rtsp::audio_format(&demuxed.streams()[index])).map(Arc::new);
         self.report.send_modify(|report| report.audio.clone_from(&format));
         if let Some(format) = format {
             let _ = self.feed.try_send(Feed::AudioTrack(format)); // the first audio frame says it again
@@ -386,7 +364,7 @@ impl Session<'_> {
 
     fn read_format(&mut self, stream: &client::Stream) -> Result<(), IngestError> {
         let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return Ok(()) };
-        let codec = if stream.encoding_name() == "h265" { VideoCodec::H265 } else { VideoCodec::H264 };
+        let Some(codec) = rtsp::video_codec(stream) else { return Ok(()) };
         let codec_private = Bytes::copy_from_slice(parameters.extra_data());
         if self.format.as_ref().is_some_and(|format| format.codec_private == codec_private) {
             return Ok(());
@@ -516,8 +494,7 @@ fn choose(streams: &[client::Stream], audio: Audio) -> Result<Tracks, IngestErro
         let names: Vec<_> = streams.iter().map(|s| format!("{} {}", s.media(), s.encoding_name())).collect();
         if names.is_empty() { "no tracks at all".to_owned() } else { names.join(", ") }
     };
-    let video =
-        streams.iter().position(|s| s.media() == "video" && matches!(s.encoding_name(), "h264" | "h265"));
+    let video = streams.iter().position(|stream| rtsp::video_codec(stream).is_some());
     let Some(video) = video else {
         let any_video = streams.iter().any(|stream| stream.media() == "video");
         let offers = offers();
@@ -527,21 +504,9 @@ fn choose(streams: &[client::Stream], audio: Audio) -> Result<Tracks, IngestErro
             IngestError::NoVideo { offers }
         });
     };
-    let audio =
-        (audio == Audio::Auto).then(|| streams.iter().position(|stream| audio_format(stream).is_some()));
+    let audio = (audio == Audio::Auto)
+        .then(|| streams.iter().position(|stream| rtsp::audio_format(stream).is_some()));
     Ok(Tracks { video, audio: audio.flatten() })
-}
-
-fn audio_format(stream: &client::Stream) -> Option<AudioFormat> {
-    let Some(ParametersRef::Audio(parameters)) = stream.parameters() else { return None };
-    let channels = parameters.channels().get();
-    let rate = NonZeroU32::new(parameters.clock_rate())?.get();
-    match stream.encoding_name() {
-        "mpeg4-generic" => AudioFormat::aac(Bytes::copy_from_slice(parameters.extra_data())).ok(),
-        "pcmu" => Some(AudioFormat::pcmu(rate, channels)),
-        "pcma" => Some(AudioFormat::pcma(rate, channels)),
-        _ => None,
-    }
 }
 
 /// Whether the camera's port can be reached; asked only after a failure, to say what kind it is.

@@ -17,4 +17,5 @@ pub mod probe;
 pub mod readback;
 pub mod recent;
 pub mod report;
+mod rtsp;
 pub mod upload;

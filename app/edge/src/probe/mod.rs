@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use media::{AudioFormat, VideoCodec};
-use retina::client::{self, Demuxed, Described, Session, SessionGroup, SetupOptions};
-use retina::codec::{CodecItem, FrameFormat, ParametersRef};
+use media::VideoCodec;
+use retina::client::{Demuxed, Described, Session, SessionGroup};
+use retina::codec::{CodecItem, ParametersRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use url::Url;
 
 use crate::config::{Login, Transport, Upload};
+use crate::rtsp;
 use measure::Measured;
 pub use report::{
     AudioReport, ClockReport, ParameterSets, Problem, Report, Severity, StepTimes, TrackReport, VideoReport,
@@ -229,8 +230,8 @@ impl<'a> Attempt<'a> {
 
     async fn run(&mut self) -> Result<(), ProbeError> {
         let begun = Instant::now();
-        let described =
-            self.step("DESCRIBE", Session::describe(self.options.url.clone(), self.session_options()));
+        let session_options = rtsp::session_options(self.options.login.as_ref(), &self.group);
+        let described = self.step("DESCRIBE", Session::describe(self.options.url.clone(), session_options));
         let mut session = described.await?;
         self.report.steps.describe_ms = ms(begun);
         let Some(tracks) = self.choose(&session) else { return Ok(()) };
@@ -238,20 +239,14 @@ impl<'a> Attempt<'a> {
 
         let begun = Instant::now();
         for index in [Some(tracks.video), tracks.audio].into_iter().flatten() {
-            let setup =
-                SetupOptions::default().frame_format(FrameFormat::MP4).transport(match self.transport {
-                    Transport::Tcp => client::Transport::Tcp(client::TcpTransportOptions::default()),
-                    _ => client::Transport::Udp(client::UdpTransportOptions::default()),
-                });
+            let setup = rtsp::setup_options(self.transport);
             self.step("SETUP", session.setup(index, setup)).await?;
         }
         self.report.steps.setup_ms = Some(ms(begun));
         self.report.transport = Some(if self.transport == Transport::Tcp { "tcp" } else { "udp" });
 
         let begun = Instant::now();
-        let play =
-            client::PlayOptions::default().initial_timestamp(client::InitialTimestampPolicy::Permissive);
-        let playing = self.step("PLAY", session.play(play)).await?;
+        let playing = self.step("PLAY", session.play(rtsp::play_options())).await?;
         let demuxed = playing.demuxed().map_err(|error| self.error("PLAY", &error))?;
         self.report.steps.play_ms = Some(ms(begun));
 
@@ -266,18 +261,6 @@ impl<'a> Attempt<'a> {
         let mut report = self.report;
         report.problems.sort_by_key(|problem| problem.severity);
         report
-    }
-
-    fn session_options(&self) -> client::SessionOptions {
-        let creds = self.options.login.as_ref().map(|login| client::Credentials {
-            username: login.username.clone(),
-            password: login.password.expose().to_owned(),
-        });
-        client::SessionOptions::default()
-            .creds(creds)
-            .user_agent(concat!("kvs-edge/", env!("CARGO_PKG_VERSION")).to_owned())
-            .session_group(self.group.clone())
-            .session_id(client::SessionIdPolicy::UseFirst)
     }
 
     async fn step<T>(
@@ -296,14 +279,12 @@ impl<'a> Attempt<'a> {
             Some(status @ (401 | 403)) => ProbeError::LoginRefused { step, status },
             Some(404) => ProbeError::NotFound { step, path: self.options.url.path().to_owned() },
             Some(461) => ProbeError::TransportRefused { step },
-            // retina appends paragraphs for its authors.
             _ => {
-                let text = error.to_string();
-                let text = text.split("\n\n").next().unwrap_or_default();
+                let text = rtsp::words(error);
                 if text.contains("No parseable streams (and 0 unparseable") {
                     return ProbeError::NoTracks;
                 }
-                ProbeError::Protocol { step, text: text.replace('\n', " ") }
+                ProbeError::Protocol { step, text }
             }
         }
     }
@@ -311,14 +292,9 @@ impl<'a> Attempt<'a> {
     /// Lists the tracks and chooses the first video and audio that can be uploaded.
     fn choose(&mut self, session: &Session<Described>) -> Option<Tracks> {
         let streams = session.streams();
-        let video = streams.iter().enumerate().find_map(|(index, stream)| {
-            match (stream.media(), stream.encoding_name()) {
-                ("video", "h264") => Some((index, VideoCodec::H264)),
-                ("video", "h265") => Some((index, VideoCodec::H265)),
-                _ => None,
-            }
-        });
-        let audio = streams.iter().position(|stream| audio_format(stream).is_some());
+        let codecs = streams.iter().map(rtsp::video_codec).enumerate();
+        let video = codecs.filter_map(|(index, codec)| Some((index, codec?))).next();
+        let audio = streams.iter().position(|stream| rtsp::audio_format(stream).is_some());
         if self.report.server.is_none() {
             self.report.server = session.tool().map(|tool| tool.to_string());
         }
@@ -340,15 +316,14 @@ impl<'a> Attempt<'a> {
                 });
             }
         }
-        self.report.audio =
-            audio.and_then(|index| audio_format(&streams[index]).zip(Some(index))).map(|(format, index)| {
-                AudioReport {
-                    codec: streams[index].encoding_name().to_owned(),
-                    sample_rate_hz: format.sample_rate,
-                    channels: format.channels,
-                    bitrate_bps: None,
-                }
-            });
+        self.report.audio = audio.and_then(|index| rtsp::audio_format(&streams[index]).zip(Some(index))).map(
+            |(format, index)| AudioReport {
+                codec: streams[index].encoding_name().to_owned(),
+                sample_rate_hz: format.sample_rate,
+                channels: format.channels,
+                bitrate_bps: None,
+            },
+        );
         let Some((video, codec)) = video else {
             let others: Vec<_> = (streams.iter().filter(|stream| stream.media() == "video"))
                 .map(|stream| stream.encoding_name().to_owned())
@@ -418,17 +393,6 @@ impl<'a> Attempt<'a> {
 fn read_format(measured: &mut Measured, demuxed: &Demuxed, video: usize) {
     if let Some(ParametersRef::Video(parameters)) = demuxed.streams()[video].parameters() {
         measured.parameters(parameters.extra_data());
-    }
-}
-
-fn audio_format(stream: &client::Stream) -> Option<AudioFormat> {
-    let Some(ParametersRef::Audio(parameters)) = stream.parameters() else { return None };
-    let (rate, channels) = (parameters.clock_rate(), parameters.channels().get());
-    match stream.encoding_name() {
-        "mpeg4-generic" => AudioFormat::aac(bytes::Bytes::copy_from_slice(parameters.extra_data())).ok(),
-        "pcmu" => Some(AudioFormat::pcmu(rate, channels)),
-        "pcma" => Some(AudioFormat::pcma(rate, channels)),
-        _ => None,
     }
 }
 
