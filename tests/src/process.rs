@@ -164,6 +164,10 @@ pub fn decode_errors(media: &[u8]) -> Option<String> {
         .args(["-map", "0", "-f", "null", "-"])
         .output()
         .expect("ffmpeg starts");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = String::from_utf8_lossy(&output.stderr);
+    // What ffmpeg says at each further document of a GetMedia answer, whose segments have no known size; it reads on.
+    let text: Vec<_> =
+        text.lines().filter(|line| !line.contains("unknown-length element with ID 0x18538067")).collect();
+    let text = text.join("\n");
     Some(if output.status.success() { text } else { format!("{}\n{text}", output.status) })
 }
