@@ -104,7 +104,7 @@ stream = \"a\"
 ";
     let errors = errors(text);
     let expected = [
-        "2:6: device.id: found \"box 1\", expected 1 to 64 characters of A-Z a-z 0-9 _ -; fix: for example \"box-1\"",
+        "2:6: device.id: found \"box 1\", expected 1 to 48 characters of A-Z a-z 0-9 _ -; fix: for example \"box-1\"",
         "3:1: aws.region: found nothing, expected an AWS region; fix: write region = \"eu-west-1\" or the one you use below [aws]",
         "4:1: aws.regoin: found an unknown key, expected a known one; fix: did you mean region?",
         "6:15: upload.fragment_ms: found a string, expected an integer from 1000 to 9000; fix: write fragment_ms = 2000",

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kvs::identity::MAX_ID_BYTES;
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -64,7 +65,8 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
 }
 
 fn device(report: &mut Report, mut section: Section) -> Device {
-    let id = section.string(report, "id").and_then(|id| name_like(report, &section, "id", id, 64, ID));
+    let id =
+        section.string(report, "id").and_then(|id| name_like(report, &section, "id", id, MAX_ID_BYTES, ID));
     let name = section.string(report, "name").map(|name| name.value);
     section.finish(report);
     Device { id: id.unwrap_or_else(|| default_device_id(report.surroundings)), name }
@@ -79,7 +81,7 @@ fn default_device_id(surroundings: &Surroundings) -> String {
     }
     let name: String = (surroundings.hostname.as_deref().unwrap_or_default().chars())
         .map(|c| if ID.allows(c) { c } else { '-' })
-        .take(64)
+        .take(MAX_ID_BYTES)
         .collect();
     if name.is_empty() { "kvs-edge".to_owned() } else { name }
 }
@@ -366,7 +368,7 @@ fn camera(
     if id.is_none() && !section.has("id") {
         section.missing(report, "id", "a name for the camera", "write id = \"front-door\"");
     }
-    let id = id.and_then(|id| name_like(report, &section, "id", id, 64, ID));
+    let id = id.and_then(|id| name_like(report, &section, "id", id, MAX_ID_BYTES, ID));
     if let Some(id) = &id {
         taken.id(report, &section, id);
     }

@@ -43,7 +43,7 @@ pub struct Config {
 /// `[device]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// `[A-Za-z0-9_-]{1,64}`; a level of every topic.
+    /// `[A-Za-z0-9_-]{1,48}`; a level of every topic, and in the tag of every fragment.
     pub id: String,
     /// For people.
     pub name: Option<String>,
@@ -189,7 +189,7 @@ impl Default for Health {
 /// `[[camera]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
-    /// `[A-Za-z0-9_-]{1,64}`
+    /// `[A-Za-z0-9_-]{1,48}`
     pub id: String,
     /// `rtsp://`, without credentials.
     pub url: Url,

@@ -19,12 +19,12 @@ mod outbox;
 mod tls;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvs::backoff::Backoff;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -207,7 +207,9 @@ impl Mqtt {
             config::MqttProtocol::V311 => Protocol::V311,
             config::MqttProtocol::Auto | config::MqttProtocol::V5 => Protocol::V5,
         };
-        let mut backoff = Backoff::default();
+        // A refusal will not heal by itself soon; trying often would only fill the broker's log.
+        let mut away = Backoff::new(Duration::from_millis(500), Duration::from_secs(30), HEALTHY);
+        let mut refused = Backoff::new(Duration::from_secs(15), Duration::from_secs(300), HEALTHY);
         let mut said = String::new();
         // Whether `protocol` is a guess after the other one failed, or has worked.
         let (mut fell_back, mut proven) = (false, false);
@@ -227,7 +229,8 @@ impl Mqtt {
             }
             if let Some(since) = connected {
                 (proven, fell_back) = (true, false);
-                backoff.connected_for(since.elapsed());
+                away.up(since.into_std());
+                refused.up(since.into_std());
                 said.clear();
             } else if auto && (kind == FailureKind::Protocol || (kind == FailureKind::Handshake && !proven)) {
                 let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
@@ -267,7 +270,8 @@ impl Mqtt {
                     MqttState::Disconnected { error: text.clone() }
                 }
             };
-            let wait = backoff.next(matches!(kind, FailureKind::Refused { .. }));
+            let backoff = if matches!(kind, FailureKind::Refused { .. }) { &mut refused } else { &mut away };
+            let wait = backoff.failed(std::time::Instant::now(), rand::random());
             debug!(wait_ms = wait.as_millis(), error = text, "MQTT waits before the next attempt");
             self.state.send_replace(state);
             said = text;
@@ -438,28 +442,5 @@ impl Window {
 
     fn into_undelivered(self) -> impl DoubleEndedIterator<Item = Message> {
         self.unacked.into_iter().map(|(_, message)| message).chain(self.handed)
-    }
-}
-
-/// 0.5 s doubling to 30 s; from 15 s to 5 min after a refusal. Jitter takes off up to half, so that a fleet does not
-/// come back in step. Starts anew after a healthy minute.
-#[derive(Default)]
-struct Backoff {
-    attempts: u32,
-}
-
-impl Backoff {
-    fn connected_for(&mut self, time: Duration) {
-        if time >= HEALTHY {
-            self.attempts = 0;
-        }
-    }
-
-    fn next(&mut self, refused: bool) -> Duration {
-        let (first, limit) = if refused { (15_000, 300_000) } else { (500, 30_000) };
-        let whole: u64 = (first << self.attempts.min(10)).min(limit);
-        self.attempts += 1;
-        let random = RandomState::new().build_hasher().finish();
-        Duration::from_millis(whole - random % (whole / 2))
     }
 }
