@@ -1,0 +1,239 @@
+//! What the daemon costs: CPU per camera against `ffmpeg -c copy -f null` on the same feeds at the same time, memory,
+//! pictures lost, and the time from the camera's clock to the same picture read back.
+//!
+//! `cargo bench -p kvs-edge --bench upload [-- --help]`. The cameras (one rendered 1920x1080 clip, 30 pictures per
+//! second, 6 Mbit/s H.264 over TCP), the local KVS and the broker run in this process, the daemon and ffmpeg are
+//! children: only the children are measured. Everything meets on loopback, and no limit is asserted.
+
+mod process;
+mod proof;
+mod surroundings;
+
+use std::time::Duration;
+
+use clap::Parser;
+use kvs_edge::messages::{Percentiles, Stats, Upload};
+
+use process::{Child, Memory};
+use proof::Stored;
+use surroundings::Surroundings;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the daemon costs, against ffmpeg.
+#[derive(Parser)]
+struct Arguments {
+    /// Seconds that are measured
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Seconds before that, in which both start up
+    #[arg(long, default_value_t = 5)]
+    warm_up: u64,
+    /// Numbers of cameras
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16")]
+    cameras: Vec<usize>,
+    /// How the daemon reads back
+    #[arg(long, value_delimiter = ',', default_value = "off,sampled,continuous")]
+    verify: Vec<String>,
+    /// Each measurement is made so often; the table shows medians
+    #[arg(long, default_value_t = 1)]
+    repeat: usize,
+    /// Do not run ffmpeg beside the daemon
+    #[arg(long)]
+    no_ffmpeg: bool,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One run of the daemon.
+struct Run {
+    /// CPU time per camera in the measured window, percent of one core.
+    daemon_percent: f64,
+    ffmpeg_percent: Option<f64>,
+    /// The same from the start of the process to the end of the window.
+    daemon_whole_percent: f64,
+    ffmpeg_whole_percent: Option<f64>,
+    at_begin: Memory,
+    at_end: Memory,
+    ffmpeg_memory: Option<Memory>,
+    /// Sums over the cameras.
+    stored: Stored,
+    lost_packets: u64,
+    dropped_frames: u64,
+    fragments: u64,
+    persisted: u64,
+    /// Of the camera with the median p50.
+    latency: Option<Percentiles>,
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this is for")]
+fn main() -> Result<(), Error> {
+    let arguments = Arguments::parse();
+    if !arguments.bench {
+        println!("nothing is measured: this takes minutes, run it with cargo bench");
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut rows = Vec::new();
+    for &cameras in &arguments.cameras {
+        for verify in &arguments.verify {
+            let mut runs = Vec::new();
+            for turn in 1..=arguments.repeat {
+                eprintln!("{cameras} cameras, verify {verify}, {turn} of {} ...", arguments.repeat);
+                runs.push(runtime.block_on(measure(&arguments, cameras, verify))?);
+            }
+            rows.push((cameras, verify.as_str(), runs));
+        }
+    }
+    println!("{}", cpu_table(&rows));
+    println!("{}", loss_table(&rows));
+    println!("{}", memory_table(&rows));
+    Ok(())
+}
+
+async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<Run, Error> {
+    let around = Surroundings::start(cameras).await?;
+    let mut daemon = Child::daemon(&around.write_config(verify)?)?;
+    // The daemon's session comes first, so that it can be told from ffmpeg's.
+    for camera in 0..cameras {
+        let playing = around.sim.wait_stats(camera, |stats| stats.sessions > 0);
+        tokio::time::timeout(Duration::from_secs(20), playing).await?;
+    }
+    let mut others = Vec::new();
+    if !arguments.no_ffmpeg {
+        for camera in 0..cameras {
+            others.push(Child::ffmpeg(&around.sim.url(camera))?);
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
+    let (begin, at_begin) = (daemon.used()?, daemon.memory()?);
+    let others_begin = others.iter_mut().map(Child::used).collect::<Result<Vec<_>, _>>()?;
+    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    let (end, at_end) = (daemon.used()?, daemon.memory()?);
+    let others_end = others.iter_mut().map(Child::used).collect::<Result<Vec<_>, _>>()?;
+    let ffmpeg_memory = others.first().map(Child::memory).transpose()?;
+
+    #[expect(clippy::cast_precision_loss, reason = "a number of cameras")]
+    let count = cameras as f64;
+    let window = others_begin.iter().zip(&others_end).map(|(begin, end)| end.percent_since(begin));
+    let ffmpeg_percent = (!others.is_empty()).then(|| window.sum::<f64>() / count);
+    let whole = others_end.iter().map(process::Used::percent);
+    let ffmpeg_whole_percent = (!others.is_empty()).then(|| whole.sum::<f64>() / count);
+    drop(others);
+    // The daemon completes its last fragments, publishes its last figures and ends.
+    daemon.stop(Duration::from_secs(20)).await?;
+    tokio::time::timeout(Duration::from_secs(5), around.offline()).await?;
+
+    let mut stored = Stored::default();
+    let (mut lost_packets, mut dropped_frames, mut fragments, mut persisted) = (0, 0, 0, 0);
+    let mut latencies = Vec::new();
+    for camera in 0..cameras {
+        stored += proof::look(&around, camera).await?;
+        let name = format!("cam{camera}");
+        let stats: Stats = around.newest(&around.topics.stats(&name))?;
+        let upload: Upload = around.newest(&around.topics.upload(&name))?;
+        lost_packets += stats.lost_packets;
+        dropped_frames += stats.dropped_frames;
+        fragments += upload.fragments_sent;
+        persisted += upload.fragments_persisted;
+        latencies.extend(stats.latency);
+    }
+    latencies.sort_by(|a, b| a.p50_ms.total_cmp(&b.p50_ms));
+    around.stop().await;
+    Ok(Run {
+        daemon_percent: end.percent_since(&begin) / count,
+        ffmpeg_percent,
+        daemon_whole_percent: end.percent() / count,
+        ffmpeg_whole_percent,
+        at_begin,
+        at_end,
+        ffmpeg_memory,
+        stored,
+        lost_packets,
+        dropped_frames,
+        fragments,
+        persisted,
+        latency: latencies.get(latencies.len() / 2).copied(),
+    })
+}
+
+type Row<'a> = (usize, &'a str, Vec<Run>);
+
+fn cpu_table(rows: &[Row]) -> String {
+    let mut table = "| cameras | verify | daemon, % of a core per camera | ffmpeg, % per camera | ratio | \
+                     whole process: daemon | ffmpeg | ratio |\n|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (cameras, verify, runs) in rows {
+        // Each ratio is of two that ran side by side.
+        let ratio = |run: &Run| Some(run.daemon_percent / run.ffmpeg_percent?);
+        let whole_ratio = |run: &Run| Some(run.daemon_whole_percent / run.ffmpeg_whole_percent?);
+        table += &format!(
+            "| {cameras} | {verify} | {} | {} | {} | {} | {} | {} |\n",
+            median(runs, |run| Some(run.daemon_percent)),
+            median(runs, |run| run.ffmpeg_percent),
+            median(runs, ratio),
+            median(runs, |run| Some(run.daemon_whole_percent)),
+            median(runs, |run| run.ffmpeg_whole_percent),
+            median(runs, whole_ratio),
+        );
+    }
+    table
+}
+
+fn loss_table(rows: &[Row]) -> String {
+    let mut table = "| cameras | verify | pictures sent | stored | missing between the first and the last stored | \
+                     RTP packets lost | pictures dropped | fragments | persisted | camera to read back, p50 ms | \
+                     p95 ms |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (cameras, verify, runs) in rows {
+        let sum = |figure: fn(&Run) -> u64| runs.iter().map(figure).sum::<u64>();
+        table += &format!(
+            "| {cameras} | {verify} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            sum(|run| run.stored.sent),
+            sum(|run| run.stored.pictures),
+            sum(|run| run.stored.missing),
+            sum(|run| run.lost_packets),
+            sum(|run| run.dropped_frames),
+            sum(|run| run.fragments),
+            sum(|run| run.persisted),
+            median(runs, |run| Some(run.latency?.p50_ms)),
+            median(runs, |run| Some(run.latency?.p95_ms)),
+        );
+    }
+    table
+}
+
+fn memory_table(rows: &[Row]) -> String {
+    let mut table =
+        "| cameras | verify | resident after start-up, MiB | at the end | peak | per further camera | \
+                     ffmpeg, one process |\n|---|---|---|---|---|---|---|\n"
+            .to_owned();
+    for (cameras, verify, runs) in rows {
+        let one = rows.iter().find(|(count, mode, _)| *count == 1 && mode == verify).filter(|_| *cameras > 1);
+        #[expect(clippy::cast_precision_loss, reason = "a number of cameras")]
+        let further = one.and_then(|(_, _, one)| {
+            let rss = |runs: &[Run]| middle(runs, |run| Some(run.at_end.resident_mib));
+            Some((rss(runs)? - rss(one)?) / (cameras - 1) as f64)
+        });
+        table += &format!(
+            "| {cameras} | {verify} | {} | {} | {} | {} | {} |\n",
+            median(runs, |run| Some(run.at_begin.resident_mib)),
+            median(runs, |run| Some(run.at_end.resident_mib)),
+            median(runs, |run| Some(run.at_end.peak_mib)),
+            further.map_or_else(|| "-".to_owned(), |mib| format!("{mib:.2}")),
+            median(runs, |run| Some(run.ffmpeg_memory?.resident_mib)),
+        );
+    }
+    table
+}
+
+fn middle(runs: &[Run], figure: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
+    let mut figures: Vec<_> = runs.iter().filter_map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
+}
+
+fn median(runs: &[Run], figure: impl Fn(&Run) -> Option<f64>) -> String {
+    middle(runs, figure).map_or_else(|| "-".to_owned(), |figure| format!("{figure:.2}"))
+}
