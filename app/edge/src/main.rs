@@ -202,11 +202,11 @@ async fn probe_camera(
             if json {
                 println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
             } else {
-                print!("{report}");
+                println!("{report}");
             }
             if report.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => fail(&kvs_edge::upload::chain(&error)),
+        Err(error) => fail(&error.to_string()), // it has its cause in its words
     }
 }
 
