@@ -27,6 +27,7 @@ mod archive;
 mod control;
 mod errors;
 mod faults;
+mod folder_lock;
 mod fragment_reader;
 mod get_media;
 mod ingest;

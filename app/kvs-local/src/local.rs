@@ -23,6 +23,7 @@ use crate::options::{Options, Tls};
 use crate::server;
 use crate::service::Service;
 use crate::sigv4::to_hex;
+use crate::store::StoreError;
 use crate::stream::{Place, Stored, Stream, blocking};
 
 /// How long `shutdown` waits for what is under way.
@@ -35,6 +36,8 @@ pub enum StartError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("data folder {}: {reason}", path.display())]
     Data { path: PathBuf, reason: String },
+    #[error("data folder {}: another server runs on it; stop that one or choose another folder", path.display())]
+    InUse { path: PathBuf },
     #[error("certificate or key: {0}")]
     Pem(#[from] pem::Error),
     #[error("certificate or key: {0}")]
@@ -52,7 +55,8 @@ pub enum FragmentError {
     Io { number: String, source: io::Error },
 }
 
-/// A running server. Dropped, it stops at once; see [`KvsLocal::shutdown`] for the gentle way.
+/// A running server, and the only one on its data folder. Dropped, it stops at once, and the folder is free when
+/// its tasks have noticed; after [`KvsLocal::shutdown`], the gentle way, it is free on return.
 #[derive(Debug)]
 pub struct KvsLocal {
     service: Handle,
@@ -70,14 +74,15 @@ impl std::fmt::Debug for Handle {
 }
 
 impl KvsLocal {
-    /// Reads the data folder, binds and serves, on the runtime that this is called on.
+    /// Locks and reads the data folder, binds and serves, on the runtime that this is called on.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let tls = options.tls.as_ref().map(acceptor).transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (wanted, path, every) = (options.listen, options.data.clone(), options.maintenance_every);
-        let service = Service::open(options)
-            .await
-            .map_err(|error| StartError::Data { path, reason: error.to_string() })?;
+        let service = Service::open(options).await.map_err(|error| match error {
+            StoreError::InUse { path } => StartError::InUse { path },
+            other => StartError::Data { path, reason: other.to_string() },
+        })?;
         let listen_error = |source| StartError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;

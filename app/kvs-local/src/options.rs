@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Options {
     /// Port 0 lets the kernel choose.
     pub listen: SocketAddr,
-    /// Streams and fragments live here; created if it is not there.
+    /// Streams and fragments live here; created if it is not there. One server at a time.
     pub data: PathBuf,
     /// Who may call. A request signed with any other key is refused.
     pub credentials: Vec<Credentials>,

@@ -5,6 +5,7 @@
 //! DATA/HASH-NAME/fragments/NUMBER        one fragment, see `write_fragment`
 //! DATA/HASH-NAME/fragments/.tmp-NUMBER   half written; removed at start
 //! DATA/.deleted-*                        streams being removed; removed at start
+//! DATA/lock                              locked by the server that runs; empty
 //! ```
 //! A file gets its final name only after its bytes are on the disk, and counts only after its folder is.
 
@@ -19,6 +20,7 @@ use kvs::FragmentNumber;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::folder_lock::FolderLock;
 use crate::sigv4::to_hex;
 
 const MAGIC: &[u8; 8] = b"KVSFRAG1";
@@ -29,6 +31,8 @@ const MAX_META_BYTES: usize = 64 * 1024;
 pub(crate) enum StoreError {
     #[error("disk full: {used} bytes of fragments, {wanted} more wanted, the limit is {limit}")]
     Full { used: u64, wanted: u64, limit: u64 },
+    #[error("{}: in use by another server", path.display())]
+    InUse { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -41,6 +45,7 @@ impl StoreError {
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Full { .. } => true,
+            Self::InUse { .. } => false,
             Self::Io { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
@@ -127,6 +132,7 @@ pub(crate) struct Disk {
     root: PathBuf,
     limit_bytes: Option<u64>,
     used_bytes: AtomicU64,
+    _lock: FolderLock,
 }
 
 /// A stream found at start.
@@ -138,13 +144,16 @@ pub(crate) struct FoundStream {
 }
 
 impl Disk {
-    /// Creates the folder if needed, removes what a crash left half done, and reads the rest.
+    /// Creates the folder if needed and locks it, removes what a crash left half done, and reads the rest.
     pub(crate) fn open(
         root: &Path,
         limit_bytes: Option<u64>,
     ) -> Result<(Self, Vec<FoundStream>), StoreError> {
         fs::create_dir_all(root).map_err(StoreError::io(root))?;
-        let disk = Self { root: root.to_owned(), limit_bytes, used_bytes: AtomicU64::new(0) };
+        let lock = FolderLock::take(root)
+            .map_err(StoreError::io(root))?
+            .ok_or_else(|| StoreError::InUse { path: root.to_owned() })?;
+        let disk = Self { root: root.to_owned(), limit_bytes, used_bytes: AtomicU64::new(0), _lock: lock };
         let mut streams = Vec::new();
         for entry in fs::read_dir(root).map_err(StoreError::io(root))? {
             let entry = entry.map_err(StoreError::io(root))?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use kvs_local::{Credentials, KvsLocal, Options};
+use kvs_local::{Credentials, KvsLocal, Options, StartError};
 use serde_json::json;
 
 use crate::client::{Client, Rig, persisted};
@@ -39,8 +39,7 @@ async fn half_written_and_damaged_files_are_left_out_at_start() {
     let kept = persisted(&rig.client.put_whole("cam1", &body(&[1_000, 2_000, 3_000])).await);
     let Rig { server, folder, .. } = rig;
     server.shutdown().await;
-    let stream =
-        std::fs::read_dir(folder.path()).expect("readable").next().expect("one").expect("readable").path();
+    let [stream] = streams(folder.path()).try_into().expect("one stream");
     let fragments = stream.join("fragments");
     let whole = std::fs::read(fragments.join(kept[0].to_string())).expect("there");
     std::fs::write(fragments.join(".tmp-1"), &whole[..20]).expect("written");
@@ -60,11 +59,46 @@ async fn a_deleted_stream_is_gone_and_its_name_is_free() {
     let rig = Rig::new(24).await;
     rig.client.put_whole("cam1", &body(&[1_000])).await;
     assert_eq!(rig.client.call("/deleteStream", json!({ "StreamName": "cam1" })).await.status, 200);
-    assert_eq!(std::fs::read_dir(rig.folder.path()).expect("readable").count(), 0);
+    assert_eq!(streams(rig.folder.path()), [] as [PathBuf; 0]);
     assert_eq!(rig.server.disk_used_bytes(), 0);
     let again = json!({ "StreamName": "cam1", "DataRetentionInHours": 1 });
     assert_eq!(rig.client.call("/createStream", again).await.status, 200);
     assert_eq!(rig.client.read_all("cam1").await, b"");
+}
+
+/// The folders in a data folder.
+fn streams(data: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(data).expect("readable");
+    entries.map(|entry| entry.expect("readable").path()).filter(|path| path.is_dir()).collect()
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_folder_does_not_start() {
+    let Rig { server, client, folder } = Rig::new(24).await;
+    let error = KvsLocal::start(Options::new(folder.path())).await.expect_err("the folder is taken");
+    assert!(matches!(&error, StartError::InUse { path } if path == folder.path()), "{error:?}");
+    assert!(error.to_string().contains(&folder.path().display().to_string()), "{error}");
+    // The first one goes on, and a third one may follow it.
+    assert_eq!(persisted(&client.put_whole("cam1", &body(&[1_000])).await).len(), 1);
+    server.shutdown().await;
+    KvsLocal::start(Options::new(folder.path())).await.expect("free again");
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_leaves_its_folder_free() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut program = Program::start(folder.path());
+    let start = || KvsLocal::start(Options::new(folder.path()));
+    assert!(matches!(start().await, Err(StartError::InUse { .. })));
+    // SIGKILL.
+    program.child.kill().expect("killed");
+    program.child.wait().expect("gone");
+    let server = start().await.expect("free");
+    let second = Program::command(folder.path()).output().expect("runs");
+    assert!(!second.status.success());
+    let told = String::from_utf8_lossy(&second.stderr);
+    assert!(told.contains("another server") && told.contains(&folder.path().display().to_string()), "{told}");
+    drop(server);
 }
 
 /// The program, and where it listens.
@@ -74,15 +108,18 @@ struct Program {
 }
 
 impl Program {
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kvs-local"))
+    fn command(data: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvs-local"));
+        command
             .args(["--listen", "127.0.0.1:0", "--create", "cam1", "--retention-hours", "24", "--data"])
             .arg(data)
             .env_clear()
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
+            .env("RUST_LOG", "warn");
+        command
+    }
+
+    fn start(data: &Path) -> Self {
+        let mut child = Self::command(data).stdout(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("prints its endpoint");
