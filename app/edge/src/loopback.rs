@@ -51,6 +51,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(4);
 const VERDICT_MEMORY: Duration = Duration::from_secs(3600);
 /// A fragment overdue for this many times `late_after` is no longer called late.
 const LATE_FACTOR: u32 = 10;
+/// From the beginning of a stop until what is not read back is asked for by number.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// KVS persists again after this long without: whatever failed meanwhile is tried again at once.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Overdue fragments that are asked for at once, and how long their absence is believed.
 const LOOK_BATCH: usize = 10;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -157,11 +161,14 @@ struct Running {
     /// One, after an answer that could not be read: so the rest does not suffer from one fragment.
     look_batch: usize,
     newest_started_ms: u64,
+    last_persisted: Option<Instant>,
     newest: Option<(FragmentSummary, FragmentNumber)>,
     next_sample: Instant,
     next_list: Instant,
     last_bad: Option<Instant>,
     stop_by: Option<Instant>,
+    /// While it stops: when what is still not read back is asked for by number.
+    last_look: Option<Instant>,
 }
 
 /// The lasting GetMedia.
@@ -171,6 +178,8 @@ struct Reader {
     since: Instant,
     retry_at: Option<Instant>,
     backoff: Backoff,
+    /// The last answer ended in order, as it does when nothing is uploaded.
+    quiet: bool,
     /// Where the first answer begins.
     from_ms: Option<u64>,
     token: Option<String>,
@@ -197,6 +206,7 @@ impl Running {
                 since: now,
                 retry_at: None,
                 backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, HEALTHY),
+                quiet: false,
                 from_ms: None,
                 token: None,
             },
@@ -206,12 +216,14 @@ impl Running {
             overdue: BTreeMap::new(),
             look_batch: LOOK_BATCH,
             newest_started_ms: 0,
+            last_persisted: None,
             newest: None,
             // The first sample and list come early, so that a new installation shows a verdict soon.
             next_sample: now + verify.sample_every.min(Duration::from_secs(10)),
             next_list: now + verify.list_every.min(Duration::from_secs(10)),
             last_bad: None,
             stop_by: None,
+            last_look: None,
             this,
         }
     }
@@ -246,6 +258,7 @@ impl Running {
                 Wake::News(None) => {
                     // What is persisted by now is listed once more before the end.
                     self.next_list = Instant::now();
+                    self.last_look = Some(Instant::now() + STOP_PATIENCE);
                     self.stop_by = Some(Instant::now() + self.this.camera.upload.stop_grace.min(STOP_LIMIT));
                     if self.this.camera.verify.mode == VerifyMode::Off {
                         return;
@@ -275,6 +288,10 @@ impl Running {
             News::Persisted(summary, number) => {
                 let timecode_ms = summary.timecode.as_millis();
                 self.verifier.due_from(timecode_ms, number, now);
+                let last = self.last_persisted.replace(now);
+                if self.reader.quiet || last.is_none_or(|at| now.saturating_duration_since(at) >= PAUSE) {
+                    self.reader.retry_at = None;
+                }
                 let Some(number) = number else { return };
                 self.to_list.insert(timecode_ms, Persisted { number, at: now });
                 self.numbers.insert(timecode_ms, number);
@@ -334,7 +351,7 @@ impl Running {
     fn second_look(&mut self, now: Instant) -> Option<Vec<FragmentNumber>> {
         let again = now + self.this.camera.verify.late_after.max(LOOK_AGAIN);
         let due = self.overdue.iter_mut().filter(|(_, overdue)| overdue.look_at.is_some_and(|at| at <= now));
-        let numbers: Vec<_> = due
+        let mut numbers: Vec<_> = due
             .filter_map(|(ms, overdue)| {
                 let number = self.numbers.get(ms).copied();
                 overdue.look_at = number.map(|_| again);
@@ -342,6 +359,12 @@ impl Running {
             })
             .take(self.look_batch)
             .collect();
+        // While it stops, there is no time to wait for the lasting answer.
+        if numbers.is_empty() && self.last_look.is_some_and(|at| now >= at) {
+            self.last_look = Some(now + TICK);
+            let due = self.verifier.due().filter_map(|ms| self.numbers.get(&ms).copied());
+            numbers = due.take(self.look_batch).collect();
+        }
         (!numbers.is_empty()).then_some(numbers)
     }
 
@@ -433,6 +456,7 @@ impl Running {
 
     fn reader_failed(&mut self, problem: Option<(Reason, String)>) {
         let now = Instant::now();
+        self.reader.quiet = problem.is_none();
         self.reader.open = None;
         let delay = self.reader.backoff.failed(now, rand::random());
         self.reader.retry_at = Some(now + delay);

@@ -80,7 +80,7 @@ pub enum CloseReason {
     Idle,
     #[error("no ack for {waited_s} s while fragments are under way")]
     AckTimeout { waited_s: u64 },
-    /// RECEIVED came, PERSISTED did not: the stream may keep nothing.
+    /// RECEIVED came, PERSISTED did not, nor for a later one: the stream may keep nothing.
     #[error("fragment {sequence} was received {waited_s} s ago and not reported as persisted")]
     NotPersisted { sequence: u64, waited_s: u64 },
     #[error("fragment {sequence} got no PERSISTED ack and is not there")]
@@ -473,7 +473,8 @@ impl PutMedia {
     /// Since when the service has a fragment of this session without having kept it, and which.
     fn oldest_received(&self, session: &Session) -> Option<(Instant, u64)> {
         let ours = self.window.iter().filter(|entry| entry.session == Some(session.id));
-        ours.filter_map(|entry| Some((entry.received_at?, entry.sequence))).min()
+        let kept_back = ours.filter(|entry| !entry.overtaken);
+        kept_back.filter_map(|entry| Some((entry.received_at?, entry.sequence))).min()
     }
 
     fn entry_at(&self, sequence: u64) -> Option<&Entry> {

@@ -211,6 +211,15 @@ impl Verifier {
         self.fragments.values().filter(|e| matches!(e.state, State::Waiting)).count()
     }
 
+    /// Timecodes of what the service has and was not read back yet, oldest first.
+    pub fn due(&self) -> impl Iterator<Item = u64> {
+        let waits = |expected: &Expected| matches!(expected.state, State::Waiting) && expected.due.is_some();
+        self.fragments
+            .iter()
+            .filter(move |(_, expected)| waits(expected))
+            .map(|(timecode_ms, _)| *timecode_ms)
+    }
+
     fn count(&mut self, finding: &Finding) {
         let counts = &mut self.counts;
         match finding {
