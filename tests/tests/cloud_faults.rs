@@ -1,0 +1,353 @@
+//! KVS misbehaves: what is uploaded stays whole, and what cannot be is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use kvs::ack::{AckError, Reaction};
+use kvs::api::path;
+use kvs_edge::messages::{CameraState, Reason, Upload, UploadState, Verdict, Verify, VerifyMethod};
+use kvs_edge_tests::{Camera, Rig, Stored, eventually};
+use kvs_local::{AckKind, At, Fault, FaultKind, SentAck};
+
+/// Longer than the pause after an error that only an operator can mend.
+const OPERATOR_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two pictures of a small clip, and a little more.
+const PICTURE_MS: u64 = 150;
+
+fn inject(rig: &Rig, stream: &str, kind: FaultKind) {
+    rig.kvs.local().faults().inject(Fault::on(stream, kind));
+}
+
+/// Waits until no fault of the stream is left.
+async fn used_up(rig: &Rig, stream: &str) {
+    let waits = || rig.kvs.local().faults().waiting();
+    eventually(&format!("use of the fault on {stream}"), async || {
+        waits().iter().all(|fault| fault.stream.as_deref() != Some(stream)).then_some(())
+    })
+    .await;
+}
+
+fn acks(rig: &Rig, stream: &str, kind: AckKind) -> Vec<SentAck> {
+    let acks = rig.kvs.local().acks(stream).expect("the rig made the stream");
+    acks.into_iter().filter(|ack| ack.event == kind).collect()
+}
+
+fn sessions(rig: &Rig, stream: &str) -> u64 {
+    rig.kvs.local().connections(stream).expect("the rig made the stream").put_media_ever
+}
+
+fn uploads(rig: &Rig, camera: &str) -> Vec<Upload> {
+    rig.mqtt.bodies(&rig.mqtt.topics.upload(camera))
+}
+
+/// (end of the fragment before, start of the one behind) of each stretch that is not stored.
+fn holes(stored: &[Stored]) -> Vec<(u64, u64)> {
+    let end = |fragment: &Stored| fragment.blocks.iter().map(|block| block.time_ms).max().unwrap_or(0);
+    let ends: Vec<_> = stored.iter().map(|fragment| (end(fragment), fragment.timecode_ms())).collect();
+    let holes = ends.windows(2).map(|two| (two[0].0, two[1].1));
+    holes.filter(|(end, start)| *start > end + PICTURE_MS).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_error_ack_gets_its_reaction_and_the_upload_goes_on() {
+    let ids: Vec<u32> = AckError::known_ids().collect();
+    let camera = |id: u32| format!("e{id}");
+    let mut builder = Rig::builder();
+    for id in &ids {
+        builder = builder.camera(Camera::new(&camera(*id)));
+    }
+    let Some(rig) = builder.start().await else { return };
+    for id in &ids {
+        rig.fragments(&camera(*id), 2).await;
+        inject(&rig, &camera(*id), FaultKind::AckError { id: *id, fragment: 1, at: At::End });
+    }
+    let mut refused = BTreeMap::new();
+    for id in &ids {
+        let what = format!("error ack {id}");
+        let error =
+            eventually(&what, async || acks(&rig, &camera(*id), AckKind::Error).into_iter().next()).await;
+        assert_eq!(error.error_id, Some(*id));
+        refused
+            .insert(*id, u64::try_from(error.timecode.expect("it names its fragment")).expect("after 1970"));
+    }
+    let end = Instant::now() + OPERATOR_DEADLINE;
+    for (id, timecode_ms) in &refused {
+        // Two later ones: the first may have been under way.
+        let later = || {
+            let persisted = acks(&rig, &camera(*id), AckKind::Persisted);
+            persisted.iter().filter(|ack| ack.timecode.unwrap_or(0).unsigned_abs() > *timecode_ms).count()
+        };
+        while later() < 2 {
+            assert!(Instant::now() < end, "no upload after error {id}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    rig.stop().await;
+
+    for (id, timecode_ms) in refused {
+        let (camera, error) = (camera(id), AckError::from_id(id));
+        let said = uploads(&rig, &camera);
+        let told = said.iter().any(|upload| {
+            upload.detail.as_ref().is_some_and(|detail| detail.contains(&format!("{id} {}", error.code)))
+        });
+        let failed = said.iter().any(|upload| upload.state == UploadState::Failed);
+        assert_eq!(failed, error.reaction() == Reaction::Stop, "{id}: {said:#?}");
+        assert!(told || error.reaction() == Reaction::Rotate, "{id} is not in any message: {said:#?}");
+        if error.reaction() == Reaction::Skip {
+            expect_one_lost(&rig, &camera, timecode_ms).await;
+            continue;
+        }
+        let footage = rig.expect_everything_proven(&camera).await;
+        footage.expect_no_picture_missing();
+        let without_tag: BTreeSet<_> =
+            footage.stored.iter().filter(|s| s.chunk.identity().is_none()).map(Stored::timecode_ms).collect();
+        let expected = BTreeSet::from_iter((id == 4009).then_some(timecode_ms));
+        assert_eq!(without_tag, expected, "{id}: fragments without their tag");
+    }
+}
+
+/// Exactly the fragment at `timecode_ms` is not stored, and the last message says so.
+async fn expect_one_lost(rig: &Rig, camera: &str, timecode_ms: u64) {
+    let stored = rig.kvs.stored(camera).await;
+    let upload: Upload = rig.mqtt.last(&rig.mqtt.topics.upload(camera));
+    let counts = (upload.fragments_lost, upload.fragments_sent, upload.fragments_persisted);
+    let persisted = stored.len() as u64;
+    assert_eq!(counts, (1, persisted + 1, persisted), "{camera}: lost, sent, persisted: {upload:#?}");
+    let [gap] = &upload.gaps[..] else { panic!("{camera}: {upload:#?}") };
+    assert_eq!((gap.start.as_millis(), gap.reason), (timecode_ms, Reason::UploadFailed), "{camera}");
+    let holes = holes(&stored);
+    let [(before, behind)] = holes[..] else { panic!("{camera}: {holes:?}") };
+    let end = gap.end.expect("the fragment is over").as_millis();
+    assert!((1..=PICTURE_MS).contains(&(timecode_ms - before)), "{camera}: {before} .. {timecode_ms}");
+    assert!((1..=PICTURE_MS).contains(&(behind - end)), "{camera}: {end} .. {behind}");
+    let verify: Verify = rig.mqtt.last(&rig.mqtt.topics.verify(camera));
+    let counts = (verify.verdict, verify.corrupt, verify.missing, verify.duplicate, verify.late);
+    assert_eq!(counts, (Verdict::Ok, 0, 0, 0, 0), "{camera}: {verify:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_connections_and_odd_acks_cost_nothing_and_store_nothing_twice() {
+    let persisted = Some(AckKind::Persisted);
+    let refused =
+        FaultKind::RefusePutMedia { error_type: "InternalFailure".to_owned(), status: 500, count: 3 };
+    let cases = [
+        ("cut", vec![FaultKind::CutPutMedia { after_bytes: 0 }]),
+        ("cut-before-ack", vec![FaultKind::DropAck { ack: persisted, count: 1 }]),
+        ("ack-lost", vec![FaultKind::DropAck { ack: persisted, count: 1 }]),
+        ("acks-lost", vec![FaultKind::DropAck { ack: None, count: 24 }]),
+        ("acks-late", vec![FaultKind::DelayAck { ack: persisted, delay_ms: 3000, count: 2 }]),
+        ("acks-twice", vec![FaultKind::DuplicateAck { ack: None, count: 6 }]),
+        ("garbage", vec![FaultKind::GarbageAck { bytes: b"<html>502</html>".to_vec() }]),
+        ("half-ack", vec![FaultKind::GarbageAck { bytes: b"{\"EventType\":\"PERSI".to_vec() }]),
+        ("refused", vec![refused, FaultKind::CutPutMedia { after_bytes: 0 }]),
+    ];
+    let mut builder = Rig::builder().set("upload.ack_timeout_s", "5");
+    for (camera, _) in &cases {
+        builder = builder.camera(Camera::new(camera));
+    }
+    let Some(rig) = builder.start().await else { return };
+    for (camera, faults) in &cases {
+        rig.fragments(camera, 2).await;
+        faults.iter().for_each(|fault| inject(&rig, camera, fault.clone()));
+    }
+    // The fragment is stored and its ack gone: now the connection breaks, before anything else is said of it.
+    used_up(&rig, "cut-before-ack").await;
+    inject(&rig, "cut-before-ack", FaultKind::CutPutMedia { after_bytes: 0 });
+    for (camera, _) in &cases {
+        used_up(&rig, camera).await;
+        rig.more_fragments(camera, 3).await;
+    }
+    let one_session = ["ack-lost", "acks-late", "acks-twice"];
+    // The lost ack is asked for after some seconds, without ending the session.
+    eventually("a look for the lost ack", async || {
+        let calls = rig.kvs.local().connections("ack-lost").expect("it is there").fragment_list_ever;
+        (calls > 0).then_some(())
+    })
+    .await;
+    rig.stop().await;
+    for (camera, _) in &cases {
+        rig.expect_everything_proven(camera).await.expect_no_picture_missing();
+        assert_eq!(sessions(&rig, camera) == 1, one_session.contains(camera), "{camera}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_service_fills_the_window_and_never_slows_the_camera() {
+    let Some(rig) = Rig::builder().camera(Camera::new("slow")).start().await else { return };
+    rig.fragments("slow", 2).await;
+    let mark = rig.mqtt.mark();
+    inject(&rig, "slow", FaultKind::SlowReader { pause_ms: 300 });
+    let topics = &rig.mqtt.topics;
+    let behind: Upload =
+        rig.mqtt.wait_after(mark, &topics.upload("slow"), |u: &Upload| u.backlog_s > 5.0).await;
+    assert!(behind.backlog_bytes > 0, "{behind:#?}");
+    rig.kvs.local().faults().clear();
+    let drained = |u: &Upload| u.backlog_s < 3.0;
+    let mark = rig.mqtt.mark();
+    rig.mqtt.wait_after(mark, &topics.upload("slow"), drained).await;
+    rig.stop().await;
+    let footage = rig.expect_everything_proven("slow").await;
+    footage.expect_no_picture_missing();
+    assert_eq!(sessions(&rig, "slow"), 1, "slow is not broken");
+    let dropped: f64 = footage.stats.iter().map(|stats| stats.fps.dropped).sum();
+    assert!(dropped < 0.1, "{:#?}", footage.stats);
+    let [first, .., last] = &footage.stats[..] else { panic!("two reports at least") };
+    assert_eq!((first.reconnects_1h, last.reconnects_1h, last.lost_packets), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_window_loses_the_oldest_footage_and_tells_which() {
+    let big = |clip: &mut camera_sim::ClipSpec| {
+        (clip.width, clip.height, clip.bitrate_kbps) = (640, 360, 4000);
+    };
+    let camera = Camera::new("full").clip(big).set("upload.window_bytes", "1048576");
+    let Some(rig) = Rig::builder().camera(camera).start().await else { return };
+    rig.fragments("full", 2).await;
+    let error_type = "ServiceUnavailable".to_owned();
+    inject(&rig, "full", FaultKind::RefusePutMedia { error_type, status: 503, count: 10_000 });
+    inject(&rig, "full", FaultKind::CutPutMedia { after_bytes: 0 });
+    let topics = &rig.mqtt.topics;
+    let away: Upload = rig.mqtt.wait(&topics.upload("full"), |u: &Upload| u.fragments_lost >= 2).await;
+    assert_eq!(away.reason, Some(Reason::UploadFailed), "the cause, not the effect: {away:#?}");
+    assert!(away.backlog_bytes <= 1 << 20, "{away:#?}");
+    rig.status(0, "full", |status| status.state == CameraState::Degraded).await;
+    rig.kvs.local().faults().clear();
+    rig.more_fragments("full", 4).await;
+    rig.stop().await;
+
+    let stored = rig.kvs.stored("full").await;
+    let upload: Upload = rig.mqtt.last(&topics.upload("full"));
+    let persisted = stored.len() as u64;
+    assert_eq!(upload.fragments_persisted, persisted, "{upload:#?}");
+    assert_eq!(upload.fragments_sent, persisted + upload.fragments_lost, "{upload:#?}");
+    let [gap] = &upload.gaps[..] else { panic!("{upload:#?}") };
+    assert_eq!(gap.reason, Reason::BacklogFull);
+    let holes = holes(&stored);
+    let [(before, behind)] = holes[..] else { panic!("{holes:?}") };
+    let (start, end) = (gap.start.as_millis(), gap.end.expect("it is over").as_millis());
+    assert!((1..=PICTURE_MS).contains(&(start - before)), "{before} .. {start}");
+    assert!((1..=PICTURE_MS).contains(&(behind - end)), "{end} .. {behind}");
+    let verify: Verify = rig.mqtt.last(&topics.verify("full"));
+    assert_eq!(
+        (verify.verdict, verify.duplicate, verify.identical),
+        (Verdict::Ok, 0, persisted),
+        "{verify:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_read_back_is_read_again_and_a_wrong_one_is_told() {
+    let cases = [
+        ("cut", Some(FaultKind::CutGetMedia { after_bytes: 20_000 })),
+        ("ended", None),
+        ("skipped", Some(FaultKind::SkipChunk { count: 1 })),
+        ("twice", Some(FaultKind::DuplicateChunk { count: 1 })),
+        ("corrupt", Some(FaultKind::CorruptChunk { count: 1 })),
+    ];
+    let mut builder = Rig::builder().set("verify.late_after_s", "2");
+    for (camera, _) in &cases {
+        builder = builder.camera(Camera::new(camera));
+    }
+    let Some(rig) = builder.start().await else { return };
+    let topics = &rig.mqtt.topics;
+    for (camera, fault) in &cases {
+        rig.mqtt.wait(&topics.verify(camera), |verify: &Verify| verify.verdict == Verdict::Ok).await;
+        match fault {
+            Some(fault) => inject(&rig, camera, fault.clone()),
+            None => rig.kvs.local().end_get_media(camera).expect("the rig made the stream"),
+        }
+    }
+    // A cut is for the next GetMedia.
+    rig.kvs.local().end_get_media("cut").expect("the rig made the stream");
+    let wrong = |verify: &Verify| verify.verdict == Verdict::Mismatch;
+    let wrong: Verify = rig.mqtt.wait(&topics.verify("corrupt"), wrong).await;
+    assert_eq!(wrong.reason, Some(Reason::VerifyMismatch), "{wrong:#?}");
+    let detail = wrong.detail.clone().unwrap_or_default();
+    assert!(detail.contains("read back") && detail.contains("sha256"), "{detail}");
+    let degraded = rig.status(0, "corrupt", |status| status.state == CameraState::Degraded).await;
+    assert_eq!(degraded.reason, Some(Reason::VerifyMismatch), "{degraded:#?}");
+    let connections = |camera: &str| rig.kvs.local().connections(camera).expect("the rig made the stream");
+    for (camera, _) in &cases {
+        used_up(&rig, camera).await;
+        rig.more_fragments(camera, 2).await;
+    }
+    for camera in ["skipped", "corrupt"] {
+        eventually(&format!("second look at {camera}"), async || {
+            (connections(camera).fragment_list_ever > 0).then_some(())
+        })
+        .await;
+    }
+    rig.stop().await;
+    for camera in ["cut", "ended", "skipped", "twice"] {
+        rig.expect_everything_proven(camera).await.expect_no_picture_missing();
+    }
+    assert!(connections("cut").get_media_ever >= 3, "{:?}", connections("cut"));
+    assert!(connections("ended").get_media_ever >= 2, "{:?}", connections("ended"));
+    // What is stored is right: only the answer was wrong, and the second look proved that.
+    let verify: Verify = rig.mqtt.last(&topics.verify("corrupt"));
+    let stored = rig.kvs.stored("corrupt").await.len() as u64;
+    let counts = (verify.corrupt, verify.missing, verify.identical, verify.verdict);
+    assert_eq!(counts, (1, 0, stored, Verdict::Mismatch), "{verify:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_and_lists_notice_what_is_damaged_or_gone_from_the_store() {
+    let rig = Rig::builder()
+        .set("verify.mode", "\"sampled\"")
+        .set("verify.sample_every_s", "1")
+        .set("verify.list_every_s", "1")
+        .set("verify.late_after_s", "2")
+        .camera(Camera::new("fine"))
+        .camera(Camera::new("damaged"))
+        .camera(Camera::new("gone"))
+        .start();
+    let Some(rig) = rig.await else { return };
+    let topics = &rig.mqtt.topics;
+    let ok = |verify: &Verify| verify.verdict == Verdict::Ok && verify.listed > 0;
+    for camera in ["fine", "damaged", "gone"] {
+        rig.mqtt.wait(&topics.verify(camera), ok).await;
+    }
+    let bad = |camera: &str| {
+        let verify: Verify = rig.mqtt.last(&topics.verify(camera));
+        (verify.verdict == Verdict::Mismatch).then_some(verify)
+    };
+    // Which fragment the next sample is, only the box knows: so it is any.
+    let local = rig.kvs.local();
+    let mut done = BTreeSet::new();
+    let damaged = eventually("a verdict on damaged fragments", async || {
+        for fragment in local.fragments("damaged").await.expect("they can be read") {
+            if done.insert(fragment.number.clone()) {
+                local.corrupt_fragment("damaged", &fragment.number).await.expect("it is there");
+            }
+        }
+        for fragment in local.fragments("gone").await.expect("they can be read") {
+            local.delete_fragment("gone", &fragment.number).await.expect("it is there");
+        }
+        bad("damaged")
+    });
+    let damaged = damaged.await;
+    assert_eq!((damaged.reason, damaged.method), (Some(Reason::VerifyMismatch), VerifyMethod::Sampled));
+    assert!(damaged.corrupt > 0, "{damaged:#?}");
+    let gone = eventually("a verdict on missing fragments", async || {
+        for fragment in local.fragments("gone").await.expect("they can be read") {
+            local.delete_fragment("gone", &fragment.number).await.expect("it is there");
+        }
+        bad("gone")
+    });
+    let gone = gone.await;
+    assert_eq!(gone.reason, Some(Reason::VerifyMismatch), "{gone:#?}");
+    assert!(gone.missing > 0, "{gone:#?}");
+    rig.status(0, "gone", |status| status.reason == Some(Reason::VerifyMismatch)).await;
+    rig.stop().await;
+    let fine: Verify = rig.mqtt.last(&topics.verify("fine"));
+    assert_eq!(
+        (fine.verdict, fine.reason, fine.corrupt, fine.missing),
+        (Verdict::Ok, None, 0, 0),
+        "{fine:#?}"
+    );
+    let stored = rig.kvs.stored("fine").await.len() as u64;
+    assert_eq!(fine.listed, stored, "{fine:#?}");
+    assert!(fine.identical > 1 && fine.identical < stored, "{fine:#?}");
+    let calls = local.calls();
+    assert_eq!(calls.get(path::GET_MEDIA), None, "sampling needs no lasting connection: {calls:?}");
+}
