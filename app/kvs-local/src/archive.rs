@@ -9,6 +9,7 @@ use kvs::api::{
     path, seconds,
 };
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::control::admit;
 use crate::errors::ServiceError;
@@ -35,6 +36,12 @@ pub(crate) async fn list_fragments(
     if stream.retention_hours() == 0 {
         let message = format!("Stream {} has a data retention of 0.", stream.name);
         return Err(ServiceError::operation("NoDataRetentionException", 400, message));
+    }
+    if !stream.rates.metadata_points.take(max_results.into(), Instant::now()) {
+        return Err(ServiceError::client_limit(&format!(
+            "fragment-metadata points of stream {}, {max_results} wanted",
+            stream.name
+        )));
     }
     let selector = input.fragment_selector.as_ref().map(Selector::read).transpose()?;
     let after = input.next_token.as_deref().map(parse_token).transpose()?;

@@ -85,6 +85,13 @@ async fn create_stream(service: &Service, input: CreateStreamInput) -> Result<Re
     let retention_hours = input.data_retention_in_hours.unwrap_or(0);
     check_retention(retention_hours)?;
     check_tags(&input.tags)?;
+    if let Some(limit) = service.options.limits.streams_per_account
+        && service.find(&input.stream_name).is_none()
+        && service.all().len() >= limit
+    {
+        let message = format!("The account has {limit} streams.");
+        return Err(ServiceError::operation("AccountStreamLimitExceededException", 400, message));
+    }
     let record = StreamRecord {
         device_name: input.device_name,
         media_type: input.media_type,

@@ -53,6 +53,10 @@ impl ServiceError {
         Self::operation("ConnectionLimitExceededException", 400, message)
     }
 
+    pub(crate) fn client_limit(what: &str) -> Self {
+        Self::operation("ClientLimitExceededException", 400, format!("Rate exceeded: {what}."))
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::operation("InternalFailure", 500, message)
     }

@@ -8,6 +8,7 @@
 //! older ones are read from the disk in pieces. An answer ends without a mark.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
@@ -27,6 +28,7 @@ use crate::errors::ServiceError;
 use crate::faults::ChunkFault;
 use crate::fragment_reader::{self, payload_offset};
 use crate::live::{Live, LiveEnd};
+use crate::rate::Rate;
 use crate::server::{Body, BrokenOff, Connection, parse};
 use crate::service::Service;
 use crate::stream::{Available, Place, Slots, Stored, Stream};
@@ -48,6 +50,9 @@ pub(crate) async fn handle(
     let slot = slot(service, &stream, &stream.get_media, "GetMedia").await?;
     stream.expire(&service.options.limits, service.now_ms()).await;
     let (mut answer, response) = Answer::new(service, stream, connection);
+    let (limits, now) = (&service.options.limits, Instant::now());
+    answer.bytes = Rate::new(limits.get_media_bytes_per_second, now);
+    answer.fragments = Rate::new(limits.get_media_fragments_per_second, now);
     answer.cut_after = service.faults.get_media_cut(&answer.stream.name);
     service.tasks.spawn(async move {
         let end = answer.follow(start).await;
@@ -68,9 +73,17 @@ pub(crate) async fn handle_fragment_list(
         return Err(ServiceError::invalid_argument("Fragments must have 1 to 1000 numbers."));
     }
     let numbers = input.fragments.iter().map(|text| parse_number(text)).collect::<Result<Vec<_>, _>>()?;
+    if !stream.rates.media_points.take(numbers.len() as u64, Instant::now()) {
+        return Err(ServiceError::client_limit(&format!(
+            "fragment-media points of stream {}, {} wanted",
+            stream.name,
+            numbers.len()
+        )));
+    }
     let slot = slot(service, &stream, &stream.fragment_lists, "GetMediaForFragmentList").await?;
     stream.expire(&service.options.limits, service.now_ms()).await;
     let (mut answer, response) = Answer::new(service, stream, connection);
+    answer.bytes = Rate::new(service.options.limits.fragment_list_bytes_per_second, Instant::now());
     service.tasks.spawn(async move {
         let end = answer.list(&numbers).await;
         answer.finish(end, slot).await;
@@ -163,6 +176,8 @@ struct Answer {
     ends_at: Instant,
     sent: u64,
     cut_after: Option<u64>,
+    bytes: Rate,
+    fragments: Rate,
 }
 
 impl Answer {
@@ -170,7 +185,18 @@ impl Answer {
         let (out, body) = mpsc::channel(QUEUE);
         let ends_at = Instant::now() + service.options.limits.get_media_age;
         let (service, ended) = (service.clone(), stream.get_media_end());
-        let answer = Self { service, stream, connection, out, ended, ends_at, sent: 0, cut_after: None };
+        let answer = Self {
+            service,
+            stream,
+            connection,
+            out,
+            ended,
+            ends_at,
+            sent: 0,
+            cut_after: None,
+            bytes: Rate::unlimited(),
+            fragments: Rate::unlimited(),
+        };
         let mut response = Response::new(Body::Channel(body));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("video/webm"));
         (answer, response)
@@ -255,6 +281,7 @@ impl Answer {
             Some(ChunkFault::Corrupt) => (1, true),
         };
         for _ in 0..times {
+            self.pause(self.fragments.book(1, Instant::now())).await?;
             match available {
                 Available::Live(live) => self.live_chunk(live, corrupt).await?,
                 Available::Stored(stored) => {
@@ -385,9 +412,14 @@ impl Answer {
         }
         self.sent += bytes.len() as u64;
         if !bytes.is_empty() {
+            self.pause(self.bytes.book(bytes.len() as u64, Instant::now())).await?;
             self.unless_over(self.out.send(Ok(bytes))).await?.map_err(|_| End::Gone)?;
         }
         if cut.is_some() { Err(End::Broken) } else { Ok(()) }
+    }
+
+    async fn pause(&self, wait: Duration) -> Result<(), End> {
+        if wait.is_zero() { Ok(()) } else { self.unless_over(tokio::time::sleep(wait)).await }
     }
 
     async fn unless_over<T>(&self, work: impl Future<Output = T>) -> Result<T, End> {

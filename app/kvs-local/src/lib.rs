@@ -18,8 +18,9 @@
 //! * Tags in front of the first cluster come back in the first chunk only, other header elements in each.
 //! * What follows END_OF_FRAGMENT comes back in front of the next cluster.
 //! * IDLE acks have neither timecode nor number and come every 5 s (an option).
-//! * No shortest fragment, no fragments per second and no bytes per second are enforced; calls per second are
-//!   an option. CodecIDs are not checked, as in the service.
+//! * Rates (bytes, fragments, calls and points per second) are enforced only if an option asks for it; a
+//!   producer that is too fast is then read more slowly. No shortest fragment is enforced, see [`Limits`].
+//!   CodecIDs are not checked, as in the service.
 //! * KMS keys are names: 4500 to 4506, like 4000, 4005 and 5000, come from faults only.
 
 mod admin;
@@ -36,6 +37,7 @@ mod live;
 mod local;
 mod options;
 mod put_media;
+mod rate;
 mod server;
 mod service;
 mod sigv4;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, value_parser};
 use kvs_local::{Credentials, KvsLocal, Limits, Options, Tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -81,9 +81,76 @@ struct Arguments {
     /// GetMedia does not end when the producer stops
     #[arg(long)]
     get_media_stays: bool,
-    /// Calls per second, operation and stream; not limited without it
+    #[command(flatten)]
+    rates: Rates,
+}
+
+/// Off unless asked for
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Rates and quotas, not enforced without their option")]
+struct Rates {
+    /// Every limit at the value that the service publishes; options given beside it count more
     #[arg(long)]
+    service_limits: bool,
+    /// Body bytes that PutMedia reads per second and stream [service: 12500000]
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    put_media_bytes_per_second: Option<u64>,
+    /// Fragments that PutMedia reads per second and stream [service: 5]
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    put_media_fragments_per_second: Option<u32>,
+    /// Bytes per second of each GetMedia answer [service: 25000000]
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    get_media_bytes_per_second: Option<u64>,
+    /// Fragments per second of each GetMedia answer [service: 5]
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    get_media_fragments_per_second: Option<u32>,
+    /// Bytes per second of each GetMediaForFragmentList answer [service: 25000000]
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    fragment_list_bytes_per_second: Option<u64>,
+    /// Fragment-metadata points per second and stream; ListFragments costs its MaxResults [service: 10000]
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    metadata_points_per_second: Option<u32>,
+    /// Fragment-media points per second and stream; GetMediaForFragmentList costs one per fragment [service: 500]
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    media_points_per_second: Option<u32>,
+    /// Calls per second, operation and stream [service: 5]
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
     calls_per_second: Option<u32>,
+    /// Calls per second and control operation over all streams [service: 50]
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    account_calls_per_second: Option<u32>,
+    /// The same for DescribeStream and GetDataEndpoint [service: 300]
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    account_lookups_per_second: Option<u32>,
+    /// Streams that CreateStream makes at most [service: 10000]
+    #[arg(long)]
+    streams_per_account: Option<usize>,
+}
+
+impl Rates {
+    fn limits(self) -> Limits {
+        let base = if self.service_limits { Limits::service() } else { Limits::default() };
+        Limits {
+            put_media_bytes_per_second: self.put_media_bytes_per_second.or(base.put_media_bytes_per_second),
+            put_media_fragments_per_second: self
+                .put_media_fragments_per_second
+                .or(base.put_media_fragments_per_second),
+            get_media_bytes_per_second: self.get_media_bytes_per_second.or(base.get_media_bytes_per_second),
+            get_media_fragments_per_second: self
+                .get_media_fragments_per_second
+                .or(base.get_media_fragments_per_second),
+            fragment_list_bytes_per_second: self
+                .fragment_list_bytes_per_second
+                .or(base.fragment_list_bytes_per_second),
+            metadata_points_per_second: self.metadata_points_per_second.or(base.metadata_points_per_second),
+            media_points_per_second: self.media_points_per_second.or(base.media_points_per_second),
+            calls_per_second: self.calls_per_second.or(base.calls_per_second),
+            account_calls_per_second: self.account_calls_per_second.or(base.account_calls_per_second),
+            account_lookups_per_second: self.account_lookups_per_second.or(base.account_lookups_per_second),
+            streams_per_account: self.streams_per_account.or(base.streams_per_account),
+            ..base
+        }
+    }
 }
 
 impl Arguments {
@@ -112,8 +179,7 @@ impl Arguments {
             get_media_age: Duration::from_secs(self.get_media_age_s),
             get_media_idle_end: (!self.get_media_stays)
                 .then(|| Duration::from_millis(self.get_media_idle_ms)),
-            calls_per_second: self.calls_per_second,
-            ..Limits::default()
+            ..self.rates.limits()
         };
         Ok(Options {
             listen: self.listen,
@@ -159,4 +225,26 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     }
     server.shutdown().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(arguments: &[&str]) -> Result<Limits, clap::Error> {
+        let arguments = Arguments::try_parse_from([&["kvs-local", "--data", "data"], arguments].concat())?;
+        Ok(arguments.options().expect("no files to read").limits)
+    }
+
+    #[test]
+    fn one_switch_sets_the_limits_of_the_service_and_an_option_beside_it_counts_more() {
+        let text = |limits: &Limits| format!("{limits:?}");
+        assert_eq!(text(&limits(&[]).expect("good")), text(&Limits::default()));
+        assert_eq!(text(&limits(&["--service-limits"]).expect("good")), text(&Limits::service()));
+        let mixed = limits(&["--service-limits", "--media-points-per-second", "7"]).expect("good");
+        assert_eq!(mixed.media_points_per_second, Some(7));
+        assert_eq!(mixed.metadata_points_per_second, Some(10_000));
+        assert_eq!(limits(&["--calls-per-second", "3"]).expect("good").calls_per_second, Some(3));
+        assert!(limits(&["--calls-per-second", "0"]).is_err());
+    }
 }

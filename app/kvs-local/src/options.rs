@@ -114,6 +114,14 @@ impl fmt::Debug for Tls {
 }
 
 /// KVS limits page, PutMedia and GetMedia API pages; the sources differ in places, see each field.
+///
+/// Rates are off (`None`) by default, so that tests run at full speed; [`Limits::service`] turns all on. Each
+/// lets one second's worth pass at once and is spread evenly from then on; 0 counts as 1. How the service
+/// measures its seconds is not known. Where a rate slows a connection down instead of refusing it, the reaction
+/// is ours: the pages give the number only.
+///
+/// Not here: the shortest fragment (1 s on the limits page, ack MIN_FRAGMENT_DURATION_REACHED). That ack has no
+/// documented id and fragments of 0.5 s are reported as accepted, so to refuse them would be a guess.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// 50 MB; ERROR 4001.
@@ -152,9 +160,60 @@ pub struct Limits {
     pub buffer_bytes: u64,
     /// ... or 5 minutes, whichever is less.
     pub buffer_age: Duration,
-    /// Calls per second, operation and stream (account for CreateStream and ListStreams); the service has 5
-    /// for most. `None`: not limited.
+    /// PutMedia, per stream; the service has 12,500,000 (limits page: per stream, API page: per session).
+    /// Beyond it the body is read more slowly, which the producer feels as back-pressure. The service's own
+    /// reaction is not known.
+    pub put_media_bytes_per_second: Option<u64>,
+    /// PutMedia, per stream; the service has 5 (limits page, API page). Beyond it the body is read more slowly,
+    /// as above; users report that short fragments are throttled.
+    pub put_media_fragments_per_second: Option<u32>,
+    /// Each GetMedia answer; the service has 25,000,000 (limits page; API page: per session). Paced.
+    pub get_media_bytes_per_second: Option<u64>,
+    /// Each GetMedia answer; the service has 5 (limits page: the most that it sends). Paced.
+    pub get_media_fragments_per_second: Option<u32>,
+    /// Each GetMediaForFragmentList answer; the service has 25,000,000 (limits page; API page: per session).
+    /// Paced.
+    pub fragment_list_bytes_per_second: Option<u64>,
+    /// Fragment-metadata points per stream; the service has 10,000 (limits page). ListFragments costs its
+    /// MaxResults. Beyond: ClientLimitExceededException.
+    pub metadata_points_per_second: Option<u32>,
+    /// Fragment-media points per stream; the service has 500 (limits page). GetMediaForFragmentList costs one
+    /// for each fragment asked for, which may be 1000 at once: a call that costs more than a second's worth
+    /// passes when nothing is spent, and the next one when all of it is back (ours, the page does not say).
+    /// Beyond: ClientLimitExceededException.
+    pub media_points_per_second: Option<u32>,
+    /// Calls per operation and stream, control plane and media; the service has 5 (limits page, and API page for
+    /// GetMediaForFragmentList). Beyond: ClientLimitExceededException.
     pub calls_per_second: Option<u32>,
+    /// Calls per control operation over all streams, DescribeStream and GetDataEndpoint excepted; the service
+    /// has 50 (limits page). Beyond: ClientLimitExceededException.
+    pub account_calls_per_second: Option<u32>,
+    /// Calls of DescribeStream over all streams, and as many of GetDataEndpoint; the service has 300 (limits
+    /// page). Beyond: ClientLimitExceededException.
+    pub account_lookups_per_second: Option<u32>,
+    /// Streams that CreateStream makes at most, those there already counted; the service has 10,000 (limits
+    /// page; less in its older versions). Beyond: AccountStreamLimitExceededException.
+    pub streams_per_account: Option<usize>,
+}
+
+impl Limits {
+    /// Every limit at the service's published value.
+    pub fn service() -> Self {
+        Self {
+            put_media_bytes_per_second: Some(12_500_000),
+            put_media_fragments_per_second: Some(5),
+            get_media_bytes_per_second: Some(25_000_000),
+            get_media_fragments_per_second: Some(5),
+            fragment_list_bytes_per_second: Some(25_000_000),
+            metadata_points_per_second: Some(10_000),
+            media_points_per_second: Some(500),
+            calls_per_second: Some(5),
+            account_calls_per_second: Some(50),
+            account_lookups_per_second: Some(300),
+            streams_per_account: Some(10_000),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Limits {
@@ -177,7 +236,17 @@ impl Default for Limits {
             get_media_idle_end: Some(Duration::from_secs(3)),
             buffer_bytes: 200_000_000,
             buffer_age: Duration::from_secs(5 * 60),
+            put_media_bytes_per_second: None,
+            put_media_fragments_per_second: None,
+            get_media_bytes_per_second: None,
+            get_media_fragments_per_second: None,
+            fragment_list_bytes_per_second: None,
+            metadata_points_per_second: None,
+            media_points_per_second: None,
             calls_per_second: None,
+            account_calls_per_second: None,
+            account_lookups_per_second: None,
+            streams_per_account: None,
         }
     }
 }

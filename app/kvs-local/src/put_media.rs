@@ -100,6 +100,7 @@ pub(crate) async fn begin(
         received: 0,
         ends_at: now + limits.put_media_age,
         last_byte: now,
+        read_at: now,
         idle_acks: 0,
     };
     tracing::info!(stream = %session.stream.name, session = number, "PutMedia begins");
@@ -212,6 +213,8 @@ struct Session {
     received: u64,
     ends_at: Instant,
     last_byte: Instant,
+    /// Nothing is read before; later than `last_byte` while the producer is too fast.
+    read_at: Instant,
     idle_acks: u32,
 }
 
@@ -290,8 +293,13 @@ impl Session {
     /// The next piece of the body; `None` after something else was dealt with.
     async fn wait(&mut self, body: &mut Incoming) -> Result<Option<Arrived>, End> {
         let limits = &self.service.options.limits;
-        let close_at = self.last_byte + limits.put_media_idle_close;
-        let idle_at = self.last_byte + limits.put_media_idle_ack * (self.idle_acks + 1);
+        let quiet_since = self.last_byte.max(self.read_at);
+        let close_at = quiet_since + limits.put_media_idle_close;
+        let idle_at = quiet_since + limits.put_media_idle_ack * (self.idle_acks + 1);
+        let frame = async {
+            tokio::time::sleep_until(self.read_at).await;
+            body.frame().await
+        };
         tokio::select! {
             biased;
             () = self.stream.deleted.cancelled() => Err(Refused::new(4008, "the stream was deleted").into()),
@@ -300,7 +308,7 @@ impl Session {
                 Err(Refused::new(4003, format!("older than {:?}", limits.put_media_age)).into())
             }
             stored = stored(&mut self.pending) => self.stored(stored).await.map(|()| None),
-            frame = body.frame() => Ok(Some(frame)),
+            frame = frame => Ok(Some(frame)),
             () = tokio::time::sleep_until(close_at) => Err(End::Quiet("idle for too long")),
             () = tokio::time::sleep_until(idle_at) => {
                 self.idle_acks += 1;
@@ -311,7 +319,10 @@ impl Session {
     }
 
     async fn take(&mut self, mut data: Bytes) -> Result<(), End> {
-        self.last_byte = Instant::now();
+        let now = Instant::now();
+        self.last_byte = now;
+        let wait = self.stream.rates.put_media_bytes.book(data.len() as u64, now);
+        self.read_at = self.read_at.max(now + wait);
         self.idle_acks = 0;
         self.stream.touch();
         let before = self.received;
@@ -361,6 +372,9 @@ impl Session {
                 self.sequences.next().ok_or_else(|| Refused::new(5000, "no sequence numbers left"))?
             }
         };
+        let now = Instant::now();
+        let wait = self.stream.rates.put_media_fragments.book(1, now);
+        self.read_at = self.read_at.max(now + wait);
         let number = FragmentNumber::new(sequence, self.service.now_ms(), rand::random());
         let live = Arc::new(Live::new(number, producer_ms, timecode, header, lead));
         self.live = Some(live.clone());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use kvs::api::{StreamId, StreamStatus};
+use kvs::api::{StreamId, StreamStatus, path};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::errors::ServiceError;
 use crate::faults::Faults;
 use crate::options::Options;
+use crate::rate::Bucket;
 use crate::store::{Disk, StoreError, StreamRecord};
 use crate::stream::{Stream, blocking};
 
@@ -34,8 +35,8 @@ pub(crate) struct Service {
 #[derive(Default)]
 struct Calls {
     ever: BTreeMap<&'static str, u64>,
-    /// (operation, stream) to (start of the second, calls in it).
-    recent: HashMap<(&'static str, String), (Instant, u32)>,
+    /// By operation and stream, or no stream for those of the whole account.
+    rates: HashMap<(&'static str, String), Bucket>,
 }
 
 impl Service {
@@ -164,22 +165,30 @@ impl Service {
         }
     }
 
-    /// Counts a call; an error if the stream has had too many in this second.
+    /// Counts a call; an error if it is one too many for the stream (none: an empty name) or for the account.
     pub(crate) fn count_call(&self, path: &'static str, stream: &str) -> Result<(), ServiceError> {
+        let limits = &self.options.limits;
+        let of_stream = limits.calls_per_second.filter(|_| !stream.is_empty());
+        let of_account = match path {
+            path::PUT_MEDIA | path::GET_MEDIA | path::LIST_FRAGMENTS | path::GET_MEDIA_FOR_FRAGMENT_LIST => {
+                None
+            }
+            path::DESCRIBE_STREAM | path::GET_DATA_ENDPOINT => limits.account_lookups_per_second,
+            _ => limits.account_calls_per_second,
+        };
+        let now = Instant::now();
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         *calls.ever.entry(path).or_default() += 1;
-        let Some(limit) = self.options.limits.calls_per_second else { return Ok(()) };
-        let now = Instant::now();
-        let (start, count) = calls.recent.entry((path, stream.to_owned())).or_insert((now, 0));
-        if now.duration_since(*start) >= Duration::from_secs(1) {
-            (*start, *count) = (now, 0);
+        for (limit, whose, of) in [(of_stream, stream, "stream"), (of_account, "", "account")] {
+            let Some(limit) = limit else { continue };
+            let rate = calls.rates.entry((path, whose.to_owned()));
+            if !rate.or_insert_with(|| Bucket::new(limit.into(), now)).take(1, now) {
+                return Err(ServiceError::client_limit(&format!(
+                    "{limit} calls of {path} per second and {of}"
+                )));
+            }
         }
-        *count += 1;
-        if *count <= limit {
-            return Ok(());
-        }
-        let message = format!("Rate exceeded for {path}: {limit} calls per second.");
-        Err(ServiceError::operation("ClientLimitExceededException", 400, message))
+        Ok(())
     }
 
     /// Path of each operation and how often it was called with a good signature.

@@ -24,6 +24,7 @@ use crate::ingest::Shape;
 use crate::inspect::SentAck;
 use crate::live::Live;
 use crate::options::Limits;
+use crate::rate::Rate;
 use crate::store::{Disk, FoundStream, FragmentFile, FragmentMeta, StoreError, StreamRecord, save_record};
 
 /// Sequence numbers that a session takes at once; seen as steps of about 1000 between sessions (facts 3.2).
@@ -47,6 +48,16 @@ pub(crate) struct Stream {
     pub(crate) put_media: Slots,
     pub(crate) get_media: Slots,
     pub(crate) fragment_lists: Slots,
+    pub(crate) rates: Rates,
+}
+
+/// What all connections to one stream share.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    pub(crate) put_media_bytes: Rate,
+    pub(crate) put_media_fragments: Rate,
+    pub(crate) metadata_points: Rate,
+    pub(crate) media_points: Rate,
 }
 
 #[derive(Debug)]
@@ -132,6 +143,12 @@ impl Stream {
             put_media: Slots::new(limits.put_media_per_stream),
             get_media: Slots::new(limits.get_media_per_stream),
             fragment_lists: Slots::new(limits.fragment_list_per_stream),
+            rates: Rates {
+                put_media_bytes: Rate::new(limits.put_media_bytes_per_second, now),
+                put_media_fragments: Rate::new(limits.put_media_fragments_per_second, now),
+                metadata_points: Rate::new(limits.metadata_points_per_second, now),
+                media_points: Rate::new(limits.media_points_per_second, now),
+            },
         }
     }
 

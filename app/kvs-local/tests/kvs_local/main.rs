@@ -5,6 +5,7 @@ mod control;
 mod faults;
 mod media;
 mod mkv;
+mod rates;
 mod reading;
 mod refusals;
 mod restart;
