@@ -13,6 +13,8 @@ use kvs::chunk::{Answer, Chunk, ChunkReader, Event};
 use kvs_client::{Client, Config, static_credentials};
 use kvs_local::{Credentials, KvsLocal};
 use media::mkv::elements::TrackInfo;
+use media::mkv::id;
+use media::mkv::read::{EventKind, Limits, Parser};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::process::{Process, binary};
@@ -59,13 +61,7 @@ impl Kvs {
     pub async fn stored(&self, stream: &str) -> Vec<Stored> {
         let client = streams_client(&self.endpoint());
         let stream = StreamId::name(stream);
-        let fragment_selector_type = FragmentSelectorType::ServerTimestamp;
-        let timestamp_range = TimestampRange { start_timestamp: 0.0, end_timestamp: 4e9 };
-        let selector = FragmentSelector { fragment_selector_type, timestamp_range };
-        let listed =
-            client.list_all_fragments(&stream, selector, 100_000).await.expect("ListFragments answers");
-        let mut numbers: Vec<_> = listed.fragments.into_iter().map(|row| row.fragment_number).collect();
-        numbers.sort();
+        let numbers = list(&client, &stream).await;
         let mut stored = Vec::new();
         for numbers in numbers.chunks(1000) {
             let input = GetMediaForFragmentListInput { stream: stream.clone(), fragments: numbers.to_vec() };
@@ -87,21 +83,39 @@ impl Kvs {
         stored
     }
 
-    /// What one GetMedia from the beginning gives until it ends by itself. Only of use when nothing is uploaded
-    /// any more.
+    /// What one GetMedia from the beginning gives, up to the newest fragment that was stored at its start.
     pub async fn get_media(&self, stream: &str) -> Bytes {
         let client = streams_client(&self.endpoint());
         let stream = StreamId::name(stream);
+        let mut missing = list(&client, &stream).await.len();
         let mut media = client.get_media(&stream, StartSelector::earliest()).await.expect("GetMedia answers");
+        let mut reader = ChunkReader::new(Answer::GetMedia);
         let mut all = Vec::new();
+        // It would end by itself only seconds after the last media.
         let read = async {
-            while let Some(bytes) = media.next_bytes().await.expect("the answer is whole") {
+            while missing > 0 {
+                let bytes = media.next_bytes().await.expect("the answer is whole").expect("more fragments");
                 all.extend_from_slice(&bytes);
+                reader.push(bytes);
+                while let Some(event) = reader.next_event().expect("the answer is Matroska") {
+                    missing = missing.saturating_sub(usize::from(matches!(event, Event::End(_))));
+                }
             }
         };
-        within("end of GetMedia", read).await;
+        within("all fragments from GetMedia", read).await;
         all.into()
     }
+}
+
+/// All fragment numbers of a stream, in order.
+async fn list(client: &Client, stream: &StreamId) -> Vec<String> {
+    let fragment_selector_type = FragmentSelectorType::ServerTimestamp;
+    let timestamp_range = TimestampRange { start_timestamp: 0.0, end_timestamp: 4e9 };
+    let selector = FragmentSelector { fragment_selector_type, timestamp_range };
+    let listed = client.list_all_fragments(stream, selector, 100_000).await.expect("ListFragments answers");
+    let mut numbers: Vec<_> = listed.fragments.into_iter().map(|row| row.fragment_number).collect();
+    numbers.sort();
+    numbers
 }
 
 fn take(event: Event, blocks: &mut Vec<StoredBlock>, stored: &mut Vec<Stored>) {
@@ -156,6 +170,32 @@ impl Stored {
     pub fn starts_with_key(&self) -> bool {
         self.blocks.iter().find(|block| block.track == 1).is_some_and(|block| block.key_frame)
     }
+}
+
+/// Cuts a GetMedia answer where the tracks change: programs that read Matroska take a file with one set of them.
+///
+/// # Panics
+/// When it is no Matroska.
+pub fn documents(media: &Bytes) -> Vec<Bytes> {
+    let mut parser = Parser::new(Limits::default());
+    parser.push(media.clone());
+    let mut parts: Vec<(Bytes, Vec<u8>)> = Vec::new();
+    let (mut document, mut tracks) = (Vec::new(), Bytes::new());
+    while let Some(event) = parser.finish().expect("Matroska up to its end") {
+        document.extend_from_slice(&event.raw);
+        match event.kind {
+            EventKind::Element { id: id::TRACKS } => tracks = event.raw,
+            EventKind::DocumentEnd => {
+                let document = std::mem::take(&mut document);
+                match parts.last_mut() {
+                    Some((same, part)) if *same == tracks => part.extend(document),
+                    _ => parts.push((tracks.clone(), document)),
+                }
+            }
+            _ => {}
+        }
+    }
+    parts.into_iter().map(|(_, part)| part.into()).collect()
 }
 
 /// A client with the keys of kvs-local.

@@ -1,6 +1,7 @@
 //! The proof: what is stored against what the simulated camera really sent.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use camera_sim::{Clip, Codec, SentPicture};
@@ -16,8 +17,9 @@ pub struct Footage {
     pub stored: Vec<Stored>,
     /// In stored order, which is coding order.
     pub pictures: Vec<PictureBack>,
-    /// Sent between the first and the last stored picture, and not stored: the test has to explain them.
-    pub missing: Vec<SentPicture>,
+    /// Everything that was sent from the first to the last stored picture. What of it is not stored, the test has
+    /// to explain.
+    pub sent: Vec<Sent>,
     /// Stored frames of sound.
     pub audio_frames: usize,
     /// The last words of the daemon about this camera.
@@ -35,6 +37,14 @@ pub struct PictureBack {
     pub key_frame: bool,
     /// Position in [`Footage::stored`].
     pub fragment: usize,
+}
+
+/// A picture that left the camera.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    pub picture: SentPicture,
+    pub random_access: bool,
+    pub stored: bool,
 }
 
 impl Rig {
@@ -61,11 +71,10 @@ impl Rig {
         assert_eq!(verify.verdict, Verdict::Ok, "{camera}: {verify:#?}");
         assert_eq!((upload.backlog_bytes, upload.gaps.len()), (0, 0), "{camera}: {upload:#?}");
 
-        let (pictures, missing) = match self.sim(camera) {
+        let (pictures, sent) = match self.sim(camera) {
             Some(sim) => {
                 let other = self.other_clip(camera).await;
-                let clips = [Some(sim.clip(0).clone()), other];
-                compare(camera, &stored, &clips, &sim.stats(0).sent.into())
+                compare(camera, &stored, [Some(sim.clip(0)), other.as_ref()], &sim.stats(0).sent.into())
             }
             None => (Vec::new(), Vec::new()),
         };
@@ -75,7 +84,7 @@ impl Rig {
         };
         let (status, stats) =
             (self.mqtt.last(&topics.status(camera)), self.mqtt.bodies(&topics.stats(camera)));
-        Footage { stored, pictures, missing, audio_frames, status, upload, verify, stats }
+        Footage { stored, pictures, sent, audio_frames, status, upload, verify, stats }
     }
 }
 
@@ -85,17 +94,14 @@ impl Footage {
         self.pictures.iter().map(|picture| picture.sent.session).collect()
     }
 
-    /// Missing pictures with stored ones before and behind them in the same session: what a reconnection does not
-    /// explain.
-    pub fn missing_within_sessions(&self) -> Vec<SentPicture> {
-        let stored = |session| {
-            self.pictures.iter().filter(move |picture| picture.sent.session == session).map(|p| p.sent.number)
-        };
-        let inside = |sent: &&SentPicture| {
-            stored(sent.session).min().is_some_and(|first| first < sent.number)
-                && stored(sent.session).max().is_some_and(|last| last > sent.number)
-        };
-        self.missing.iter().filter(inside).copied().collect()
+    /// Pictures that are not stored, with stored ones before and behind them in the same session: what no
+    /// reconnection explains.
+    pub fn missing_within_sessions(&self) -> Vec<Sent> {
+        let mut missing = Vec::new();
+        for session in self.sessions() {
+            missing.extend(self.session(session).into_iter().filter(|sent| !sent.stored));
+        }
+        missing
     }
 
     /// # Panics
@@ -105,25 +111,51 @@ impl Footage {
         assert!(missing.is_empty(), "pictures that no fault explains are missing: {missing:#?}");
     }
 
+    /// Behind a picture that is missing, nothing is stored up to the next random access point.
+    ///
+    /// # Panics
+    /// When that is not so.
+    pub fn expect_nothing_behind_a_loss(&self) {
+        for session in self.sessions() {
+            let mut broken = false;
+            for sent in self.session(session) {
+                broken = if sent.random_access { !sent.stored } else { broken || !sent.stored };
+                assert!(!(broken && sent.stored), "stored, although it refers to what is missing: {sent:?}");
+            }
+        }
+    }
+
+    /// What one session sent between its first and its last stored picture, without the latter's GOP mates that
+    /// came after it.
+    fn session(&self, session: u64) -> Vec<Sent> {
+        let sent: Vec<_> = self.sent.iter().filter(|sent| sent.picture.session == session).copied().collect();
+        let last = sent.iter().rposition(|sent| sent.stored);
+        let sent = &sent[..last.map_or(0, |last| last + 1)];
+        let first = sent.iter().position(|sent| sent.stored).unwrap_or(0);
+        sent[first..].to_vec()
+    }
+
     /// Largest distance in ms between a stored time and the camera's true capture time.
     pub fn worst_time_error_ms(&self) -> u64 {
         self.pictures.iter().map(|p| p.time_ms.abs_diff(p.sent.capture_utc_ms)).max().unwrap_or(0)
     }
 }
 
-type Pictures = (Vec<PictureBack>, Vec<SentPicture>);
+type Pictures = (Vec<PictureBack>, Vec<Sent>);
 
+/// `clips`: the one that the camera plays, and the other one of a parameter switch.
 fn compare(
     camera: &str,
     stored: &[Stored],
-    clips: &[Option<std::sync::Arc<Clip>>; 2],
+    clips: [Option<&Arc<Clip>>; 2],
     sent: &Vec<SentPicture>,
 ) -> Pictures {
     let mut origins: HashMap<Bytes, Vec<(bool, u32)>> = HashMap::new();
-    for (clip, switched) in clips.iter().zip([false, true]) {
-        for picture in clip.iter().flat_map(|clip| clip.pictures()) {
-            let codec = clip.as_ref().map_or(Codec::H264, |clip| clip.spec().codec);
-            origins.entry(as_stored(codec, &picture.nal_units)).or_default().push((switched, picture.index));
+    for (clip, switched) in clips.into_iter().zip([false, true]) {
+        let Some(clip) = clip else { continue };
+        for picture in clip.pictures() {
+            let data = as_stored(clip.spec().codec, &picture.nal_units);
+            origins.entry(data).or_default().push((switched, picture.index));
         }
     }
     let mut pictures = Vec::new();
@@ -156,10 +188,26 @@ fn compare(
         None,
         "{camera}: stored twice, or in another order than sent"
     );
+    let mut shown = pictures.clone();
+    shown.sort_by_key(|picture| picture.sent.number);
+    let wrong = shown.windows(2).position(|two| two[0].time_ms >= two[1].time_ms);
+    assert_eq!(
+        wrong.map(|at| &shown[at..at + 2]),
+        None,
+        "{camera}: times are not in the order of presentation"
+    );
     let stored: BTreeSet<_> = places.iter().copied().collect();
-    let between = places.first().copied().unwrap_or(0)..places.last().copied().unwrap_or(0);
-    let missing = between.filter(|at| !stored.contains(at)).map(|at| sent[at]).collect();
-    (pictures, missing)
+    let all = places.first().copied().unwrap_or(0)..places.last().map_or(0, |last| last + 1);
+    let random_access = |picture: &SentPicture| {
+        let clip = clips[usize::from(picture.switched)].expect("pictures of it were sent");
+        clip.access_unit(picture.index).random_access
+    };
+    let sent = all.map(|at| Sent {
+        picture: sent[at],
+        random_access: random_access(&sent[at]),
+        stored: stored.contains(&at),
+    });
+    (pictures, sent.collect())
 }
 
 impl PartialEq for PictureBack {

@@ -17,8 +17,8 @@ mod process;
 mod rig;
 
 pub use broker::Mosquitto;
-pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, free_port, streams_client};
-pub use footage::{Footage, PictureBack};
+pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, documents, free_port, streams_client};
+pub use footage::{Footage, PictureBack, Sent};
 pub use observer::Observer;
 pub use process::{Process, binary, decode_errors, program};
 pub use rig::{Camera, Rig, RigBuilder, clip_cache, small_clip};

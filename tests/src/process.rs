@@ -161,7 +161,8 @@ pub fn decode_errors(media: &[u8]) -> Option<String> {
     let output = Command::new(ffmpeg)
         .args(["-v", "error", "-nostdin", "-i"])
         .arg(file.path())
-        .args(["-map", "0", "-f", "null", "-"])
+        // Times as they are: the default rounds them to a frame rate, and complains of the result.
+        .args(["-map", "0", "-fps_mode", "passthrough", "-enc_time_base:v", "1:1000", "-f", "null", "-"])
         .output()
         .expect("ffmpeg starts");
     let text = String::from_utf8_lossy(&output.stderr);

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use camera_sim::{AuthKind, CameraSim, Clip, ClipSpec, Codec, FaultPlan, Faults};
+use camera_sim::{AuthKind, CameraSim, CameraStats, Clip, ClipSpec, Codec, FaultPlan, Faults};
 use kvs_edge::messages::{CameraState, OFFLINE, ONLINE, Status, Topics};
 use kvs_local::{Credentials, KvsLocal, Options};
 
 use crate::broker::Mosquitto;
-use crate::cloud::{Kvs, KvsProcess, REGION};
+use crate::cloud::{Kvs, KvsProcess, REGION, documents};
 use crate::observer::Observer;
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, decode_errors};
 use crate::within;
 
 const DEVICE: &str = "box";
@@ -41,6 +41,10 @@ impl Camera {
             query: String::new(),
             settings: Vec::new(),
         }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// A camera that is not simulated here.
@@ -388,6 +392,23 @@ impl Rig {
             }
         };
         within(&format!("{count} stored fragments of {camera}"), enough).await;
+    }
+
+    /// Waits until a simulated camera has just sent a random access point, so that the next one is a whole GOP away.
+    pub async fn key_picture(&self, camera: &str) {
+        let sim = self.sim(camera).expect("a simulated camera");
+        let mut seen = sim.stats(0).pictures;
+        let is_key = |stats: &CameraStats| {
+            let new = stats.pictures > std::mem::replace(&mut seen, stats.pictures);
+            new && stats.sent.back().is_some_and(|sent| sim.clip(0).access_unit(sent.index).random_access)
+        };
+        within(&format!("random access point of {camera}"), sim.wait_stats(0, is_key)).await;
+    }
+
+    /// What ffmpeg says against what GetMedia gives back; nothing where there is no ffmpeg.
+    pub async fn decode_errors(&self, camera: &str) -> String {
+        let media = self.kvs.get_media(&self.stream_of(camera)).await;
+        documents(&media).iter().filter_map(|document| decode_errors(document)).collect()
     }
 
     /// Waits for so many more fragments than there are now.

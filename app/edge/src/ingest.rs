@@ -70,10 +70,21 @@ pub struct IngestReport {
     pub bytes: u64,
     pub dropped_frames: u64,
     pub lost_packets: u64,
+    /// The newest loss of pictures while the session went on.
+    pub loss: Option<Loss>,
     pub gop_frames: Option<u32>,
     pub gop_ms: Option<u64>,
     pub reconnects: Recent,
     pub stalls: Recent,
+}
+
+/// Pictures that came, or nearly so, and are not recorded.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    pub at: Instant,
+    pub reason: Reason,
+    /// For people.
+    pub text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +114,7 @@ impl Default for IngestReport {
             bytes: 0,
             dropped_frames: 0,
             lost_packets: 0,
+            loss: None,
             gop_frames: None,
             gop_ms: None,
             reconnects: Recent::hour(),
@@ -414,6 +426,13 @@ impl Session<'_> {
             report.frames += 1;
             report.bytes += size;
             report.lost_packets += lost;
+            if lost > 0 {
+                let text = format!(
+                    "{} packets lost since start, each time the pictures up to the next key frame; check the network",
+                    report.lost_packets
+                );
+                report.loss = Some(Loss { at: Instant::now(), reason: Reason::PacketLoss, text });
+            }
             report.dropped_frames += u64::from(dropped);
             report.last_frame = Some(SystemTime::now());
             report.clock = Some(stamp.source);
@@ -462,6 +481,10 @@ impl Session<'_> {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
                 self.wait_for_key();
+                let text =
+                    "the box is too slow for this camera: pictures up to the next key frame are dropped";
+                let loss = Loss { at: Instant::now(), reason: Reason::BacklogFull, text: text.to_owned() };
+                self.report.send_modify(|report| report.loss = Some(loss));
                 false
             }
         }

@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const REFRESH: Duration = Duration::from_secs(10);
 /// A camera clock further off than this is worth a word.
 const CLOCK_NOTICE_US: i64 = 1_000_000;
+/// Lost packets are worth a word for this long.
+const LOSS_NOTICE: Duration = Duration::from_secs(30);
 /// Footage older than this that is not persisted makes the camera degraded.
 const BACKLOG_NOTICE_S: f64 = 30.0;
 
@@ -37,7 +39,7 @@ pub struct Reporter {
 /// What was published last about one camera.
 #[derive(Default)]
 struct Published {
-    status: Option<(CameraState, Option<Reason>, SystemTime)>,
+    status: Option<(CameraState, Option<Reason>, UtcTime)>,
     upload: Option<(UploadState, Option<Reason>, u64)>,
     verify: Option<(Verdict, Option<Reason>)>,
     refreshed: Option<Instant>,
@@ -72,10 +74,15 @@ impl Reporter {
     fn states(&self, camera: &CameraView, published: &mut Published, force: bool) {
         let due = published.refreshed.is_none_or(|at| at.elapsed() >= REFRESH) || force;
         let id = &camera.config.id;
-        let status = status(camera);
-        let seen = (status.state, status.reason, SystemTime::UNIX_EPOCH);
-        if due || published.status.as_ref().is_none_or(|p| (p.0, p.1) != (seen.0, seen.1)) {
-            published.status = Some(seen);
+        let mut status = status(camera);
+        // Ingest knows since when it is live, not since when that is degraded.
+        status.since = match published.status {
+            Some((state, _, since)) if state == status.state => since,
+            Some(_) => status.ts,
+            None => status.since,
+        };
+        if due || published.status.is_none_or(|p| (p.0, p.1) != (status.state, status.reason)) {
+            published.status = Some((status.state, status.reason, status.since));
             self.retained(self.topics.status(id), &status, Qos::AtLeastOnce);
         }
         let upload = upload_message(&camera.config, &camera.upload.borrow());
@@ -140,10 +147,12 @@ pub fn status(camera: &CameraView) -> Status {
     let (state, problem) = if !camera.config.enabled {
         (CameraState::Disabled, None)
     } else if ingest.state == IngestState::Live {
-        match degraded(&ingest, &camera.upload.borrow(), &camera.verify.borrow()) {
+        match degraded(&camera.config, &ingest, &camera.upload.borrow(), &camera.verify.borrow()) {
             Some(problem) => (CameraState::Degraded, Some(problem)),
             None => (CameraState::Online, None),
         }
+    } else if let Some(problem) = waiting(&camera.config, &ingest) {
+        (CameraState::Degraded, Some(problem))
     } else {
         let starting = || (Reason::Starting, "no picture yet".to_owned());
         (CameraState::Offline, Some(ingest.problem.clone().unwrap_or_else(starting)))
@@ -161,8 +170,29 @@ pub fn status(camera: &CameraView) -> Status {
     }
 }
 
+/// Pictures arrive, but only the next random access point can be recorded.
+fn waiting(camera: &config::Camera, ingest: &IngestReport) -> Option<(Reason, String)> {
+    if ingest.state != IngestState::WaitingForKey {
+        return None;
+    }
+    let is_long = ingest.since.elapsed().unwrap_or_default() > camera.upload.fragment_max;
+    let arrive = ingest.last_frame.is_some_and(|last| last > ingest.since);
+    let text = "pictures arrive, but no key frame to begin with; set a GOP of 1 to 4 s in the camera";
+    recent_loss(ingest).or((is_long && arrive).then(|| (Reason::LongGop, text.to_owned())))
+}
+
+fn recent_loss(ingest: &IngestReport) -> Option<(Reason, String)> {
+    let loss = ingest.loss.as_ref().filter(|loss| loss.at.elapsed() < LOSS_NOTICE)?;
+    Some((loss.reason, loss.text.clone()))
+}
+
 /// Pictures arrive, but something that matters does not work.
-fn degraded(ingest: &IngestReport, upload: &UploadReport, verify: &VerifyReport) -> Option<(Reason, String)> {
+fn degraded(
+    camera: &config::Camera,
+    ingest: &IngestReport,
+    upload: &UploadReport,
+    verify: &VerifyReport,
+) -> Option<(Reason, String)> {
     let failing = matches!(upload.state, UploadState::BackingOff | UploadState::Failed);
     if let Some(problem) = upload.problem.clone().filter(|_| failing || backlog_s(upload) > BACKLOG_NOTICE_S)
     {
@@ -175,13 +205,17 @@ fn degraded(ingest: &IngestReport, upload: &UploadReport, verify: &VerifyReport)
             verify.problem.clone().map_or_else(|| "footage is not read back as sent".to_owned(), |p| p.1);
         return Some((reason, text));
     }
+    if let Some(loss) = recent_loss(ingest) {
+        return Some(loss);
+    }
     if ingest.clock_is_wrong {
         let seconds = ingest.clock_offset_us.unwrap_or_default() / 1_000_000;
         let text =
             format!("the camera's clock is off by {seconds} s, receive time is used; set NTP in the camera");
         return Some((Reason::CameraClock, text));
     }
-    if upload.forced_cuts > 0 && ingest.gop_ms.is_some_and(|ms| ms > 8_000) {
+    let fragment_max_ms = camera.upload.fragment_max.as_millis();
+    if upload.forced_cuts > 0 && ingest.gop_ms.is_none_or(|ms| u128::from(ms) > fragment_max_ms) {
         let text =
             "key frames are further apart than a fragment may be long; set a GOP of 1 to 4 s in the camera";
         return Some((Reason::LongGop, text.to_owned()));
