@@ -406,7 +406,10 @@ impl Session<'_> {
         let received = wall_micros(frame.start_ctx());
         let stamp = self.video_clock.stamp(frame.timestamp().elapsed(), received);
         let data = Bytes::from(frame.into_data());
-        let random_access = nal::is_random_access(format.codec, &data).unwrap_or(false);
+        // retina throws away what was hit inside or at its end, but not a picture of several slices whose first
+        // ones are lost.
+        let random_access = nal::is_random_access(format.codec, &data).unwrap_or(false)
+            && (lost == 0 || nal::begins_picture(format.codec, &data));
         self.gop.count(random_access, stamp.timestamp);
         self.waiting_for_key &= !random_access;
         let size = data.len() as u64;

@@ -151,6 +151,24 @@ pub fn is_random_access(codec: VideoCodec, access_unit: &[u8]) -> Result<bool, N
     Ok(false)
 }
 
+/// Whether the first slice of this access unit, given behind 4-byte lengths, is the first one of its picture: otherwise
+/// the picture lost its beginning on the way.
+///
+/// H.264 `first_mb_in_slice` = 0 is a single 1 bit (ITU-T H.264 7.3.3, 9.1), H.265 has the flag
+/// `first_slice_segment_in_pic_flag` (7.3.6.1); both stand right behind the header.
+pub fn begins_picture(codec: VideoCodec, access_unit: &[u8]) -> bool {
+    let header = if codec == VideoCodec::H264 { 1 } else { 2 };
+    for unit in length_prefixed(access_unit, 4).map_while(Result::ok) {
+        match (codec, unit_type(codec, unit)) {
+            (VideoCodec::H264, Some(1 | 2 | 5)) | (VideoCodec::H265, Some(0..32)) => {
+                return unit.get(header).is_some_and(|byte| byte & 0x80 != 0);
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 /// avcC body from NAL units without start code, see [`AvcC::from_parameter_sets`].
 pub fn avcc_from_sps_pps<S: AsRef<[u8]>, P: AsRef<[u8]>>(sps: &[S], pps: &[P]) -> Result<Bytes, FormatError> {
     Ok(AvcC::from_parameter_sets(sps, pps)?.to_bytes())
@@ -195,6 +213,24 @@ mod tests {
         check(&[0, 1, 5, 0], 2, &[Ok(&[5]), Err(NalError::CutLength { at: 3, needs: 2, left: 1 })]);
         check(&[0, 0, 0, 9, 5], 4, &[Err(NalError::Overrun { at: 0, claims: 9, left: 1 })]);
         check(&[], 4, &[]);
+    }
+
+    #[test]
+    fn a_picture_without_its_first_slice_is_recognised() {
+        #[track_caller]
+        fn check(codec: VideoCodec, units: &[&[u8]], expected: bool) {
+            let annexb: Vec<u8> = units.iter().flat_map(|unit| [&[0, 0, 1], *unit].concat()).collect();
+            let data = annexb_to_length_prefixed(&annexb);
+            assert_eq!(begins_picture(codec, &data), expected, "{codec:?} {units:02x?}");
+        }
+        let (h264, h265) = (VideoCodec::H264, VideoCodec::H265);
+        check(h264, &[&[6, 0x05], &[0x65, 0x88, 0x80], &[0x65, 0x04]], true);
+        check(h264, &[&[6, 0x85], &[0x65, 0x04], &[0x65, 0x88]], false);
+        check(h264, &[&[0x65]], false);
+        check(h264, &[&[6, 0x85]], false);
+        check(h265, &[&[0x4e, 1, 0x05], &[0x26, 1, 0xaf], &[0x26, 1, 0x10]], true);
+        check(h265, &[&[0x4e, 1, 0x85], &[0x26, 1, 0x10]], false);
+        check(h265, &[&[0x26]], false);
     }
 
     #[test]
