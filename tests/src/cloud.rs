@@ -79,7 +79,7 @@ impl Kvs {
                 take(event, &mut blocks, &mut stored);
             }
         }
-        stored.sort_by(|a, b| a.number().cmp(&b.number()));
+        stored.sort_by_key(Stored::number);
         stored
     }
 

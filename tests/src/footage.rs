@@ -74,7 +74,7 @@ impl Rig {
         let (pictures, sent) = match self.sim(camera) {
             Some(sim) => {
                 let other = self.other_clip(camera).await;
-                compare(camera, &stored, [Some(sim.clip(0)), other.as_ref()], &sim.stats(0).sent.into())
+                compare(camera, &stored, [Some(sim.clip(0)), other.as_ref()], sim.stats(0).sent.make_contiguous())
             }
             None => (Vec::new(), Vec::new()),
         };
@@ -148,7 +148,7 @@ fn compare(
     camera: &str,
     stored: &[Stored],
     clips: [Option<&Arc<Clip>>; 2],
-    sent: &Vec<SentPicture>,
+    sent: &[SentPicture],
 ) -> Pictures {
     let mut origins: HashMap<Bytes, Vec<(bool, u32)>> = HashMap::new();
     for (clip, switched) in clips.into_iter().zip([false, true]) {
