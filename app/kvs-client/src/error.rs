@@ -43,7 +43,7 @@ pub enum Error {
     #[error("no connection to {endpoint}")]
     Connect { endpoint: Endpoint, source: io::Error },
     /// The peer's certificate or TLS dialect is not acceptable.
-    #[error("TLS with {endpoint} refused; check the certificate, `extra_ca_pem` and this device's clock")]
+    #[error("TLS with {endpoint} refused; check its certificate, our CA file and this device's clock")]
     Tls { endpoint: Endpoint, source: io::Error },
     #[error("{operation} at {endpoint}: no {what} within {after:?}")]
     Timeout { operation: Operation, endpoint: Endpoint, what: &'static str, after: Duration },

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{EXPECT, HeaderValue};
+use hyper::header::{DATE, EXPECT, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,6 +27,8 @@ use crate::{admin, archive, control, get_media, put_media};
 
 /// 1000 fragment numbers are 50 kB.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// 9999-12-31T23:59:59Z, the last that the header `Date` can say.
+const LATEST_DATE_MS: u64 = 253_402_300_799_000;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -172,6 +174,10 @@ async fn respond(
     let id = request_id();
     let id = HeaderValue::from_str(&id).expect("a request id is plain ASCII");
     response.headers_mut().insert("x-amzn-requestid", id);
+    // Clients with a wrong clock learn the right time from here: it must be the one that signatures are held to.
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(service.now_ms().min(LATEST_DATE_MS));
+    let date = HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is plain ASCII");
+    response.headers_mut().insert(DATE, date);
     response
 }
 
