@@ -1,5 +1,6 @@
 //! Keeps every MQTT message of the box.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +36,10 @@ pub struct Observer {
 impl Observer {
     /// Returns once the broker has confirmed the subscription.
     pub async fn start(port: u16, topics: Topics) -> Observer {
-        let mut options = MqttOptions::new("observer", "127.0.0.1", port);
+        // Two with the same name would drive each other out.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("observer-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut options = MqttOptions::new(name, "127.0.0.1", port);
         options.set_keep_alive(Duration::from_secs(5)).set_clean_start(true);
         let (client, mut events) = AsyncClient::new(options, 16);
         let messages = Arc::new(Mutex::new(Vec::new()));
