@@ -122,8 +122,8 @@ async fn show(arguments: &DemoArguments) -> Result<bool, Box<dyn std::error::Err
     let mut table = Table::new();
     let started = tokio::time::Instant::now();
     let end = (arguments.seconds > 0).then(|| started + Duration::from_secs(arguments.seconds));
-    let mut fault =
-        arguments.fault.map(|fault| (fault, started + Duration::from_secs(arguments.seconds.max(30) / 3)));
+    let whole = if arguments.seconds > 0 { arguments.seconds } else { 30 };
+    let mut fault = arguments.fault.map(|fault| (fault, started + Duration::from_secs(whole) / 3));
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
