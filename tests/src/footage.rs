@@ -74,7 +74,12 @@ impl Rig {
         let (pictures, sent) = match self.sim(camera) {
             Some(sim) => {
                 let other = self.other_clip(camera).await;
-                compare(camera, &stored, [Some(sim.clip(0)), other.as_ref()], sim.stats(0).sent.make_contiguous())
+                compare(
+                    camera,
+                    &stored,
+                    [Some(sim.clip(0)), other.as_ref()],
+                    sim.stats(0).sent.make_contiguous(),
+                )
             }
             None => (Vec::new(), Vec::new()),
         };
