@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use camera_sim::{Clip, Codec, SentPicture};
+use camera_sim::{CameraStats, Clip, Codec, SentPicture};
 use kvs_edge::messages::{Stats, Status, Upload, Verdict, Verify};
 use media::nal;
 
@@ -74,12 +74,7 @@ impl Rig {
         let (pictures, sent) = match self.sim(camera) {
             Some(sim) => {
                 let other = self.other_clip(camera).await;
-                compare(
-                    camera,
-                    &stored,
-                    [Some(sim.clip(0)), other.as_ref()],
-                    sim.stats(0).sent.make_contiguous(),
-                )
+                compare(camera, &stored, [Some(sim.clip(0)), other.as_ref()], sim.stats(0))
             }
             None => (Vec::new(), Vec::new()),
         };
@@ -153,14 +148,22 @@ fn compare(
     camera: &str,
     stored: &[Stored],
     clips: [Option<&Arc<Clip>>; 2],
-    sent: &[SentPicture],
+    mut stats: CameraStats,
 ) -> Pictures {
+    let lossy = stats.packets_dropped + stats.packets_reordered > 0;
+    let sent = &*stats.sent.make_contiguous();
     let mut origins: HashMap<Bytes, Vec<(bool, u32)>> = HashMap::new();
     for (clip, switched) in clips.into_iter().zip([false, true]) {
         let Some(clip) = clip else { continue };
         for picture in clip.pictures() {
-            let data = as_stored(clip.spec().codec, &picture.nal_units);
+            let codec = clip.spec().codec;
+            let data = as_stored(codec, &picture.nal_units);
             origins.entry(data).or_default().push((switched, picture.index));
+            // Supplemental information in front of a key picture may be lost on the way; the picture is whole.
+            if lossy && picture.random_access {
+                let slices: Vec<_> = picture.vcl(codec).cloned().collect();
+                origins.entry(as_stored(codec, &slices)).or_default().push((switched, picture.index));
+            }
         }
     }
     let mut pictures = Vec::new();

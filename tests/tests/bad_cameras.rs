@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use camera_sim::{Audio, AuthKind, ForeignCodec};
 use futures_util::future::join_all;
-use kvs_edge::messages::{CameraState, Health, Reason, Status, Upload, UploadState, Verdict, Verify};
+use kvs_edge::messages::{CameraState, Health, Reason, Stats, Status, Upload, UploadState, Verdict, Verify};
 use kvs_edge_tests::{Camera, Rig, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -77,7 +77,7 @@ async fn each_bad_camera_gets_its_reason_and_the_good_one_its_footage() {
     assert_eq!((off.state, off.reason), (CameraState::Disabled, None));
     // Those that are worth another try get one.
     for camera in ["nobody", "silent", "web-server", "no-name", "no-udp"] {
-        rig.status(0, camera, |status| status.attempts >= 2).await;
+        rig.mqtt.wait(&rig.mqtt.topics.stats(camera), |stats: &Stats| stats.reconnects_1h >= 2).await;
     }
     rig.fragments("good", 4).await;
     let all = |health: &Health| health.checks.len() == BAD.len();

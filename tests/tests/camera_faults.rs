@@ -69,12 +69,13 @@ async fn a_handshake_that_hangs_is_given_up_and_tried_again() {
     let mute = |plan: &mut FaultPlan| (plan.no_keepalive, plan.session_timeout_s) = (true, Some(2));
     let Some(rig) = rig.camera(Camera::new("mute").faults(mute)).start().await else { return };
     let heal = async |camera: &str, step: &str| {
-        let offline = rig.status(0, camera, |status| status.attempts >= 2).await;
+        let offline = rig.status(0, camera, |status| status.reason != Some(Reason::Starting)).await;
         assert_eq!(
             (offline.state, offline.reason),
             (CameraState::Offline, Some(Reason::Timeout)),
             "{offline:?}"
         );
+        rig.mqtt.wait(&rig.mqtt.topics.stats(camera), |stats: &Stats| stats.reconnects_1h >= 2).await;
         let detail = offline.detail.unwrap_or_default();
         assert!(detail.contains(step), "{camera}: {detail}");
         rig.faults(camera).set(FaultPlan::default());
