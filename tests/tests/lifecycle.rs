@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kvs::identity::Sha256Sum;
 use kvs_edge::messages::{OFFLINE, Upload, UploadState, Verdict, Verify};
 use kvs_edge_tests::{Camera, Process, Rig, Stored, binary, clip_cache, eventually, within};
 use serde_json::Value;
@@ -51,9 +52,9 @@ async fn a_killed_box_starts_again_and_what_it_had_persisted_stays() {
     rig.stop().await;
 
     let after = rig.kvs.stored("cam").await;
-    let hash = |stored: &Stored| (stored.number(), stored.chunk.cluster.as_ref().map(|c| c.cluster_sha256));
-    let kept: BTreeSet<_> = after.iter().map(hash).map(|(number, sum)| (number, sum.map(|s| s.0))).collect();
-    assert!(before.iter().map(hash).all(|(number, sum)| kept.contains(&(number, sum.map(|s| s.0)))));
+    let bytes = |stored: &Stored| (stored.number(), payload(stored));
+    let kept: BTreeSet<_> = after.iter().map(bytes).collect();
+    assert!(before.iter().map(bytes).all(|stored| kept.contains(&stored)), "what was persisted is gone");
     let times: BTreeSet<_> = after.iter().map(Stored::timecode_ms).collect();
     assert_eq!(times.len(), after.len(), "stored twice");
     let topics = &rig.mqtt.topics;
@@ -67,7 +68,7 @@ async fn a_killed_box_starts_again_and_what_it_had_persisted_stays() {
     for stored in &after {
         let identity = stored.chunk.identity().expect("each fragment carries its tag");
         assert_eq!((&*identity.camera, &*identity.device), ("cam", "box"));
-        assert_eq!(Some(identity.payload_sha256), stored.chunk.cluster.as_ref().map(|c| c.payload_sha256));
+        assert_eq!(identity.payload_sha256, Sha256Sum::of(&payload(stored)));
     }
 }
 
@@ -105,6 +106,10 @@ async fn a_second_signal_does_not_wait_for_the_cloud() {
     // Far sooner than after 300 s.
     assert!(rig.daemon().ended().await.success());
     rig.mqtt.wait_text(mark, &rig.mqtt.topics.availability(), OFFLINE).await;
+}
+
+fn payload(stored: &Stored) -> Vec<u8> {
+    stored.blocks.iter().flat_map(|block| block.payload.iter().copied()).collect()
 }
 
 /// What the daemon tells its service manager.
