@@ -87,7 +87,7 @@ pub async fn find_identical(
     let chunks = fetch(client, stream, numbers).await?;
     let same = |chunk: &Chunk| {
         let cluster = chunk.cluster.as_ref().filter(|_| chunk.complete)?;
-        let summary = summaries.iter().find(|summary| summary.cluster_sha256 == cluster.cluster_sha256)?;
+        let summary = summaries.iter().find(|summary| summary.sums == cluster.sums)?;
         Some((summary.sequence, chunk.start.number?))
     };
     Ok(chunks.iter().filter_map(same).collect())

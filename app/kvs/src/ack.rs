@@ -110,6 +110,12 @@ impl AckError {
         known(self.id).map_or(Reaction::Resend, |row| row.2)
     }
 
+    /// Not part of normal operation. An old connection is, and so is a stop just before the first sound of a
+    /// fragment: those are answered without anybody having to know.
+    pub fn needs_attention(&self) -> bool {
+        !matches!(self.reaction(), Reaction::Rotate | Reaction::ResendWithoutSilentTracks)
+    }
+
     fn explanation(&self) -> &'static str {
         known(self.id).map_or("an error id that this version does not know", |row| row.3)
     }

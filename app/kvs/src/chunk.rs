@@ -18,9 +18,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use media::mkv::read::{self, EventKind, Limits, Parser, ReadError};
 use media::mkv::{elements, id};
-use sha2::{Digest, Sha256};
 
-use crate::identity::{self, FragmentIdentity, Sha256Sum};
+use crate::cluster_sums::{ClusterHasher, ClusterSums};
+use crate::identity::{self, FragmentIdentity};
 use crate::{FragmentNumber, tag};
 
 /// Matroska's default: block and cluster times count milliseconds.
@@ -77,10 +77,8 @@ pub struct Cluster {
     /// First to last block time.
     pub duration_ms: u64,
     pub bytes: u64,
-    /// Over the block payloads in order, all tracks.
-    pub payload_sha256: Sha256Sum,
     /// Over the Cluster element, header included.
-    pub cluster_sha256: Sha256Sum,
+    pub sums: ClusterSums,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,9 +154,7 @@ struct OpenCluster {
     last_ms: i64,
     blocks: u32,
     key_blocks: u32,
-    bytes: u64,
-    payloads: Sha256,
-    whole: Sha256,
+    hasher: ClusterHasher,
 }
 
 impl ChunkReader {
@@ -358,8 +354,10 @@ impl Document {
         let ticks = i128::from(self.open.as_ref()?.timecode) + i128::from(offset);
         let time_ms = self.to_ms(ticks);
         let open = self.open.as_mut()?;
-        open.add(&block.raw);
-        open.payloads.update(block.body());
+        let [before, behind] = block.around_body();
+        open.hasher.head(before);
+        open.hasher.payload(block.body());
+        open.hasher.head(behind);
         open.blocks += 1;
         open.key_blocks += u32::from(key_frame);
         open.first_ms = Some(open.first_ms.map_or(time_ms, |first| first.min(time_ms)));
@@ -369,7 +367,7 @@ impl Document {
 
     fn cluster_bytes(&mut self, raw: &[u8]) {
         if let Some(open) = &mut self.open {
-            open.add(raw);
+            open.hasher.head(raw);
         }
     }
 
@@ -410,29 +408,22 @@ impl OpenCluster {
             last_ms: i64::MIN,
             blocks: 0,
             key_blocks: 0,
-            bytes: 0,
-            payloads: Sha256::new(),
-            whole: Sha256::new(),
+            hasher: ClusterHasher::default(),
         };
-        open.add(raw);
+        open.hasher.head(raw);
         open
-    }
-
-    fn add(&mut self, raw: &[u8]) {
-        self.whole.update(raw);
-        self.bytes += raw.len() as u64;
     }
 
     fn close(self) -> Cluster {
         let duration_ms = self.first_ms.map_or(0, |first| self.last_ms.abs_diff(first));
+        let (sums, bytes) = self.hasher.finish();
         Cluster {
             timecode_ms: self.timecode_ms,
             blocks: self.blocks,
             key_blocks: self.key_blocks,
             duration_ms,
-            bytes: self.bytes,
-            payload_sha256: Sha256Sum(self.payloads.finalize().into()),
-            cluster_sha256: Sha256Sum(self.whole.finalize().into()),
+            bytes,
+            sums,
         }
     }
 }
@@ -473,8 +464,7 @@ mod tests {
             for (chunk, fragment) in found.iter().zip(&sent) {
                 let cluster = chunk.cluster.as_ref().expect("has a cluster");
                 assert!(chunk.complete);
-                assert_eq!(cluster.cluster_sha256, fragment.summary.cluster_sha256);
-                assert_eq!(cluster.payload_sha256, fragment.summary.payload_sha256);
+                assert_eq!(cluster.sums, fragment.summary.sums);
                 assert_eq!(cluster.bytes, fragment.summary.cluster_bytes);
                 assert_eq!(cluster.duration_ms, fragment.summary.duration_ms);
                 let identity = chunk.identity().expect("carries our tag");

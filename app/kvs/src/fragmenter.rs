@@ -18,9 +18,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use media::mkv::write;
 use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat};
-use sha2::{Digest, Sha256};
 
-use crate::identity::{self, FragmentIdentity, Sha256Sum};
+use crate::cluster_sums::{ClusterHasher, ClusterSums};
+use crate::identity::{self, FragmentIdentity};
 
 /// Audio further behind the newest picture than this is no longer waited for or kept.
 const AUDIO_QUEUE_FRAMES: usize = 512;
@@ -96,10 +96,8 @@ pub struct FragmentSummary {
     pub audio_blocks: u32,
     /// The Cluster element, header included.
     pub cluster_bytes: u64,
-    /// Over the block payloads in order, all tracks.
-    pub payload_sha256: Sha256Sum,
     /// Over the Cluster element as sent.
-    pub cluster_sha256: Sha256Sum,
+    pub sums: ClusterSums,
     pub forced: bool,
 }
 
@@ -150,9 +148,7 @@ struct Open {
     last_ms: u64,
     blocks: u32,
     audio_blocks: u32,
-    cluster_bytes: u64,
-    payloads: Sha256,
-    cluster: Sha256,
+    cluster: ClusterHasher,
     forced: bool,
 }
 
@@ -276,12 +272,10 @@ impl Fragmenter {
             last_ms: timecode_ms,
             blocks: 0,
             audio_blocks: 0,
-            cluster_bytes: 0,
-            payloads: Sha256::new(),
-            cluster: Sha256::new(),
+            cluster: ClusterHasher::default(),
             forced,
         };
-        open.cluster_bytes(&head);
+        open.cluster.head(&head);
         self.next_sequence += 1;
         self.parts.push_back(Part::Start(FragmentStart {
             sequence: open.sequence,
@@ -320,9 +314,8 @@ impl Fragmenter {
         let offset_ms = i16::try_from(i128::from(placed_ms) - i128::from(open.timecode_ms))
             .expect("placed within MAX_OFFSET_MS of the timecode");
         let head = write::block_head(track, offset_ms, key_frame, payload.len());
-        open.cluster_bytes(&head);
-        open.cluster_bytes(&payload);
-        open.payloads.update(&payload);
+        open.cluster.head(&head);
+        open.cluster.payload(&payload);
         open.blocks += 1;
         open.audio_blocks += u32::from(track != 1);
         open.last_ms = open.last_ms.max(placed_ms);
@@ -332,15 +325,15 @@ impl Fragmenter {
     fn end(&mut self, closing: bool) {
         let Some(open) = self.open.take() else { return };
         self.border_ms = Some(open.last_ms);
+        let (sums, cluster_bytes) = open.cluster.finish();
         let summary = FragmentSummary {
             sequence: open.sequence,
             timecode: ProducerTimestamp::from_millis(open.timecode_ms),
             duration_ms: open.last_ms - open.timecode_ms,
             blocks: open.blocks,
             audio_blocks: open.audio_blocks,
-            cluster_bytes: open.cluster_bytes,
-            payload_sha256: Sha256Sum(open.payloads.finalize().into()),
-            cluster_sha256: Sha256Sum(open.cluster.finalize().into()),
+            cluster_bytes,
+            sums,
             forced: open.forced,
         };
         let identity = FragmentIdentity {
@@ -349,17 +342,10 @@ impl Fragmenter {
             sequence: summary.sequence,
             timecode_ms: open.timecode_ms,
             blocks: summary.blocks,
-            payload_sha256: summary.payload_sha256,
+            payload_sha256: summary.sums.payload,
         };
         let tag = write::tags(&[(identity::NAME, &identity.to_string())]);
         self.parts.push_back(Part::End(FragmentEnd { summary, tag, closing }));
-    }
-}
-
-impl Open {
-    fn cluster_bytes(&mut self, bytes: &[u8]) {
-        self.cluster.update(bytes);
-        self.cluster_bytes += bytes.len() as u64;
     }
 }
 

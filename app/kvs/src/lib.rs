@@ -14,6 +14,7 @@ pub mod ack;
 pub mod api;
 pub mod backoff;
 pub mod chunk;
+pub mod cluster_sums;
 mod fragment_number;
 pub mod fragmenter;
 pub mod identity;

@@ -100,7 +100,7 @@ impl CloseReason {
             | Self::NotPersisted { .. }
             | Self::AckMissing { .. }
             | Self::WindowFull => true,
-            Self::Refused(error) => error.reaction() != Reaction::Rotate,
+            Self::Refused(error) => error.needs_attention(),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A fragment is known by its timecode: KVS hands the producer's timecode back unchanged, and it exists before
-//! any fragment number does. Proof is the SHA-256 over the whole cluster as it left the box.
+//! any fragment number does. Proof are the SHA-256 sums over the whole cluster as it left the box.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -73,6 +73,7 @@ pub struct Mismatch {
     pub found_bytes: u64,
     /// `None`: only the identity tag is known, which does not say it.
     pub expected_bytes: Option<u64>,
+    /// Over the payloads, or over the heads where only these differ.
     pub found_sha256: Sha256Sum,
     pub expected_sha256: Sha256Sum,
 }
@@ -161,7 +162,7 @@ impl Verifier {
                 finding
             }
             None => match chunk.identity() {
-                Some(identity) if identity.payload_sha256 == cluster.payload_sha256 => {
+                Some(identity) if identity.payload_sha256 == cluster.sums.payload => {
                     Finding::SelfDescribed { timecode_ms }
                 }
                 Some(identity) => Finding::Corrupt(Mismatch {
@@ -171,7 +172,7 @@ impl Verifier {
                     expected_blocks: identity.blocks,
                     found_bytes: cluster.bytes,
                     expected_bytes: None,
-                    found_sha256: cluster.payload_sha256,
+                    found_sha256: cluster.sums.payload,
                     expected_sha256: identity.payload_sha256,
                 }),
                 None => Finding::Foreign { timecode_ms },
@@ -244,7 +245,7 @@ impl Expected {
     ) -> Finding {
         let sequence = self.summary.sequence;
         let timecode_ms = cluster.timecode_ms;
-        if cluster.cluster_sha256 != self.summary.cluster_sha256 {
+        if let Some((found_sha256, expected_sha256)) = cluster.sums.difference(&self.summary.sums) {
             return Finding::Corrupt(Mismatch {
                 timecode_ms,
                 number,
@@ -252,8 +253,8 @@ impl Expected {
                 expected_blocks: self.summary.blocks,
                 found_bytes: cluster.bytes,
                 expected_bytes: Some(self.summary.cluster_bytes),
-                found_sha256: cluster.cluster_sha256,
-                expected_sha256: self.summary.cluster_sha256,
+                found_sha256,
+                expected_sha256,
             });
         }
         let delay = now.saturating_duration_since(self.since);

@@ -64,6 +64,12 @@ impl Event {
     pub fn shared_body(&self) -> Bytes {
         self.raw.slice(self.body.clone())
     }
+
+    /// What of `raw` stands in front of the body and behind it: a BlockGroup may go on behind its Block.
+    #[inline]
+    pub fn around_body(&self) -> [&[u8]; 2] {
+        [&self.raw[..self.body.start], &self.raw[self.body.end..]]
+    }
 }
 
 /// What an [`Event`] says.
