@@ -9,6 +9,7 @@ mod process;
 mod proof;
 mod surroundings;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -41,6 +42,9 @@ struct Arguments {
     /// Do not run ffmpeg beside the daemon
     #[arg(long)]
     no_ffmpeg: bool,
+    /// Another build of the daemon, to compare
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_kvs-edge"))]
+    daemon: PathBuf,
     /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -94,7 +98,7 @@ fn main() -> Result<(), Error> {
 
 async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<Run, Error> {
     let around = Surroundings::start(cameras).await?;
-    let mut daemon = Child::daemon(&around.write_config(verify)?)?;
+    let mut daemon = Child::daemon(&arguments.daemon, &around.write_config(verify)?)?;
     // The daemon's session comes first, so that it can be told from ffmpeg's.
     for camera in 0..cameras {
         let playing = around.sim.wait_stats(camera, |stats| stats.sessions > 0);

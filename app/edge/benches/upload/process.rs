@@ -28,8 +28,8 @@ pub(crate) struct Memory {
 }
 
 impl Child {
-    pub(crate) fn daemon(config: &Path) -> Result<Self, Error> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kvs-edge"));
+    pub(crate) fn daemon(program: &Path, config: &Path) -> Result<Self, Error> {
+        let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(config).env("RUST_LOG", "warn,rumqttd=error");
         Self::spawn(command)
     }
