@@ -416,7 +416,11 @@ impl Running {
                     self.news(News::Lost(timecode));
                 }
                 Event::Refused(error) => {
-                    tracing::warn!(camera, error = %error, "error ack");
+                    if error.needs_attention() {
+                        tracing::warn!(camera, error = %error, "error ack");
+                    } else {
+                        tracing::info!(camera, error = %error, "the session ends");
+                    }
                     self.this.report.send_modify(|report| report.error_acks += 1);
                 }
                 Event::StrayAck(ack) => tracing::warn!(camera, ?ack, "ack for nothing that we sent"),
