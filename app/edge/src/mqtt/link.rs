@@ -15,6 +15,9 @@ use crate::messages::OFFLINE;
 const CONNECT_TIMEOUT_S: u64 = 10;
 /// Largest packet in either direction; we publish at most [`super::BODY_LIMIT_BYTES`] and subscribe to nothing.
 const PACKET_LIMIT_BYTES: u32 = 256 << 10;
+/// Messages without acknowledgement; [`super::WINDOW`] allows fewer. rumqttc makes a table of this size, which for
+/// MQTT 5 has 65535 places (13 MiB) unless it is told.
+const INFLIGHT: u16 = 100;
 
 /// Hands messages to a [`Link`].
 pub(super) enum Client {
@@ -86,6 +89,7 @@ pub(super) fn open(
             options.set_transport(transport).set_keep_alive(config.keep_alive).set_clean_start(true);
             options.set_connection_timeout(CONNECT_TIMEOUT_S);
             options.set_max_packet_size(Some(PACKET_LIMIT_BYTES));
+            options.set_outgoing_inflight_upper_limit(INFLIGHT);
             let will = v5::mqttbytes::v5::LastWill::new(
                 will_topic,
                 OFFLINE,
@@ -104,6 +108,7 @@ pub(super) fn open(
             let mut options = rumqttc::MqttOptions::new(&config.client_id, host, config.port);
             options.set_transport(transport).set_keep_alive(config.keep_alive).set_clean_session(true);
             options.set_max_packet_size(PACKET_LIMIT_BYTES as usize, PACKET_LIMIT_BYTES as usize);
+            options.set_inflight(INFLIGHT);
             options.set_last_will(rumqttc::LastWill::new(
                 will_topic,
                 OFFLINE,
