@@ -547,12 +547,17 @@ impl PutMedia {
 
     /// Makes room; the fragment that is being sent right now goes last.
     fn drop_oldest(&mut self) -> bool {
-        let sending = self.session.as_ref().map(|session| session.next_sequence);
+        let begun = self.session.as_ref().filter(|session| session.next_piece > 0);
+        let sending = begun.map(|session| session.next_sequence);
         let whole = |entry: &Entry| entry.end.is_some() && !entry.is_lost();
+        // What this session has sent only waits for its ack: the service most likely keeps it, it is no loss yet.
+        let session = self.session.as_ref().map(|session| session.id);
+        let sent = |entry: &Entry| session.is_some() && entry.session == session;
         let index = self
             .window
             .iter()
-            .position(|entry| whole(entry) && Some(entry.sequence) != sending)
+            .position(|entry| whole(entry) && !sent(entry) && Some(entry.sequence) != sending)
+            .or_else(|| self.window.iter().position(|entry| whole(entry) && Some(entry.sequence) != sending))
             .or_else(|| self.window.iter().position(|entry| !entry.is_lost()));
         let Some(index) = index else { return false };
         if self.session.as_ref().is_some_and(|session| session.id == self.window[index].session.unwrap_or(0))

@@ -383,6 +383,21 @@ fn a_full_window_drops_the_oldest_whole_fragment_and_says_so() {
 }
 
 #[test]
+fn a_full_window_does_not_drop_what_only_waits_for_its_ack() {
+    let parts = stream(4);
+    let mut rig = Rig::new(PutMediaConfig::default());
+    let first_end = parts.iter().position(|part| matches!(part, Part::End(_))).expect("an end");
+    parts[..=first_end].iter().cloned().for_each(|part| rig.upload.part(part));
+    let one = rig.upload.backlog().bytes;
+    rig.upload.config.window_bytes = one * 5 / 2;
+    rig.connect();
+    rig.pump();
+    parts[first_end + 1..].iter().cloned().for_each(|part| rig.upload.part(part));
+    rig.ack(AckEvent::Persisted, Some(0));
+    assert_eq!(rig.persisted(), [1], "it was sent whole, and KVS has it");
+}
+
+#[test]
 fn a_backlog_respects_the_services_fragment_rate() {
     let mut upload = PutMedia::new(PutMediaConfig::default());
     stream(3).into_iter().for_each(|part| upload.part(part));
