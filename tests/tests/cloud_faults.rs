@@ -202,7 +202,8 @@ async fn a_full_window_loses_the_oldest_footage_and_tells_which() {
     let big = |clip: &mut camera_sim::ClipSpec| {
         (clip.width, clip.height, clip.bitrate_kbps) = (640, 360, 4000);
     };
-    let camera = Camera::new("full").clip(big).set("upload.window_bytes", "1048576");
+    // A fragment of two seconds is about 1 MB: one fits always, with its successor under way, two do not.
+    let camera = Camera::new("full").clip(big).set("upload.window_bytes", "1600000");
     let Some(rig) = Rig::builder().camera(camera).start().await else { return };
     rig.fragments("full", 2).await;
     // In the middle of a fragment: one that KVS stored without our having its ack would count as lost, which it is not.
@@ -216,7 +217,7 @@ async fn a_full_window_loses_the_oldest_footage_and_tells_which() {
     let topics = &rig.mqtt.topics;
     let away: Upload = rig.mqtt.wait(&topics.upload("full"), |u: &Upload| u.fragments_lost >= 2).await;
     assert_eq!(away.reason, Some(Reason::UploadFailed), "the cause, not the effect: {away:#?}");
-    assert!(away.backlog_bytes <= 1 << 20, "{away:#?}");
+    assert!(away.backlog_bytes <= 1_600_000, "{away:#?}");
     rig.status(0, "full", |status| status.state == CameraState::Degraded).await;
     rig.kvs.local().faults().clear();
     rig.more_fragments("full", 4).await;
