@@ -1,0 +1,16 @@
+//! Arithmetic on arrays: pictures into tensors, tensors into boxes, boxes into tracks, tracks into events.
+//!
+//! ```text
+//!  Picture --letterbox--> tensor --(a detector)--> output --head, nms--> Detection --track--> Track --event--> Change
+//! ```
+//!
+//! No runtime, socket, clock, thread or randomness: pictures, boxes and the producer's time come in, results go out.
+//! All coordinates are parts of the picture, 0.0..=1.0, with the origin at its left top corner, so that nothing here
+//! depends on the size at which a picture was decoded.
+
+pub mod detection;
+pub mod picture;
+pub mod rules;
+
+pub use detection::{Detection, Point, Rect};
+pub use picture::{Colour, Matrix, Picture, PictureError, Plane, Planes};
