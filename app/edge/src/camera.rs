@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::fanout::Fanout;
 use crate::health::{Pulse, Pulses};
 use crate::ingest::{self, FEED_PLACES, IngestReport};
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
@@ -118,7 +119,7 @@ impl Camera {
 
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
         stages.spawn(async move {
-            ingest::run(&config, feed, report, cancel).await;
+            ingest::run(&config, Fanout::new(feed), report, cancel).await;
             0
         });
         let uploader = Uploader {
@@ -126,6 +127,7 @@ impl Camera {
             device: self.device.clone(),
             client: self.client.clone(),
             news,
+            persisted: None,
             report: self.upload.clone(),
             pulse: self.upload_pulse.clone(),
         };

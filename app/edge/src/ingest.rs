@@ -20,8 +20,6 @@ use kvs::backoff::Backoff;
 use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat, nal};
 use retina::client::{self, SessionGroup};
 use retina::codec::{CodecItem, ParametersRef};
-use tokio::sync::mpsc::Sender;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +27,7 @@ use url::Url;
 
 use crate::clock::{Micros, RtpClock, ntp_to_micros};
 use crate::config::{self, Audio, Source, Transport};
+use crate::fanout::Fanout;
 use crate::messages::{ClockSource, Reason};
 use crate::recent::Recent;
 use crate::rtsp;
@@ -199,7 +198,7 @@ const OPERATOR_DELAY: Duration = Duration::from_secs(60);
 /// Keeps one camera's feed alive until `cancel`.
 pub async fn run(
     camera: &config::Camera,
-    feed: Sender<Feed>,
+    mut feed: Fanout,
     report: watch::Sender<IngestReport>,
     cancel: CancellationToken,
 ) {
@@ -215,7 +214,7 @@ pub async fn run(
         };
         let mut session = Session {
             camera,
-            feed: &feed,
+            feed: &mut feed,
             report: &report,
             backoff: &mut backoff,
             group: &group,
@@ -226,7 +225,7 @@ pub async fn run(
             gop: Gop::default(),
         };
         let ended = cancel.run_until_cancelled(session.run(transport)).await;
-        let _ = feed.try_send(Feed::Break); // a full feed is told by the next picture's gap anyway
+        feed.send(Feed::Break); // a full feed is told by the next picture's gap anyway
         let Some(Err(error)) = ended else { break };
         if matches!(error, IngestError::TransportRefused) && camera.transport == Transport::Auto {
             tracing::info!(camera = camera.id, "the camera refuses UDP, going on with TCP");
@@ -270,7 +269,7 @@ fn set_state(report: &watch::Sender<IngestReport>, state: IngestState) {
 
 struct Session<'a> {
     camera: &'a config::Camera,
-    feed: &'a Sender<Feed>,
+    feed: &'a mut Fanout,
     report: &'a watch::Sender<IngestReport>,
     backoff: &'a mut Backoff,
     group: &'a Arc<SessionGroup>,
@@ -365,12 +364,12 @@ impl Session<'_> {
         }
     }
 
-    fn announce_audio(&self, demuxed: &client::Demuxed, tracks: &Tracks) {
+    fn announce_audio(&mut self, demuxed: &client::Demuxed, tracks: &Tracks) {
         let format =
             tracks.audio.and_then(|index| rtsp::audio_format(&demuxed.streams()[index])).map(Arc::new);
         self.report.send_modify(|report| report.audio.clone_from(&format));
         if let Some(format) = format {
-            let _ = self.feed.try_send(Feed::AudioTrack(format)); // the first audio frame says it again
+            self.feed.send(Feed::AudioTrack(format)); // the first audio frame says it again
         }
     }
 
@@ -415,7 +414,7 @@ impl Session<'_> {
         let size = data.len() as u64;
         let dropped = self.waiting_for_key || {
             if stamp.new_timeline {
-                let _ = self.feed.try_send(Feed::NewTimeline);
+                self.feed.send(Feed::NewTimeline);
             }
             let unit = AccessUnit { data, timestamp: stamp.timestamp, random_access, format };
             !self.send(Feed::Video(unit))
@@ -460,7 +459,7 @@ impl Session<'_> {
         let Some(format) = self.report.borrow().audio.clone() else { return };
         let stamp = self.audio_clock.stamp(frame.timestamp().elapsed(), wall_micros(frame.ctx()));
         let data = Bytes::copy_from_slice(frame.data());
-        let _ = self.feed.try_send(Feed::Audio(AudioFrame { data, timestamp: stamp.timestamp, format }));
+        self.feed.send(Feed::Audio(AudioFrame { data, timestamp: stamp.timestamp, format }));
     }
 
     fn sender_report(&mut self, packet: &retina::rtcp::ReceivedCompoundPacket, tracks: &Tracks) {
@@ -480,23 +479,20 @@ impl Session<'_> {
 
     /// False if the picture was dropped.
     fn send(&mut self, feed: Feed) -> bool {
-        match self.feed.try_send(feed) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
-                self.wait_for_key();
-                let text =
-                    "the box is too slow for this camera: pictures up to the next key frame are dropped";
-                let loss = Loss { at: Instant::now(), reason: Reason::BacklogFull, text: text.to_owned() };
-                self.report.send_modify(|report| report.loss = Some(loss));
-                false
-            }
+        let taken = self.feed.send(feed);
+        if !taken {
+            self.wait_for_key();
+            let text = "the box is too slow for this camera: pictures up to the next key frame are dropped";
+            let loss = Loss { at: Instant::now(), reason: Reason::BacklogFull, text: text.to_owned() };
+            self.report.send_modify(|report| report.loss = Some(loss));
         }
+        taken
     }
 
     fn wait_for_key(&mut self) {
         if !self.waiting_for_key {
             self.waiting_for_key = true;
-            let _ = self.feed.try_send(Feed::Break);
+            self.feed.send(Feed::Break);
         }
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod fanout;
 pub mod health;
 pub mod host;
 pub mod ingest;

@@ -133,6 +133,8 @@ pub struct Uploader {
     pub device: String,
     pub client: Client,
     pub news: mpsc::Sender<News>,
+    /// Who else wants to know under which number a fragment is kept; a full queue loses the number for an event.
+    pub persisted: Option<mpsc::Sender<(FragmentSummary, FragmentNumber)>>,
     pub report: watch::Sender<UploadReport>,
     /// Moved forward by the loop as long as it turns.
     pub pulse: crate::health::Pulse,
@@ -408,6 +410,9 @@ impl Running {
                         report.ack_delay = Some(ack_delay);
                         report.problem = None;
                     });
+                    if let (Some(persisted), Some(number)) = (&self.this.persisted, number) {
+                        let _ = persisted.try_send((summary.clone(), number));
+                    }
                     self.news(News::Persisted(summary, number));
                 }
                 Event::Lost { sequence, timecode, end, bytes, reason } => {

@@ -126,20 +126,30 @@ impl MqttHandle {
         self.push(topic, body, qos, false);
     }
 
+    /// Publishes a state that is not JSON, such as a picture or a word.
+    pub fn publish_retained_bytes(&self, topic: String, body: Bytes, qos: Qos) {
+        self.push_bytes(topic, Ok(body), qos, true);
+    }
+
     fn push(&self, topic: String, body: &impl Serialize, qos: Qos, retain: bool) {
-        let payload = match serde_json::to_vec(body) {
-            Ok(payload) if payload.len() <= BODY_LIMIT_BYTES => Bytes::from(payload),
-            refused => {
-                let error = refused.map_or_else(
-                    |error| error.to_string(),
-                    |payload| format!("{} bytes, {BODY_LIMIT_BYTES} are allowed", payload.len()),
-                );
+        let payload = serde_json::to_vec(body).map(Bytes::from).map_err(|error| error.to_string());
+        self.push_bytes(topic, payload, qos, retain);
+    }
+
+    fn push_bytes(&self, topic: String, payload: Result<Bytes, String>, qos: Qos, retain: bool) {
+        let short = payload.and_then(|payload| match payload.len() {
+            0..=BODY_LIMIT_BYTES => Ok(payload),
+            found => Err(format!("{found} bytes, {BODY_LIMIT_BYTES} are allowed")),
+        });
+        let mut inner = self.shared.lock();
+        match short {
+            Ok(payload) => inner.outbox.push(Message { topic, payload, qos, retain }),
+            Err(error) => {
+                inner.outbox.count_dropped();
                 warn!(topic, error, "MQTT message not published");
-                self.shared.lock().outbox.count_dropped();
-                return;
             }
-        };
-        self.shared.lock().outbox.push(Message { topic, payload, qos, retain });
+        }
+        drop(inner);
         self.shared.changed.notify_one();
     }
 
