@@ -8,9 +8,15 @@
 //! All coordinates are parts of the picture, 0.0..=1.0, with the origin at its left top corner, so that nothing here
 //! depends on the size at which a picture was decoded.
 
+mod assign;
 pub mod detection;
+pub mod event;
+pub mod figures;
+pub mod motion;
 pub mod picture;
 pub mod rules;
+pub mod track;
+pub mod zone;
 
 pub use detection::{Detection, Point, Rect};
 pub use picture::{Colour, Matrix, Picture, PictureError, Plane, Planes};

@@ -1,0 +1,1 @@
+//! Which box belongs to which track: the pairs with the largest sum of gains.

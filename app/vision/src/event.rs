@@ -1,0 +1,1 @@
+//! Tracks into events: confirmation, zones, lines, stationarity, best shots.

@@ -1,0 +1,1 @@
+//! Figures of a worker: latencies by histogram.

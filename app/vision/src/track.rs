@@ -1,0 +1,1 @@
+//! Boxes into tracks: the same object across pictures keeps its id.

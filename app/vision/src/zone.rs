@@ -1,0 +1,1 @@
+//! Geometry of zones and lines.
