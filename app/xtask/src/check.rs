@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::{cargo, run};
+use crate::{cargo, python, run};
 
 /// Sums of cargo's own `test result:` lines.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,8 +31,17 @@ pub(crate) fn everything() -> Result<(), String> {
     lints()?;
     // The tests start the real programs.
     run(cargo().args(["build", "--workspace", "--bins"]))?;
-    let mut child = cargo()
-        .args(["test", "--workspace", "--no-fail-fast"])
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    let library = python::ensure(&[python::ONNXRUNTIME]).map(|python| python::onnxruntime_library(&python));
+    match library {
+        Ok(Some(library)) => {
+            tests.env("KVS_EDGE_TEST_ONNXRUNTIME", library);
+        }
+        Ok(None) => println!("xtask: no library in {}", python::ONNXRUNTIME),
+        Err(error) => println!("xtask: tests with ONNX Runtime are left out: {error}"),
+    }
+    let mut child = tests
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cargo test does not start: {error}"))?;

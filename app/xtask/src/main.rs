@@ -4,6 +4,7 @@
 
 mod check;
 mod packages;
+mod python;
 
 use std::env;
 use std::process::{Command, ExitCode};

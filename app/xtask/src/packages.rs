@@ -2,8 +2,12 @@
 
 use std::process::{Command, Stdio};
 
-/// Encodes the simulated scene; `mosquitto_sub` is what the demo tells people to run.
+/// Headers to build against GStreamer; what encodes the simulated scene and decodes it again; `mosquitto_sub` is what
+/// the demo tells people to run.
 pub(crate) const DEMO: &[&str] = &[
+    "pkg-config",
+    "libgstreamer1.0-dev",
+    "libgstreamer-plugins-base1.0-dev",
     "gstreamer1.0-tools",
     "gstreamer1.0-plugins-base",
     "gstreamer1.0-plugins-good",
@@ -13,8 +17,11 @@ pub(crate) const DEMO: &[&str] = &[
     "mosquitto-clients",
 ];
 
-/// Besides, the real peers of the tests: a broker, an RTSP server, readers of Matroska, an AWS SDK.
+/// Besides, the real peers of the tests: a broker, an RTSP server, readers of Matroska, an AWS SDK, ONNX Runtime (by pip).
 pub(crate) const TEST: &[&str] = &[
+    "pkg-config",
+    "libgstreamer1.0-dev",
+    "libgstreamer-plugins-base1.0-dev",
     "gstreamer1.0-tools",
     "gstreamer1.0-plugins-base",
     "gstreamer1.0-plugins-good",
@@ -27,6 +34,7 @@ pub(crate) const TEST: &[&str] = &[
     "mkvtoolnix",
     "openssl",
     "python3-boto3",
+    "python3-venv",
     "python3-gst-1.0",
     "gir1.2-gst-rtsp-server-1.0",
 ];

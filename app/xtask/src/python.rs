@@ -1,0 +1,53 @@
+//! Peers that come as Python packages, in a virtual environment of their own below the target folder.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The C library inside is what the `ort` backend loads. Pinned: figures are compared with it.
+pub(crate) const ONNXRUNTIME: &str = "onnxruntime==1.31.1";
+/// Judges the tracks against the scene's ground truth.
+pub(crate) const MOTMETRICS: &str = "motmetrics==1.4.0";
+
+/// Makes or completes the environment and gives its interpreter.
+pub(crate) fn ensure(packages: &[&str]) -> Result<PathBuf, String> {
+    let folder = target().join("python");
+    let python = folder.join("bin/python");
+    // Debian's own interpreter: others on the PATH may lack the venv module.
+    if !python.exists() {
+        crate::run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&folder))?;
+    }
+    let missing: Vec<&str> =
+        packages.iter().copied().filter(|package| !installed(&python, package)).collect();
+    if !missing.is_empty() {
+        println!("xtask: installing {} into {}", missing.join(" "), folder.display());
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(&missing);
+        crate::run(&mut pip)?;
+    }
+    Ok(python)
+}
+
+/// The library of the installed package, for `KVS_EDGE_TEST_ONNXRUNTIME`.
+pub(crate) fn onnxruntime_library(python: &Path) -> Option<PathBuf> {
+    let packages = python.parent()?.parent()?.join("lib");
+    let of_version = packages.read_dir().ok()?.flatten().map(|entry| entry.path());
+    let folders = of_version.map(|lib| lib.join("site-packages/onnxruntime/capi"));
+    let files = folders.filter_map(|folder| folder.read_dir().ok()).flatten().flatten();
+    files.map(|entry| entry.path()).find(|path| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"libonnxruntime.so."))
+    })
+}
+
+fn installed(python: &Path, package: &str) -> bool {
+    let Some((name, version)) = package.split_once("==") else { return false };
+    let script = format!("import importlib.metadata as m, sys; sys.exit(m.version('{name}') != '{version}')");
+    let status = Command::new(python).args(["-c", &script]).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Absolute, because tests run in the folders of their packages.
+fn target() -> PathBuf {
+    let folder = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    std::path::absolute(&folder).unwrap_or(folder)
+}
