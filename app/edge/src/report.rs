@@ -302,7 +302,7 @@ fn stats(ingest: &IngestReport, verify: &VerifyReport, before: Counters, now: Co
         v: Version::default(),
         ts: SystemTime::now().into(),
         window_s,
-        fps: Fps { input: rate(now.1, before.1), dropped: rate(now.3, before.3) },
+        fps: Fps { input: rate(now.1, before.1), dropped: rate(now.3, before.3), ..Fps::default() },
         bitrate_bps,
         gop_frames: ingest.gop_frames,
         gop_s: ingest.gop_ms.map(|ms| Duration::from_millis(ms).as_secs_f64()),
@@ -317,6 +317,7 @@ fn stats(ingest: &IngestReport, verify: &VerifyReport, before: Counters, now: Co
         reconnects_1h: ingest.reconnects.count(now.0),
         stalls_1h: ingest.stalls.count(now.0),
         latency: verify.latency.percentiles(),
+        detect: None,
     }
 }
 

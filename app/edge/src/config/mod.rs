@@ -7,6 +7,7 @@
 //! The file is walked by hand, not by serde, because serde stops at the first error and an operator wants all of them.
 
 mod check;
+mod detect;
 mod document;
 mod problem;
 mod secret;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use url::Url;
 
+pub use detect::{CameraDetect, Detect, DetectBackend};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::{Secret, SecretError};
 
@@ -34,6 +36,8 @@ pub struct Config {
     /// Likewise.
     pub verify: Verify,
     pub health: Health,
+    /// Absent: no camera is looked at, see [`Camera::detect`].
+    pub detect: Option<Detect>,
     /// In the order of the file; at least one, ids and stream names unique.
     pub cameras: Vec<Camera>,
     /// What someone should look at although the file is valid.
@@ -207,6 +211,8 @@ pub struct Camera {
     pub stall: Duration,
     pub upload: Upload,
     pub verify: Verify,
+    /// Absent: this camera is only recorded. Never present without [`Config::detect`].
+    pub detect: Option<CameraDetect>,
 }
 
 impl Camera {
@@ -226,6 +232,7 @@ impl Camera {
             stall: Duration::from_secs(5),
             upload: Upload::default(),
             verify: Verify::default(),
+            detect: None,
         }
     }
 }

@@ -61,7 +61,17 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
     };
     let cameras = cameras(report, &mut root, &upload, &verify);
     root.finish(report);
-    Some(Config { device, aws: aws?, mqtt: mqtt?, upload, verify, health, cameras, warnings: Vec::new() })
+    Some(Config {
+        device,
+        aws: aws?,
+        mqtt: mqtt?,
+        upload,
+        verify,
+        health,
+        detect: None,
+        cameras,
+        warnings: Vec::new(),
+    })
 }
 
 fn device(report: &mut Report, mut section: Section) -> Device {
@@ -445,6 +455,7 @@ fn camera(
         stall,
         upload,
         verify,
+        detect: None,
     })
 }
 

@@ -1,0 +1,215 @@
+//! State and figures of one camera.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DetectStats, UtcTime, Version};
+
+/// Whether the camera's picture arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraState {
+    /// Pictures arrive and are uploaded.
+    Online,
+    /// Pictures arrive, something else is wrong: see `reason`.
+    Degraded,
+    /// No pictures.
+    Offline,
+    /// Switched off by configuration.
+    Disabled,
+}
+
+/// Why a camera, an upload or a verification is not as it should be; stable names for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// First connection since start, nothing wrong yet.
+    Starting,
+    /// The name of the host does not resolve.
+    DnsFailed,
+    /// No route, or the host is down.
+    Unreachable,
+    /// The host is there, nothing listens on the port.
+    ConnectionRefused,
+    /// A handshake step was not answered in time; `detail` names it.
+    Timeout,
+    /// Wrong or missing user name or password (RTSP 401, 403).
+    Unauthorized,
+    /// The path of the URL does not exist on the camera (RTSP 404).
+    NotFound,
+    /// The camera offers no video.
+    NoVideo,
+    /// The camera offers no codec that can be uploaded.
+    UnsupportedCodec,
+    /// Connected, but no picture within `stall_s`.
+    Stalled,
+    /// The camera closed the connection.
+    Disconnected,
+    /// The camera broke RTSP or RTP rules; `detail` has the words.
+    ProtocolError,
+    /// Packets are lost; whole GOPs are dropped.
+    PacketLoss,
+    /// The camera's clock is absent or far from ours; receive time is used.
+    CameraClock,
+    /// GOPs longer than a fragment may be; fragments are cut between key frames.
+    LongGop,
+    /// KVS or the network behind it refuses or does not answer.
+    UploadFailed,
+    /// AWS credentials are missing, wrong or expired.
+    Credentials,
+    /// The KVS stream does not exist.
+    StreamMissing,
+    /// The KVS stream's settings do not fit (no retention, wrong media type).
+    StreamSettings,
+    /// KVS limits the rate of calls or bytes.
+    Throttled,
+    /// The system clock is too wrong for signing.
+    ClockSkew,
+    /// The upload window is full: fragments are being lost.
+    BacklogFull,
+    /// Fragments were not read back in time.
+    VerifyLate,
+    /// A fragment read back differs from what was sent.
+    VerifyMismatch,
+    /// Fragments could not be read back at all.
+    VerifyFailed,
+    /// No decoder works for this camera, or it keeps failing.
+    DecoderFailed,
+    /// The model cannot be loaded, or its backend fails.
+    DetectorFailed,
+    /// The backend does not come back from a picture.
+    DetectorStuck,
+    /// The detector has no time for this camera: not admitted, or slower than the latency budget.
+    DetectorOverloaded,
+    /// The daemon stops.
+    Stopping,
+}
+
+/// The state of one camera.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub v: Version,
+    pub ts: UtcTime,
+    pub state: CameraState,
+    /// When `state` began.
+    pub since: UtcTime,
+    /// Absent when all is well.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Reason>,
+    /// For people: found, expected, what to change.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+    /// Failed attempts to connect since the last picture.
+    pub attempts: u32,
+    /// When the last access unit arrived; absent when none did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_frame: Option<UtcTime>,
+}
+
+/// Where the producer timestamps of a camera come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockSource {
+    /// The camera's clock, by its RTCP sender reports.
+    Rtcp,
+    /// Our clock at arrival, smoothed.
+    Receive,
+}
+
+/// What one camera delivered in the last `window_s`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    pub v: Version,
+    pub ts: UtcTime,
+    /// Length of the window that rates and percentiles are taken over.
+    pub window_s: f64,
+    pub fps: Fps,
+    /// Of the access units, without RTP overhead.
+    pub bitrate_bps: u64,
+    /// Pictures and seconds from one random access point to the next, newest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gop_frames: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gop_s: Option<f64>,
+    /// RFC 6381, such as `avc1.64001F`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub codec: Option<String>,
+    /// Width and height in pixels, cropped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size: Option<[u32; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub audio_codec: Option<String>,
+    /// `tcp` or `udp`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transport: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clock: Option<ClockSource>,
+    /// Camera clock minus ours, where there are sender reports.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clock_offset_ms: Option<f64>,
+    /// RTP packets lost since start.
+    pub lost_packets: u64,
+    /// Access units thrown away since start, waiting for a random access point after a loss.
+    pub dropped_frames: u64,
+    pub reconnects_1h: u32,
+    pub stalls_1h: u32,
+    /// From the camera's (or our receive) clock to the last byte read back from KVS.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub latency: Option<Percentiles>,
+    /// Absent when detection is off.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detect: Option<DetectStats>,
+}
+
+/// Pictures per second. Those of detection are absent when it is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fps {
+    /// Access units per second from the camera.
+    #[serde(rename = "in")]
+    pub input: f64,
+    /// Access units per second thrown away.
+    pub dropped: f64,
+    /// Pictures out of the decoder.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decoded: Option<f64>,
+    /// Pictures through the model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub inferred: Option<f64>,
+    /// Pictures due for the model that a newer one replaced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub skipped: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The wire form is a contract: what is absent stays absent, names and spelling do not change under `v` = 1.
+    #[test]
+    fn status_body_is_as_documented() {
+        let since = UtcTime::from_millis(1_795_183_402_417);
+        let status = Status {
+            v: Version::default(),
+            ts: since,
+            state: CameraState::Offline,
+            since,
+            reason: Some(Reason::ConnectionRefused),
+            detail: None,
+            attempts: 3,
+            last_frame: None,
+        };
+        let json = serde_json::to_string(&status).expect("serialises");
+        assert_eq!(
+            json,
+            r#"{"v":1,"ts":"2026-11-20T14:03:22.417Z","state":"offline","since":"2026-11-20T14:03:22.417Z","reason":"connection_refused","attempts":3}"#
+        );
+        assert_eq!(serde_json::from_str::<Status>(&json).expect("reads back"), status);
+        let newer = json.replace(r#""v":1"#, r#""v":1,"invented_later":[1]"#);
+        assert_eq!(serde_json::from_str::<Status>(&newer).expect("unknown fields are ignored"), status);
+    }
+}
