@@ -1,8 +1,10 @@
 //! By what one camera's tracks are judged; as the configuration gives it, with labels by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Point;
+use crate::track::{ClassRule, TrackerConfig};
+use crate::zone::{Polygon, Segment, ShapeError};
 
 /// How much an event matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,5 +91,209 @@ impl Default for Rules {
             zones: Vec::new(),
             lines: Vec::new(),
         }
+    }
+}
+
+/// More zones, or lines, than anybody draws for one camera; each track is judged by all of them.
+pub const MAX_SHAPES: usize = 64;
+
+/// What does not fit in [`Rules`], and where.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RulesError {
+    #[error("{place}: {found}, expected 0.0 to 1.0")]
+    Part { place: String, found: f32 },
+    #[error("{place}: min_area {min} is above max_area {max}, so nothing is left")]
+    Areas { place: String, min: f32, max: f32 },
+    #[error("confirm_frames is 0, expected at least 1")]
+    NoConfirmation,
+    #[error("{place} names the label `{label}`, which the model does not have; it has: {known}")]
+    UnknownLabel { place: String, label: String, known: String },
+    #[error("{kind} {n} has no name")]
+    NoName { kind: &'static str, n: usize },
+    #[error("two of the {kind}s are called `{name}`")]
+    SameName { kind: &'static str, name: String },
+    #[error("{kind} `{name}`: {error}")]
+    Shape { kind: &'static str, name: String, error: ShapeError },
+    #[error("{found} {kind}s, expected at most {MAX_SHAPES}")]
+    TooMany { kind: &'static str, found: usize },
+}
+
+impl Rules {
+    /// Everything but the names of labels, which need a model: see [`Rules::check_labels`].
+    pub fn check(&self) -> Result<(), RulesError> {
+        if self.confirm_frames == 0 {
+            return Err(RulesError::NoConfirmation);
+        }
+        self.label.check("the rule for all labels")?;
+        for (label, rule) in &self.by_label {
+            rule.check(&format!("the rule for `{label}`"))?;
+        }
+        check_names("zone", self.zones.iter().map(|zone| &zone.name))?;
+        for zone in &self.zones {
+            Polygon::new(&zone.polygon).map_err(|error| RulesError::shape("zone", &zone.name, error))?;
+        }
+        check_names("line", self.lines.iter().map(|line| &line.name))?;
+        for line in &self.lines {
+            Segment::new(line.from, line.to).map_err(|error| RulesError::shape("line", &line.name, error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the model has every label that is named anywhere.
+    pub fn check_labels(&self, known: &[String]) -> Result<(), RulesError> {
+        let named =
+            |place: String, labels: &[String]| match labels.iter().find(|label| !known.contains(label)) {
+                Some(label) => {
+                    Err(RulesError::UnknownLabel { place, label: label.clone(), known: known.join(", ") })
+                }
+                None => Ok(()),
+            };
+        named("the list of labels".into(), &self.labels)?;
+        for label in self.by_label.keys() {
+            named("a rule".into(), std::slice::from_ref(label))?;
+        }
+        for zone in &self.zones {
+            named(format!("zone `{}`", zone.name), &zone.labels)?;
+        }
+        for line in &self.lines {
+            named(format!("line `{}`", line.name), &line.labels)?;
+        }
+        Ok(())
+    }
+
+    pub fn rule(&self, label: &str) -> &LabelRule {
+        self.by_label.get(label).unwrap_or(&self.label)
+    }
+
+    /// Whether this label is looked at.
+    pub fn wants(&self, label: &str) -> bool {
+        self.labels.is_empty() || self.labels.iter().any(|wanted| wanted == label)
+    }
+
+    /// The tracker that these rules need, for a model with `labels`. It ignores boxes of other labels and of areas
+    /// out of range, so that an object that has become too small ends like one that has left.
+    pub fn tracker(&self, labels: &[String]) -> TrackerConfig {
+        let class = |label: &String| {
+            let LabelRule { min_score, min_area, max_area, .. } = *self.rule(label);
+            ClassRule { wanted: self.wants(label), begin_score: min_score, min_area, max_area }
+        };
+        TrackerConfig {
+            classes: labels.iter().map(class).collect(),
+            confirm_hits: self.confirm_frames,
+            lost_after_ms: self.lost_after_ms,
+            ..TrackerConfig::default()
+        }
+    }
+}
+
+impl LabelRule {
+    fn check(&self, place: &str) -> Result<(), RulesError> {
+        let parts = [("min_score", self.min_score), ("min_area", self.min_area), ("max_area", self.max_area)];
+        for (key, found) in parts {
+            if !(0.0..=1.0).contains(&found) {
+                return Err(RulesError::Part { place: format!("{place}, {key}"), found });
+            }
+        }
+        if self.min_area > self.max_area {
+            let (min, max) = (self.min_area, self.max_area);
+            return Err(RulesError::Areas { place: place.into(), min, max });
+        }
+        Ok(())
+    }
+}
+
+impl RulesError {
+    fn shape(kind: &'static str, name: &str, error: ShapeError) -> RulesError {
+        RulesError::Shape { kind, name: name.into(), error }
+    }
+}
+
+fn check_names<'a>(
+    kind: &'static str,
+    names: impl ExactSizeIterator<Item = &'a String>,
+) -> Result<(), RulesError> {
+    if names.len() > MAX_SHAPES {
+        return Err(RulesError::TooMany { kind, found: names.len() });
+    }
+    let mut seen = BTreeSet::new();
+    for (n, name) in names.enumerate() {
+        if name.is_empty() {
+            return Err(RulesError::NoName { kind, n: n + 1 });
+        }
+        if !seen.insert(name) {
+            return Err(RulesError::SameName { kind, name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zone(name: &str, polygon: &[(f32, f32)]) -> Zone {
+        let polygon = polygon.iter().map(|&(x, y)| Point { x, y }).collect();
+        Zone { name: name.into(), polygon, labels: vec!["person".into()], dwell_ms: 0, severity: None }
+    }
+
+    #[test]
+    fn rules_that_do_not_fit_say_what_and_where() {
+        let good = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)];
+        let check = |change: &dyn Fn(&mut Rules), expected: &str| {
+            let mut rules = Rules::default();
+            change(&mut rules);
+            let labels = ["person".to_owned(), "vehicle".to_owned()];
+            let error = rules.check().and_then(|()| rules.check_labels(&labels)).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        };
+        check(&|rules| rules.confirm_frames = 0, "confirm_frames is 0, expected at least 1");
+        check(
+            &|rules| rules.label.min_score = f32::NAN,
+            "the rule for all labels, min_score: NaN, expected 0.0 to 1.0",
+        );
+        check(
+            &|rules| {
+                let rule = LabelRule { min_area: 0.5, max_area: 0.1, ..LabelRule::default() };
+                rules.by_label.insert("person".into(), rule);
+            },
+            "the rule for `person`: min_area 0.5 is above max_area 0.1, so nothing is left",
+        );
+        check(
+            &|rules| rules.labels = vec!["persn".into()],
+            "the list of labels names the label `persn`, which the model does not have; it has: person, vehicle",
+        );
+        check(&|rules| rules.zones = vec![zone("", &good)], "zone 1 has no name");
+        check(
+            &|rules| rules.zones = vec![zone("gate", &good), zone("gate", &good)],
+            "two of the zones are called `gate`",
+        );
+        check(
+            &|rules| rules.zones = vec![zone("gate", &good[..2])],
+            "zone `gate`: 2 corners, expected 3 to 128",
+        );
+        check(
+            &|rules| {
+                let (from, to) = (Point { x: 0.5, y: 0.5 }, Point { x: 0.5, y: 0.5 });
+                rules.lines = vec![Line { name: "door".into(), from, to, labels: Vec::new() }];
+            },
+            "line `door`: from (0.5, 0.5) to the same place, expected two different points",
+        );
+        check(
+            &|rules| rules.zones = (0..65).map(|n| zone(&n.to_string(), &good)).collect(),
+            "65 zones, expected at most 64",
+        );
+        let rules = Rules { zones: vec![zone("gate", &good)], ..Rules::default() };
+        assert_eq!(rules.check(), Ok(()));
+        let labels = ["cat".to_owned()];
+        assert!(matches!(rules.check_labels(&labels), Err(RulesError::UnknownLabel { .. })));
+    }
+
+    #[test]
+    fn tracker_begins_by_the_label() {
+        let mut rules = Rules { labels: vec!["person".into()], ..Rules::default() };
+        rules.by_label.insert("person".into(), LabelRule { min_score: 0.7, ..LabelRule::default() });
+        let config = rules.tracker(&["person".into(), "vehicle".into()]);
+        assert_eq!(config.classes[0].begin_score, 0.7);
+        assert!(config.classes[0].wanted && !config.classes[1].wanted);
     }
 }
