@@ -1,4 +1,36 @@
 //! Boxes into tracks: the same object across pictures keeps its id.
+//!
+//! After ByteTrack (Zhang et al., 2022): boxes with a high score are given to the tracks first, by the best sum over
+//! all pairs; then boxes with a low score rescue tracks that got none, for an object that is half hidden has a low
+//! score long before it is gone. What differs, and why:
+//!
+//! * Time is real (producer timestamps), not counted in pictures: 2 to 30 fps and skipped pictures work alike.
+//! * A pair is judged by the overlap of both boxes after widening them by the doubt of the prediction. With a settled
+//!   track that is the plain overlap; at 2 fps, or after an occlusion, boxes that do not overlap can still pair, nearest
+//!   first. Doubt also costs, so a track that is seen all the time keeps its box from one that is lost nearby.
+//! * The class of a track is what most of its boxes say, newer and surer ones counting more; a box of another class can
+//!   continue a track at a discount, so van, truck, van is one object.
+//!
+//! ```text
+//!              seen in confirm_hits pictures             not seen
+//!  tentative -------------------------------> confirmed <--------> lost (keeps its id, predicted on)
+//!      | not seen in 3 pictures and for 500 ms                       | for longer than lost_after_ms
+//!      +----------------------------> ended <------------------------+
+//! ```
+//!
+//! Time that runs back (another recording, a camera that was set anew) ends all tracks; so does a gap longer than
+//! `lost_after_ms`, as for each single track. Ids rise strictly and are never used again. Same boxes and times, in
+//! whichever order the boxes of a picture come, give the same tracks.
+
+mod kalman;
+#[cfg(test)]
+mod tests;
+
+use media::ProducerTimestamp;
+
+use self::kalman::BoxFilter;
+use crate::assign::{Pair, assign};
+use crate::{Detection, Point, Rect};
 
 /// What of one class makes tracks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,17 +58,353 @@ pub struct TrackerConfig {
     /// Boxes below this score are noise, 0.0..=1.0. Those between it and the class's `begin_score` only continue a
     /// track.
     pub low_score: f32,
-    /// Pictures in which an object is seen before its track is confirmed, at least 1.
+    /// Pictures in which an object is seen with a high score before its track is confirmed, at least 1.
     pub confirm_hits: u32,
-    /// A confirmed track that is not seen for longer has ended, milliseconds.
+    /// A track that is not seen for longer has ended, milliseconds.
     pub lost_after_ms: u64,
-    /// Most tracks at a time; the boxes with the lowest scores are left out.
+    /// Most tracks at a time, and twice this many boxes of a picture; those with the lowest scores are left out.
     pub max_tracks: usize,
 }
 
 impl Default for TrackerConfig {
     fn default() -> TrackerConfig {
-        let confirm_hits = 3;
-        TrackerConfig { classes: Vec::new(), low_score: 0.1, confirm_hits, lost_after_ms: 2_000, max_tracks: 500 }
+        TrackerConfig {
+            classes: Vec::new(),
+            low_score: 0.1,
+            confirm_hits: 3,
+            lost_after_ms: 2_000,
+            max_tracks: 500,
+        }
     }
+}
+
+/// One object.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Track {
+    pub id: u64,
+    /// Index into the model's labels; what its boxes say on the whole.
+    pub class: u16,
+    /// Smoothed when seen now, else predicted; within the picture, without an area when predicted outside.
+    pub rect: Rect,
+    /// Of the box it was last seen with, 0.0..=1.0.
+    pub score: f32,
+    /// Mean of its scores, newer ones counting more.
+    pub smoothed_score: f32,
+    pub top_score: f32,
+    pub seen_now: bool,
+    /// Seen often enough to be believed. Stays once true.
+    pub confirmed: bool,
+    /// Pictures in which it was seen.
+    pub hits: u32,
+    pub first: ProducerTimestamp,
+    pub last_seen: ProducerTimestamp,
+    /// Parts of the picture a second.
+    pub velocity: Point,
+}
+
+/// A tentative track ends when it is not seen in more pictures in a row, and for longer.
+const TENTATIVE_MISSES: u32 = 2;
+const TENTATIVE_LOST_MS: u64 = 500;
+/// Least gain of a pair, for boxes with high and with low scores (ByteTrack: overlaps of 0.2 and 0.5).
+const LEAST_GAIN: f32 = 0.2;
+const LEAST_GAIN_LOW: f32 = 0.4;
+/// Most that a box is widened by on each side, in sizes of the box.
+const MOST_DOUBT: f64 = 1.5;
+const OTHER_CLASS: f32 = 0.6;
+const TENTATIVE: f32 = 0.8;
+/// Two boxes with this overlap are the same object seen twice.
+const DUPLICATE: f32 = 0.85;
+/// Share of the newest score in the smoothed one, and what is kept of the older votes for a class.
+const NEWEST: f32 = 0.3;
+const KEPT_VOTES: f32 = 0.95;
+/// By how much another class must have more votes before the track becomes one of it.
+const NEW_CLASS_LEAD: f32 = 1.2;
+const MOST_CLASSES: usize = 8;
+
+/// Follows the objects of one camera.
+#[derive(Clone, Debug)]
+pub struct Tracker {
+    config: TrackerConfig,
+    now: Option<ProducerTimestamp>,
+    next_id: u64,
+    /// By rising id.
+    states: Vec<State>,
+    /// The same as they are told.
+    tracks: Vec<Track>,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    track: Track,
+    filter: BoxFilter,
+    /// As the detector gave it when last seen.
+    seen: Rect,
+    /// Seen with a high score in this many pictures.
+    sure_hits: u32,
+    /// Not seen in this many pictures in a row.
+    missed: u32,
+    /// Class and weight, at most [`MOST_CLASSES`].
+    votes: Vec<(u16, f32)>,
+}
+
+impl Tracker {
+    pub fn new(config: TrackerConfig) -> Tracker {
+        Tracker { config, now: None, next_id: 1, states: Vec::new(), tracks: Vec::new() }
+    }
+
+    /// Takes the boxes of one picture and returns all tracks, lost and tentative ones too, by rising id. Boxes that
+    /// are not finite, have no area in the picture or are not wanted are ignored.
+    pub fn update(&mut self, at: ProducerTimestamp, detections: &[Detection]) -> &[Track] {
+        let elapsed_ms = self.now.map_or(Some(0), |now| at.checked_ms_since(now));
+        match elapsed_ms {
+            Some(ms) => self.predict(at, ms),
+            None => self.states.clear(),
+        }
+        self.now = Some(at);
+
+        let boxes = self.usable(detections);
+        let high = boxes.partition_point(|found| found.sure);
+        let mut open: Vec<usize> = (0..self.states.len()).collect();
+        let mut unused = self.associate(at, &boxes[..high], &mut open, LEAST_GAIN);
+        open.retain(|&n| self.states[n].track.confirmed);
+        self.associate(at, &boxes[high..], &mut open, LEAST_GAIN_LOW);
+
+        self.states.retain(|state| {
+            let unseen_ms = at.checked_ms_since(state.track.last_seen).unwrap_or(0);
+            state.track.confirmed || state.missed <= TENTATIVE_MISSES || unseen_ms <= TENTATIVE_LOST_MS
+        });
+        self.drop_duplicates();
+        unused.retain(|found| !self.is_tracked(&found.detection.rect));
+        for found in unused {
+            self.begin(at, &found.detection);
+        }
+        self.tracks.clear();
+        self.tracks.extend(self.states.iter().map(|state| state.track));
+        &self.tracks
+    }
+
+    /// As of the last update.
+    pub fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    /// Ends what has not been seen for too long and moves the others to where they should be.
+    fn predict(&mut self, at: ProducerTimestamp, elapsed_ms: u64) {
+        let limit_ms = self.config.lost_after_ms;
+        self.states
+            .retain(|state| at.checked_ms_since(state.track.last_seen).is_some_and(|ms| ms <= limit_ms));
+        let seconds = elapsed_ms as f64 / 1_000.0;
+        for state in &mut self.states {
+            state.filter.predict(seconds);
+            state.track.seen_now = false;
+            state.track.rect = clipped(&state.filter.rect());
+            state.missed += 1;
+        }
+    }
+
+    /// What counts of `detections`: the sure ones first, each part by falling score.
+    fn usable(&self, detections: &[Detection]) -> Vec<Candidate> {
+        let mut boxes: Vec<Candidate> = Vec::with_capacity(detections.len());
+        for Detection { class, score, rect } in detections {
+            let finite = [rect.x, rect.y, rect.w, rect.h].iter().all(|value| value.is_finite());
+            let rect = clipped(rect);
+            let rule = self.config.classes.get(usize::from(*class)).copied().unwrap_or_default();
+            let area = rect.area();
+            let sure = *score >= rule.begin_score;
+            if finite
+                && rule.wanted
+                && area > 0.0
+                && (rule.min_area..=rule.max_area).contains(&area)
+                && (sure || *score >= self.config.low_score)
+            {
+                let detection = Detection { class: *class, score: score.min(1.0), rect };
+                boxes.push(Candidate { detection, sure });
+            }
+        }
+        boxes.sort_by(Candidate::order);
+        boxes.truncate(2 * self.config.max_tracks);
+        boxes
+    }
+
+    /// Gives boxes to the tracks numbered in `open`, which keeps those that got none. Returns the boxes left over.
+    fn associate(
+        &mut self,
+        at: ProducerTimestamp,
+        boxes: &[Candidate],
+        open: &mut Vec<usize>,
+        least: f32,
+    ) -> Vec<Candidate> {
+        let mut pairs = Vec::new();
+        for (row, &n) in open.iter().enumerate() {
+            let target = Target::new(&self.states[n]);
+            for (column, found) in boxes.iter().enumerate() {
+                let gain = target.gain(&found.detection);
+                if gain >= least {
+                    pairs.push(Pair { row, column, gain });
+                }
+            }
+        }
+        let mut used = vec![false; boxes.len()];
+        let mut done = vec![false; open.len()];
+        for Pair { row, column, .. } in assign(open.len(), boxes.len(), &pairs) {
+            self.states[open[row]].take(at, &boxes[column], self.config.confirm_hits);
+            (done[row], used[column]) = (true, true);
+        }
+        let mut row = 0..;
+        open.retain(|_| !done[row.next().expect("endless")]);
+        boxes.iter().zip(used).filter(|(_, used)| !used).map(|(found, _)| *found).collect()
+    }
+
+    /// Of two tracks on one object, both seen now, the older stays.
+    fn drop_duplicates(&mut self) {
+        let mut kept: Vec<Rect> = Vec::new();
+        self.states.retain(|state| {
+            let twice = state.track.seen_now && kept.iter().any(|rect| rect.iou(&state.seen) > DUPLICATE);
+            if state.track.seen_now && !twice {
+                kept.push(state.seen);
+            }
+            !twice
+        });
+    }
+
+    fn is_tracked(&self, rect: &Rect) -> bool {
+        self.states.iter().any(|state| state.track.seen_now && state.seen.iou(rect) > DUPLICATE)
+    }
+
+    fn begin(&mut self, at: ProducerTimestamp, detection: &Detection) {
+        // Asked again for each: boxes of this very picture may be duplicates of each other.
+        if self.states.len() >= self.config.max_tracks || self.is_tracked(&detection.rect) {
+            return;
+        }
+        let Detection { class, score, rect } = *detection;
+        let track = Track {
+            id: self.next_id,
+            class,
+            rect,
+            score,
+            smoothed_score: score,
+            top_score: score,
+            seen_now: true,
+            confirmed: self.config.confirm_hits <= 1,
+            hits: 1,
+            first: at,
+            last_seen: at,
+            velocity: Point::default(),
+        };
+        let (filter, votes) = (BoxFilter::new(&rect), vec![(class, score)]);
+        self.states.push(State { track, filter, seen: rect, sure_hits: 1, missed: 0, votes });
+        self.next_id += 1;
+    }
+}
+
+impl State {
+    fn take(&mut self, at: ProducerTimestamp, found: &Candidate, confirm_hits: u32) {
+        let Detection { class, score, rect } = found.detection;
+        self.filter.correct(&rect, found.sure);
+        self.seen = rect;
+        self.missed = 0;
+        self.sure_hits = self.sure_hits.saturating_add(u32::from(found.sure));
+        self.vote(class, score);
+        let track = &mut self.track;
+        track.rect = clipped(&self.filter.rect());
+        track.velocity = self.filter.velocity();
+        track.score = score;
+        track.smoothed_score += NEWEST * (score - track.smoothed_score);
+        track.top_score = track.top_score.max(score);
+        track.seen_now = true;
+        track.confirmed |= self.sure_hits >= confirm_hits;
+        track.hits = track.hits.saturating_add(1);
+        track.last_seen = at;
+    }
+
+    fn vote(&mut self, class: u16, score: f32) {
+        for (_, weight) in &mut self.votes {
+            *weight *= KEPT_VOTES;
+        }
+        match self.votes.iter_mut().find(|(voted, _)| *voted == class) {
+            Some((_, weight)) => *weight += score,
+            None => {
+                if self.votes.len() == MOST_CLASSES {
+                    // The winner is at the front, see below.
+                    let least =
+                        (1..MOST_CLASSES).min_by(|&a, &b| self.votes[a].1.total_cmp(&self.votes[b].1));
+                    self.votes.remove(least.expect("more than one"));
+                }
+                self.votes.push((class, score));
+            }
+        }
+        let mut best = 0;
+        for n in 1..self.votes.len() {
+            let lead = if best == 0 { NEW_CLASS_LEAD } else { 1.0 };
+            if self.votes[n].1 > lead * self.votes[best].1 {
+                best = n;
+            }
+        }
+        self.votes.swap(0, best);
+        self.track.class = self.votes[0].0;
+    }
+}
+
+/// A box that counts.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    detection: Detection,
+    /// Its score may begin a track.
+    sure: bool,
+}
+
+impl Candidate {
+    /// Total, so that the order in which the detector lists boxes does not matter.
+    fn order(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+        let key = |Rect { x, y, w, h }: Rect| [x, y, w, h].map(f32::to_bits); // none is negative
+        let (Detection { rect, .. }, other) = (a.detection, b.detection);
+        b.sure
+            .cmp(&a.sure)
+            .then(other.score.total_cmp(&a.detection.score))
+            .then_with(|| key(rect).cmp(&key(other.rect)))
+            .then(a.detection.class.cmp(&other.class))
+    }
+}
+
+/// Where a track is expected.
+struct Target {
+    rect: Rect,
+    widened: Rect,
+    by: f32,
+    class: u16,
+    worth: f32,
+}
+
+impl Target {
+    fn new(state: &State) -> Target {
+        let doubt = state.filter.doubt().min(MOST_DOUBT);
+        #[expect(clippy::cast_possible_truncation, reason = "parts of the picture need no f64")]
+        let (by, worth) = ((doubt * state.filter.size()) as f32, (1.0 + doubt).sqrt().recip() as f32);
+        let worth = if state.track.confirmed { worth } else { TENTATIVE * worth };
+        let rect = state.filter.rect();
+        Target { rect, widened: widened(&rect, by), by, class: state.track.class, worth }
+    }
+
+    /// 0.0..=1.0: overlap of the widened boxes, less for another size or class, and for doubt.
+    fn gain(&self, detection: &Detection) -> f32 {
+        let overlap = self.widened.iou(&widened(&detection.rect, self.by));
+        if overlap <= 0.0 {
+            return 0.0;
+        }
+        let ratio = |a: f32, b: f32| a.min(b) / a.max(b);
+        let alike = ratio(self.rect.w, detection.rect.w) * ratio(self.rect.h, detection.rect.h);
+        let class = if self.class == detection.class { 1.0 } else { OTHER_CLASS };
+        overlap * alike.max(0.0).sqrt() * self.worth * class
+    }
+}
+
+fn widened(rect: &Rect, by: f32) -> Rect {
+    Rect { x: rect.x - by, y: rect.y - by, w: rect.w + 2.0 * by, h: rect.h + 2.0 * by }
+}
+
+/// The part within the picture; nothing of what is not finite.
+fn clipped(rect: &Rect) -> Rect {
+    let (x, y) = (rect.x.clamp(0.0, 1.0), rect.y.clamp(0.0, 1.0));
+    let (right, bottom) = ((rect.x + rect.w).clamp(0.0, 1.0), (rect.y + rect.h).clamp(0.0, 1.0));
+    Rect { x, y, w: (right - x).max(0.0), h: (bottom - y).max(0.0) }
 }
