@@ -179,13 +179,7 @@ impl<'d> Section<'d> {
         self.asked.push(key);
         #[cfg(test)]
         {
-            let indices = |c: char| c == '[' || c == ']' || c.is_ascii_digit();
-            let parent: Vec<_> = self.path.split('.').map(|part| part.trim_end_matches(indices)).collect();
-            report.asked.insert(if self.path.is_empty() {
-                key.to_owned()
-            } else {
-                format!("{}.{key}", parent.join("."))
-            });
+            report.asked.insert(header(&self.path(key)));
         }
         let value = self.table?.get(key)?;
         Some((value.span().start, value.get_ref()))
@@ -227,21 +221,124 @@ impl<'d> Section<'d> {
         range: RangeInclusive<u64>,
         default: u64,
     ) -> u64 {
-        let Some((at, value)) = self.ask(report, key) else { return default };
+        self.integer_if(report, key, range, default).map_or(default, |integer| integer.value)
+    }
+
+    /// An integer in `range`. `None`: absent or wrong; `default` is only told.
+    pub(super) fn integer_if(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Option<At<u64>> {
+        let (at, value) = self.ask(report, key)?;
         let (low, high) = (range.start(), range.end());
         let expected = format!("an integer from {low} to {high}");
         let DeValue::Integer(integer) = value else {
             self.wrong_type(report, at, key, value, &expected, &format!("write {key} = {default}"));
-            return default;
+            return None;
         };
         match u64::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(number) if range.contains(&number) => number,
+            Ok(value) if range.contains(&value) => Some(At { value, at }),
             _ => {
                 let fix = format!("choose a value in the range; the default is {default}");
                 report.problem(at, &self.path(key), brief(integer.as_str()), expected, fix);
-                default
+                None
             }
         }
+    }
+
+    /// A number in `range`, written as an integer or not. `None`: absent or wrong; `default` is only told.
+    pub(super) fn number(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        range: RangeInclusive<f64>,
+        default: f64,
+    ) -> Option<At<f64>> {
+        let (at, value) = self.ask(report, key)?;
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        match number(value) {
+            // False for what is not a number.
+            Some((value, _)) if range.contains(&value) => Some(At { value, at }),
+            Some((_, text)) => {
+                let fix = format!("choose a value in the range; the default is {default}");
+                report.problem(at, &self.path(key), brief(text), expected, fix);
+                None
+            }
+            None => {
+                self.wrong_type(report, at, key, value, &expected, &format!("write {key} = {default}"));
+                None
+            }
+        }
+    }
+
+    /// A list of strings. `None`: absent or wrong.
+    pub(super) fn strings(&mut self, report: &mut Report, key: &'static str) -> Option<Vec<At<String>>> {
+        let (at, value) = self.ask(report, key)?;
+        let (expected, fix) = ("a list of strings", format!("write {key} = [\"...\", \"...\"]"));
+        let DeValue::Array(array) = value else {
+            self.wrong_type(report, at, key, value, expected, &fix);
+            return None;
+        };
+        let (mut strings, mut good) = (Vec::new(), true);
+        for (i, item) in array.iter().enumerate() {
+            let at = item.span().start;
+            if let DeValue::String(text) = item.get_ref() {
+                strings.push(At { value: text.clone().into_owned(), at });
+            } else {
+                let path = format!("{}[{i}]", self.path(key));
+                report.problem(at, &path, type_name(item.get_ref()), "a string", &fix);
+                good = false;
+            }
+        }
+        good.then_some(strings)
+    }
+
+    /// A place in the picture, `[x, y]`. `None`: absent or wrong.
+    pub(super) fn point(&mut self, report: &mut Report, key: &'static str) -> Option<At<[f64; 2]>> {
+        let (at, value) = self.ask(report, key)?;
+        point(report, &self.path(key), at, value)
+    }
+
+    /// A list of places in the picture, and where the list stands. `None`: absent or wrong.
+    pub(super) fn points(&mut self, report: &mut Report, key: &'static str) -> Option<At<Vec<At<[f64; 2]>>>> {
+        let (at, value) = self.ask(report, key)?;
+        let DeValue::Array(array) = value else {
+            let fix = format!("write {key} = [[0.1, 0.5], [0.9, 0.5], [0.5, 0.9]]");
+            self.wrong_type(report, at, key, value, "a list of corners", &fix);
+            return None;
+        };
+        let mut points = Vec::new();
+        for (i, item) in array.iter().enumerate() {
+            let path = format!("{}[{i}]", self.path(key));
+            points.push(point(report, &path, item.span().start, item.get_ref()));
+        }
+        Some(At { value: points.into_iter().collect::<Option<_>>()?, at })
+    }
+
+    /// The tables inside this one, each under a name of the operator's choice.
+    pub(super) fn named(self, report: &mut Report) -> Vec<(At<String>, Section<'d>)> {
+        let mut sections = Vec::new();
+        for (name, value) in self.table.into_iter().flatten() {
+            let (key, at): (&str, _) = (name.get_ref(), name.span().start);
+            let bare =
+                !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            let shown = if bare { brief(key) } else { format!("{:?}", brief(key)) };
+            let path = self.path(&shown);
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    let section = Section { path, table: Some(table), at, asked: Vec::new() };
+                    sections.push((At { value: key.to_owned(), at }, section));
+                }
+                other => {
+                    let fix = format!("write [{}]", header(&path));
+                    report.problem(value.span().start, &path, type_name(other), "a table", fix);
+                }
+            }
+        }
+        sections
     }
 
     pub(super) fn boolean(&mut self, report: &mut Report, key: &'static str, default: bool) -> bool {
@@ -282,7 +379,7 @@ impl<'d> Section<'d> {
             None => {}
             Some((at, DeValue::Table(table))) => (section.at, section.table) = (at, Some(table)),
             Some((at, other)) => {
-                let fix = format!("write [{}]", section.path);
+                let fix = format!("write [{}]", header(&section.path));
                 self.wrong_type(report, at, key, other, "a table", &fix);
             }
         }
@@ -291,7 +388,7 @@ impl<'d> Section<'d> {
 
     /// An array of tables.
     pub(super) fn sections(&mut self, report: &mut Report, key: &'static str) -> Vec<Section<'d>> {
-        let fix = format!("write [[{key}]] with two brackets before each one");
+        let fix = format!("write [[{}]] with two brackets before each one", header(&self.path(key)));
         let Some((at, value)) = self.ask(report, key) else { return Vec::new() };
         let DeValue::Array(array) = value else {
             self.wrong_type(report, at, key, value, "an array of tables", &fix);
@@ -342,9 +439,66 @@ fn advice(key: &str) -> Option<&'static str> {
             "keys do not stand in this file: give access_key_id_file and secret_access_key_file"
         }
         "cameras" => "write [[camera]], once for each camera",
+        "model" => "the key is model_file",
+        "zone" | "zones" | "line" | "lines" => {
+            "each camera has its own: write [[camera.detect.zone]] or [[camera.detect.line]] below its [[camera]]"
+        }
         "enable" | "disabled" => "the key is enabled = true or false",
         _ => return None,
     })
+}
+
+/// A path as table headers have it: `camera[1].upload` as `camera.upload`.
+fn header(path: &str) -> String {
+    let mut header = String::new();
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('[') {
+        header.push_str(before);
+        match after.split_once(']') {
+            Some((index, after)) if index.bytes().all(|byte| byte.is_ascii_digit()) => rest = after,
+            _ => {
+                header.push('[');
+                rest = after;
+            }
+        }
+    }
+    header + rest
+}
+
+/// The number and how it is written; `None` for another type. What is too large for a float is infinite.
+fn number<'v>(value: &'v DeValue) -> Option<(f64, &'v str)> {
+    match value {
+        DeValue::Float(float) => Some((float.as_str().parse().unwrap_or(f64::NAN), float.as_str())),
+        #[expect(clippy::cast_precision_loss, reason = "every range here ends far below 2^53")]
+        DeValue::Integer(integer) => {
+            let number = i64::from_str_radix(integer.as_str(), integer.radix());
+            Some((number.map_or(f64::NAN, |number| number as f64), integer.as_str()))
+        }
+        _ => None,
+    }
+}
+
+/// `[x, y]` within the picture.
+fn point(report: &mut Report, path: &str, at: usize, value: &DeValue) -> Option<At<[f64; 2]>> {
+    let found = match value {
+        DeValue::Array(array) => {
+            match array.iter().map(|item| number(item.get_ref())).collect::<Vec<_>>()[..] {
+                [Some((x, shown_x)), Some((y, shown_y))] => {
+                    if (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y) {
+                        return Some(At { value: [x, y], at });
+                    }
+                    format!("[{}, {}]", brief(shown_x), brief(shown_y))
+                }
+                [_, _] => "an array with other things than numbers".to_owned(),
+                ref other => format!("an array of length {}", other.len()),
+            }
+        }
+        other => type_name(other).to_owned(),
+    };
+    let fix =
+        "write parts of the picture from its left top corner: x in pixels / width, y in pixels / height";
+    report.problem(at, path, found, "[x, y], both from 0 to 1", fix);
+    None
 }
 
 fn type_name(value: &DeValue) -> &'static str {

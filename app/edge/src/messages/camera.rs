@@ -212,4 +212,31 @@ mod tests {
         let newer = json.replace(r#""v":1"#, r#""v":1,"invented_later":[1]"#);
         assert_eq!(serde_json::from_str::<Status>(&newer).expect("unknown fields are ignored"), status);
     }
+
+    #[test]
+    fn rates_of_detection_are_absent_when_it_is_off() {
+        let off = Fps { input: 25.0, dropped: 0.5, ..Fps::default() };
+        let on = Fps { decoded: Some(25.0), inferred: Some(5.0), skipped: Some(0.0), ..off };
+        for (fps, expected) in [
+            (off, r#"{"in":25.0,"dropped":0.5}"#),
+            (on, r#"{"in":25.0,"dropped":0.5,"decoded":25.0,"inferred":5.0,"skipped":0.0}"#),
+        ] {
+            let json = serde_json::to_string(&fps).expect("serialises");
+            assert_eq!(json, expected);
+            assert_eq!(serde_json::from_str::<Fps>(&json).expect("reads back"), fps);
+        }
+    }
+
+    #[test]
+    fn reasons_of_detection_have_stable_names() {
+        let reasons = [
+            (Reason::DecoderFailed, "decoder_failed"),
+            (Reason::DetectorFailed, "detector_failed"),
+            (Reason::DetectorStuck, "detector_stuck"),
+            (Reason::DetectorOverloaded, "detector_overloaded"),
+        ];
+        for (reason, name) in reasons {
+            assert_eq!(serde_json::to_value(reason).expect("serialises"), name);
+        }
+    }
 }

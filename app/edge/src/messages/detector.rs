@@ -183,3 +183,132 @@ pub struct WorkerSummary {
     pub latency_ms: Option<Spread>,
     pub cameras: Vec<CameraSummary>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIGURES: WorkerFigures = WorkerFigures {
+        frames: 600,
+        detections: 1212,
+        fps: 10.0,
+        errors: 0,
+        inference_ms: Some(Spread { mean: 4.8, min: 4.1, max: 9.25, p95: 5.5 }),
+    };
+    const WIRE: &str = r#""frames":600,"detections":1212,"fps":10.0,"errors":0,"inference_ms":{"mean":4.8,"min":4.1,"max":9.25,"p95":5.5}"#;
+
+    #[track_caller]
+    fn check<T>(body: &T, expected: &str)
+    where
+        T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let json = serde_json::to_string(body).expect("serialises");
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_str::<T>(&json).expect("reads back"), *body);
+        let newer = json.replacen('{', r#"{"invented_later":[1],"#, 1);
+        assert_eq!(serde_json::from_str::<T>(&newer).expect("unknown fields are ignored"), *body);
+    }
+
+    #[test]
+    fn detector_body_is_as_documented() {
+        let at = UtcTime::from_millis(1_795_183_402_417);
+        let detector = Detector {
+            ts: at,
+            state: DetectorState::Running,
+            since: at,
+            backend: Some("rten".into()),
+            why: Some("built in".into()),
+            skipped: vec![SkippedBackend { name: "ort".into(), why: "no libonnxruntime.so".into() }],
+            model: Some(DetectorModel {
+                name: "scene".into(),
+                sha256: "9c1e".into(),
+                input: [320, 192],
+                labels: vec!["person".into(), "vehicle".into()],
+            }),
+            window_s: 60.0,
+            window: FIGURES,
+            not_admitted: vec![NotAdmitted {
+                camera: "yard".into(),
+                fps: 10.0,
+                fits_fps: Some(2.5),
+                detail: "80 % of a core".into(),
+            }],
+            ..Detector::default()
+        };
+        let head =
+            r#"{"v":1,"ts":"2026-11-20T14:03:22.417Z","state":"running","since":"2026-11-20T14:03:22.417Z""#;
+        let model =
+            r#""model":{"name":"scene","sha256":"9c1e","input":[320,192],"labels":["person","vehicle"]}"#;
+        let total = r#""total":{"frames":0,"detections":0,"fps":0.0,"errors":0}"#;
+        check(
+            &detector,
+            &format!(
+                r#"{head},"backend":"rten","why":"built in","skipped":[{{"name":"ort","why":"no libonnxruntime.so"}}],{model},"window_s":60.0,"window":{{{WIRE}}},{total},"not_admitted":[{{"camera":"yard","fps":10.0,"fits_fps":2.5,"detail":"80 % of a core"}}]}}"#
+            ),
+        );
+        let failed = Detector {
+            ts: at,
+            since: at,
+            state: DetectorState::Failed,
+            reason: Some(Reason::DetectorFailed),
+            detail: Some("not ONNX".into()),
+            ..Detector::default()
+        };
+        let head = head.replace("running", "failed");
+        check(
+            &failed,
+            &format!(
+                r#"{head},"reason":"detector_failed","detail":"not ONNX","skipped":[],"window_s":0.0,{},{total},"not_admitted":[]}}"#,
+                total.replace("total", "window")
+            ),
+        );
+    }
+
+    #[test]
+    fn summary_has_the_figures_at_its_root_and_at_each_camera() {
+        let latency_ms = Some(Spread::new(61.000_04, 40.0, f64::INFINITY, 80.123_46));
+        let summary = WorkerSummary {
+            started: UtcTime::from_millis(0),
+            ended: UtcTime::from_millis(60_000),
+            duration_s: 60.0,
+            backend: Some("rten".into()),
+            model: Some("scene".into()),
+            figures: FIGURES,
+            events: 7,
+            latency_ms,
+            cameras: vec![CameraSummary {
+                camera: "door".into(),
+                figures: FIGURES,
+                events: 7,
+                decoded: 1800,
+                skipped: 3,
+                damaged: 1,
+                rebuilt: 0,
+                decoder: Some("avdec_h264".into()),
+                latency_ms: None,
+            }],
+            ..WorkerSummary::default()
+        };
+        check(
+            &summary,
+            &format!(
+                r#"{{"v":1,"started":"1970-01-01T00:00:00.000Z","ended":"1970-01-01T00:01:00.000Z","duration_s":60.0,"backend":"rten","model":"scene",{WIRE},"events":7,"latency_ms":{{"mean":61.0,"min":40.0,"max":0.0,"p95":80.123}},"cameras":[{{"camera":"door",{WIRE},"events":7,"decoded":1800,"skipped":3,"damaged":1,"rebuilt":0,"decoder":"avdec_h264"}}]}}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn statistics_of_a_camera_have_what_is_known() {
+        check(&DetectStats::default(), r#"{"detections":0,"events":0,"damaged":0,"rebuilt":0,"skipped":0}"#);
+        let stats = DetectStats {
+            decoder: Some("openh264dec".into()),
+            latency: Some(Percentiles { p50_ms: 61.0, p95_ms: 80.5 }),
+            inference: Some(Percentiles { p50_ms: 4.8, p95_ms: 5.5 }),
+            ..DetectStats::default()
+        };
+        check(
+            &stats,
+            r#"{"detections":0,"events":0,"decoder":"openh264dec","latency":{"p50_ms":61.0,"p95_ms":80.5},"inference":{"p50_ms":4.8,"p95_ms":5.5},"damaged":0,"rebuilt":0,"skipped":0}"#,
+        );
+    }
+}

@@ -203,6 +203,7 @@ pub struct DetectionRecord {
 mod tests {
     use super::*;
 
+    #[expect(clippy::approx_constant, reason = "a height, by chance")]
     fn event() -> Event {
         let at = UtcTime::from_millis(1_795_183_402_417);
         Event {

@@ -1,0 +1,356 @@
+//! `[detect]` and `[camera.detect]`: first what a table says, then what follows from both tables together.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vision::rules::{LabelRule, Severity};
+
+use super::super::document::{At, Report, Section, brief};
+use super::super::{CameraDetect, Detect, DetectBackend};
+use super::shapes;
+use super::values::{ID, file, ms, name_like, seconds};
+
+/// What a table says, with everything that it inherits.
+#[derive(Clone)]
+pub(super) struct Said {
+    enabled: bool,
+    /// Rules by label and `lost_after_ms` are not in here.
+    detect: CameraDetect,
+    lost_after_ms: Option<u64>,
+    by_label: BTreeMap<String, SaidLabel>,
+}
+
+/// What the tables of one label say; the rest is as for other labels.
+#[derive(Clone, Default)]
+struct SaidLabel {
+    /// Where the newest of these tables stands.
+    at: usize,
+    min_score: Option<f32>,
+    min_area: Option<f32>,
+    max_area: Option<f32>,
+    severity: Option<Severity>,
+}
+
+impl Default for Said {
+    fn default() -> Said {
+        let (detect, by_label) = (CameraDetect::default(), BTreeMap::new());
+        Said { enabled: true, detect, lost_after_ms: None, by_label }
+    }
+}
+
+/// `[detect]`, which is there, and what the cameras inherit from it.
+pub(super) fn for_all(report: &mut Report, mut section: Section) -> (Detect, Said) {
+    let default = Detect::default();
+    let model_file = file(report, &mut section, "model_file", "a readable ONNX file");
+    let labels_file = file(report, &mut section, "labels_file", "a readable file with a label in each line");
+    if section.has("labels_file") && !section.has("model_file") {
+        let fix = "give model_file too, or remove labels_file: the built-in model has its labels";
+        section.missing(report, "model_file", "the model that these labels are for", fix);
+    }
+    if !section.has("model_file") {
+        let fix = "give model_file: the built-in model knows only the figures of the demo, no real people or vehicles";
+        let path = section.path("model_file");
+        report.warning(section.at, &path, "no model", "one that was trained for what the cameras see", fix);
+    }
+    let backends =
+        [("auto", DetectBackend::Auto), ("rten", DetectBackend::Rten), ("ort", DetectBackend::Ort)];
+    let backend = section.choice(report, "backend", &backends).unwrap_or_default();
+    let onnxruntime_file = file(report, &mut section, "onnxruntime_file", "a readable libonnxruntime.so");
+    if backend == DetectBackend::Rten && section.has("onnxruntime_file") {
+        let at = section.at_key("backend").unwrap_or(section.at);
+        let fix = "remove onnxruntime_file, or write backend = \"auto\" or \"ort\"";
+        report.problem(at, &section.path("backend"), "\"rten\" beside onnxruntime_file", "one of both", fix);
+    }
+    let threads = section.integer(report, "threads", 1..=64, default.threads as u64);
+    let decoder = section.string(report, "decoder").filter(|decoder| decoder.value != "auto");
+    let decoder = decoder.and_then(|name| name_like(report, &section, "decoder", name, 64, ID));
+    let budget_ms = ms(default.latency_budget);
+    let core_share = section.integer(report, "core_share", 1..=800, default.core_share_percent.into());
+    let events_folder = events_folder(report, &mut section);
+    if section.has("events_keep") && !section.has("events_folder") {
+        let fix = "give events_folder too, or remove events_keep";
+        section.missing(report, "events_folder", "a folder beside events_keep", fix);
+    }
+    let events_keep = section.integer(report, "events_keep", 1..=1_000_000, default.events_keep as u64);
+    let detect = Detect {
+        model_file,
+        labels_file,
+        backend,
+        onnxruntime_file,
+        threads: usize::try_from(threads).unwrap_or(default.threads),
+        decoder,
+        latency_budget: Duration::from_millis(section.integer(
+            report,
+            "latency_budget_ms",
+            50..=60_000,
+            budget_ms,
+        )),
+        core_share_percent: u32::try_from(core_share).unwrap_or(default.core_share_percent),
+        events_folder,
+        events_keep: usize::try_from(events_keep).unwrap_or(default.events_keep),
+        figures_every: seconds(report, &mut section, "figures_every_s", 1..=86_400, default.figures_every),
+        camera: default.camera,
+    };
+    let said = said(report, &mut section, &Said::default());
+    for conflict in conflicts(&said) {
+        conflict.report(report, &section);
+    }
+    section.finish(report);
+    (Detect { camera: settled(&said), ..detect }, said)
+}
+
+/// `[camera.detect]`, present or not. `base` is absent when nothing is to be detected.
+pub(super) fn for_camera(
+    report: &mut Report,
+    mut section: Section,
+    base: Option<&Said>,
+) -> Option<CameraDetect> {
+    if base.is_none() && section.is_present() {
+        let fix = "add the table [detect], which may be empty, above the first [[camera]]";
+        report.warning(section.at, section.name(), "this table without [detect]", "both, or neither", fix);
+    }
+    let inherited = base.cloned().unwrap_or_default();
+    let said = said(report, &mut section, &inherited);
+    let known = conflicts(&inherited);
+    for conflict in conflicts(&said).into_iter().filter(|conflict| !known.contains(conflict)) {
+        conflict.report(report, &section);
+    }
+    let mut detect = settled(&said);
+    detect.rules.zones = shapes::zones(report, &mut section, &detect.rules);
+    detect.rules.lines = shapes::lines(report, &mut section, &detect.rules);
+    section.finish(report);
+    (base.is_some() && said.enabled).then_some(detect)
+}
+
+/// The keys that `[detect]` and `[camera.detect]` share.
+fn said(report: &mut Report, section: &mut Section, base: &Said) -> Said {
+    let CameraDetect { fps, key_frames_only, iou, snapshots, motion, motion_gate, rules } = &base.detect;
+    let mut detect = CameraDetect {
+        fps: section.number(report, "fps", 0.1..=30.0, *fps).map_or(*fps, |fps| fps.value),
+        key_frames_only: section.boolean(report, "key_frames_only", *key_frames_only),
+        iou: part(report, section, "iou", *iou).unwrap_or(*iou),
+        snapshots: section.boolean(report, "snapshots", *snapshots),
+        motion: section.boolean(report, "motion", *motion),
+        motion_gate: section.boolean(report, "motion_gate", *motion_gate),
+        rules: rules.clone(),
+    };
+    let rules = &mut detect.rules;
+    if let Some(labels) = labels(report, section) {
+        rules.labels = labels;
+    }
+    let own = said_label(report, section, &rules.label);
+    rules.label = own.over(&rules.label);
+    let confirm = section.integer(report, "confirm_frames", 1..=100, rules.confirm_frames.into());
+    rules.confirm_frames = u32::try_from(confirm).unwrap_or(rules.confirm_frames);
+    let inherited_ms = base.lost_after_ms.unwrap_or_else(|| lost_after_ms(&detect));
+    let lost = section.integer_if(report, "lost_after_ms", 100..=600_000, inherited_ms).map(|ms| ms.value);
+    let rules = &mut detect.rules;
+    rules.stationary_after_ms =
+        seconds_ms(report, section, "stationary_after_s", 1.0..=86_400.0, rules.stationary_after_ms);
+    rules.update_every_ms = section.integer(report, "update_every_ms", 100..=600_000, rules.update_every_ms);
+    let mut by_label = base.by_label.clone();
+    for (name, mut section) in section.section(report, "label").named(report) {
+        let name = label(report, section.name(), name);
+        let mut own = said_label(report, &mut section, &rules.label);
+        own.at = section.at;
+        if let Some(name) = &name
+            && !rules.labels.is_empty()
+            && !rules.labels.contains(name)
+        {
+            let fix = "add it to labels, or remove the table";
+            report.warning(section.at, section.name(), "a label that is not in labels", "one of those", fix);
+        }
+        section.finish(report);
+        if let Some(name) = name {
+            by_label.entry(name).or_default().take(own);
+        }
+    }
+    let enabled = section.boolean(report, "enabled", base.enabled);
+    Said { enabled, detect, lost_after_ms: lost.or(base.lost_after_ms), by_label }
+}
+
+fn said_label(report: &mut Report, section: &mut Section, base: &LabelRule) -> SaidLabel {
+    SaidLabel {
+        at: section.at,
+        min_score: part(report, section, "min_score", base.min_score),
+        min_area: part(report, section, "min_area", base.min_area),
+        max_area: part(report, section, "max_area", base.max_area),
+        severity: severity(report, section),
+    }
+}
+
+impl SaidLabel {
+    fn take(&mut self, newer: SaidLabel) {
+        *self = SaidLabel {
+            at: newer.at,
+            min_score: newer.min_score.or(self.min_score),
+            min_area: newer.min_area.or(self.min_area),
+            max_area: newer.max_area.or(self.max_area),
+            severity: newer.severity.or(self.severity),
+        }
+    }
+
+    fn over(&self, base: &LabelRule) -> LabelRule {
+        LabelRule {
+            min_score: self.min_score.unwrap_or(base.min_score),
+            min_area: self.min_area.unwrap_or(base.min_area),
+            max_area: self.max_area.unwrap_or(base.max_area),
+            severity: self.severity.unwrap_or(base.severity),
+        }
+    }
+}
+
+fn settled(said: &Said) -> CameraDetect {
+    let mut detect = said.detect.clone();
+    detect.rules.lost_after_ms = said.lost_after_ms.unwrap_or_else(|| lost_after_ms(&detect));
+    let rule = |(name, own): (&String, &SaidLabel)| (name.clone(), own.over(&detect.rules.label));
+    detect.rules.by_label = said.by_label.iter().map(rule).collect();
+    detect
+}
+
+/// Longest time from one picture to the next while nothing is wrong; `None`: the camera's GOP.
+fn interval_ms(detect: &CameraDetect) -> Option<u64> {
+    // The gate lets one picture per second pass.
+    let fps = if detect.motion_gate { detect.fps.min(1.0) } else { detect.fps };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "fps is at least 0.1")]
+    (!detect.key_frames_only).then_some((1000.0 / fps).ceil() as u64)
+}
+
+/// Where nothing is said: two seconds, but three pictures at least.
+fn lost_after_ms(detect: &CameraDetect) -> u64 {
+    /// Two GOPs of nearly every camera.
+    const KEY_FRAMES_MS: u64 = 10_000;
+    let least = vision::rules::Rules::default().lost_after_ms;
+    interval_ms(detect).map_or(KEY_FRAMES_MS, |interval| least.max(3 * interval))
+}
+
+/// Values that are good alone, not together.
+#[derive(PartialEq)]
+struct Conflict {
+    key: &'static str,
+    /// A label and where its table stands, where it is about one.
+    label: Option<(String, usize)>,
+    found: String,
+    expected: String,
+    fix: String,
+}
+
+impl Conflict {
+    fn report(self, report: &mut Report, section: &Section) {
+        let (path, at) = match &self.label {
+            Some((name, at)) => (format!("{}.label.{}.{}", section.name(), brief(name), self.key), Some(*at)),
+            None => (section.path(self.key), section.at_key(self.key)),
+        };
+        report.problem(at.unwrap_or(section.at), &path, self.found, self.expected, self.fix);
+    }
+}
+
+fn conflicts(said: &Said) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    let detect = settled(said);
+    let areas = |rule: &LabelRule, label: Option<(String, usize)>| {
+        let LabelRule { min_area, max_area, .. } = *rule;
+        (min_area > max_area).then(|| Conflict {
+            key: "max_area",
+            label,
+            found: format!("{max_area}, below min_area = {min_area}"),
+            expected: "at least min_area".into(),
+            fix: "nothing could be between them: raise max_area or lower min_area".into(),
+        })
+    };
+    let general = areas(&detect.rules.label, None);
+    if general.is_none() {
+        let of_label = |(name, own): (&String, &SaidLabel)| {
+            areas(&own.over(&detect.rules.label), Some((name.clone(), own.at)))
+        };
+        conflicts.extend(said.by_label.iter().filter_map(of_label));
+    }
+    conflicts.extend(general);
+    if let (Some(lost_ms), Some(interval)) = (said.lost_after_ms, interval_ms(&detect))
+        && lost_ms < interval
+    {
+        conflicts.push(Conflict {
+            key: "lost_after_ms",
+            label: None,
+            found: format!("{lost_ms}, less than the {interval} ms from one picture to the next"),
+            expected: "time for several pictures".into(),
+            fix: format!("write lost_after_ms = {}, or raise fps", lost_after_ms(&detect)),
+        });
+    }
+    conflicts
+}
+
+/// The key `labels`. `None`: absent or wrong.
+pub(super) fn labels(report: &mut Report, section: &mut Section) -> Option<Vec<String>> {
+    let path = section.path("labels");
+    let mut names: Vec<String> = Vec::new();
+    let mut good = true;
+    for (i, name) in section.strings(report, "labels")?.into_iter().enumerate() {
+        let at = name.at;
+        let Some(name) = label(report, &format!("{path}[{i}]"), name) else {
+            good = false;
+            continue;
+        };
+        if names.contains(&name) {
+            let found = format!("{:?} again", brief(&name));
+            report.problem(at, &path, found, "each label once", "remove one of them");
+        } else {
+            names.push(name);
+        }
+    }
+    good.then_some(names)
+}
+
+/// A label as models have them; whether this one has it is known once it is loaded.
+fn label(report: &mut Report, path: &str, name: At<String>) -> Option<String> {
+    if (1..=64).contains(&name.value.len()) && !name.value.chars().any(char::is_control) {
+        return Some(name.value);
+    }
+    let found = format!("{:?}", brief(&name.value));
+    let fix = "copy it from the model's list of labels, which `kvs-edge` logs when it loads the model";
+    report.problem(name.at, path, found, "a label of 1 to 64 bytes", fix);
+    None
+}
+
+pub(super) fn severity(report: &mut Report, section: &mut Section) -> Option<Severity> {
+    let severities = [("detection", Severity::Detection), ("alert", Severity::Alert)];
+    section.choice(report, "severity", &severities)
+}
+
+/// A part of one. `None`: absent or wrong.
+#[expect(clippy::cast_possible_truncation, reason = "f32 is finer than anything seen in a picture")]
+fn part(report: &mut Report, section: &mut Section, key: &'static str, default: f32) -> Option<f32> {
+    // By its digits, so that a default of 0.1 is not told as 0.10000000149.
+    let told = default.to_string().parse().unwrap_or(f64::from(default));
+    section.number(report, key, 0.0..=1.0, told).map(|number| number.value as f32)
+}
+
+/// Seconds with a fraction, as milliseconds.
+pub(super) fn seconds_ms(
+    report: &mut Report,
+    section: &mut Section,
+    key: &'static str,
+    range: std::ops::RangeInclusive<f64>,
+    default_ms: u64,
+) -> u64 {
+    let default = Duration::from_millis(default_ms);
+    let given = section.number(report, key, range, default.as_secs_f64());
+    given.map_or(default_ms, |seconds| ms(Duration::from_secs_f64(seconds.value)))
+}
+
+/// Made at start where it is not there yet.
+fn events_folder(report: &mut Report, section: &mut Section) -> Option<PathBuf> {
+    let folder = section.string(report, "events_folder")?;
+    let path = report.surroundings.folder.join(&folder.value);
+    let found = if folder.value.is_empty() {
+        "an empty path".to_owned()
+    } else if path.exists() && !path.is_dir() {
+        format!("{}, which is not a folder", brief(&path.display().to_string()))
+    } else {
+        return Some(path);
+    };
+    let fix = "give a folder of its own, which the daemon may write to; it is made when it is not there";
+    report.problem(folder.at, &section.path("events_folder"), found, "a folder", fix);
+    None
+}
