@@ -14,7 +14,7 @@
 //! ```text
 //!              seen in confirm_hits pictures             not seen
 //!  tentative -------------------------------> confirmed <--------> lost (keeps its id, predicted on)
-//!      | not seen in 3 pictures and for 500 ms                       | for longer than lost_after_ms
+//!      | not seen in 3 pictures and for 1 s                          | for longer than lost_after_ms
 //!      +----------------------------> ended <------------------------+
 //! ```
 //!
@@ -104,7 +104,7 @@ pub struct Track {
 
 /// A tentative track ends when it is not seen in more pictures in a row, and for longer.
 const TENTATIVE_MISSES: u32 = 2;
-const TENTATIVE_LOST_MS: u64 = 500;
+const TENTATIVE_LOST_MS: u64 = 1_000;
 /// Least gain of a pair, for boxes with high and with low scores (ByteTrack: overlaps of 0.2 and 0.5).
 const LEAST_GAIN: f32 = 0.2;
 const LEAST_GAIN_LOW: f32 = 0.4;

@@ -210,10 +210,10 @@ fn life_of_a_track() {
     assert_eq!(step(&mut tracker, &[]), []); // 2.1 s
     let [track] = step(&mut tracker, &[person(0.5, 0.8)])[..] else { panic!() };
     assert_eq!(track.id, 2);
-    for _ in 0..5 {
+    for _ in 0..10 {
         assert_eq!(step(&mut tracker, &[]).len(), 1);
     }
-    assert_eq!(step(&mut tracker, &[]), [], "a tentative one ends after half a second");
+    assert_eq!(step(&mut tracker, &[]), [], "a tentative one ends after a second");
 }
 
 #[test]
