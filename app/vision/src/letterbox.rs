@@ -170,3 +170,6 @@ fn scaled(side: usize, by: usize, of: usize, max: usize) -> usize {
 fn side(pixels: usize) -> f32 {
     pixels as f32
 }
+
+#[cfg(test)]
+mod tests;

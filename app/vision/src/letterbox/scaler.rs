@@ -208,16 +208,16 @@ fn add<const N: usize>(rows: [&[u8]; N], weights: [u16; N], out: &mut [u16]) {
         let mut sum = *out;
         for tap in 0..N {
             // The upper half of a 16 by 16 bit product is one vector instruction.
-            sum = sum.wrapping_add(high(u16::from(rows[tap][x]) << 8, weights[tap]));
+            sum = sum.wrapping_add(product(rows[tap][x], weights[tap]));
         }
         *out = sum;
     }
 }
 
-/// `sample` times `weight`, where `ONE` is one: the sum over weights that add up to `ONE` does not exceed the samples.
-fn high(sample: u16, weight: u16) -> u16 {
-    let [low, high] = [u32::from(sample), u32::from(weight)];
-    upper(low * high)
+/// `sample` times `weight` in 8.8 fixed point. In two halves, so that vectors of 16 bits are wide enough.
+fn product(sample: u8, weight: u16) -> u16 {
+    let [sample, high, low] = [u16::from(sample), weight >> 8, weight & 0xFF];
+    (sample * high).wrapping_add((sample * low) >> 8)
 }
 
 fn upper(product: u32) -> u16 {
@@ -243,7 +243,7 @@ fn along(samples: &[u16], taps: &Taps, out: &mut [u16]) {
 }
 
 fn blocks<const N: usize>(samples: &[u16], out: &mut [u16]) {
-    let inverse = 65_536_u32.div_ceil(u32::try_from(N).expect("a handful of samples"));
+    let inverse = 65_536 / u32::try_from(N).expect("a handful of samples");
     for (out, block) in out.iter_mut().zip(samples.as_chunks::<N>().0) {
         let sum: u32 = block.iter().map(|&sample| u32::from(sample)).sum();
         *out = upper(sum * inverse);
