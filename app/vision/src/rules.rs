@@ -58,6 +58,13 @@ pub struct Line {
     pub labels: Vec<String>,
 }
 
+/// Which way a line was crossed, see [`Line`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    In,
+    Out,
+}
+
 /// Everything that one camera's tracks are judged by. Times are milliseconds of producer time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
