@@ -17,6 +17,7 @@ pub mod letterbox;
 pub mod motion;
 pub mod nms;
 pub mod picture;
+pub mod rgb;
 pub mod rules;
 pub mod track;
 pub mod zone;

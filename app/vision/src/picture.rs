@@ -1,5 +1,7 @@
 //! Decoded pictures as decoders leave them in memory: 8 bit, 4:2:0, planes with strides.
 
+use crate::Rect;
+
 /// Rows of samples; row `n` begins at `n * stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plane<'a> {
@@ -83,11 +85,43 @@ impl<'a> Picture<'a> {
         Ok(Picture { width, height, planes, colour })
     }
 
+    /// The part of the picture that `rect` touches, without a copy. Its left and upper edge move outwards to where a
+    /// chroma sample begins; at least one pixel, and never beyond the picture.
+    pub fn crop(&self, rect: Rect) -> Picture<'a> {
+        let (x, width) = pixels(rect.x, rect.w, self.width);
+        let (y, height) = pixels(rect.y, rect.h, self.height);
+        let part = |plane: Plane<'a>, x: usize, y: usize| Plane {
+            bytes: &plane.bytes[y * plane.stride + x..],
+            stride: plane.stride,
+        };
+        let planes = match self.planes {
+            Planes::I420 { y: luma, u, v } => {
+                Planes::I420 { y: part(luma, x, y), u: part(u, x / 2, y / 2), v: part(v, x / 2, y / 2) }
+            }
+            Planes::Nv12 { y: luma, uv } => Planes::Nv12 { y: part(luma, x, y), uv: part(uv, x, y / 2) },
+        };
+        Picture { width, height, planes, colour: self.colour }
+    }
+
     pub fn luma(&self) -> Plane<'a> {
         match self.planes {
             Planes::I420 { y, .. } | Planes::Nv12 { y, .. } => y,
         }
     }
+}
+
+/// First pixel, even, and number of pixels of a part of a side, within the side.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "saturates"
+)]
+fn pixels(begin: f32, len: f32, side: usize) -> (usize, usize) {
+    let first = (begin * side as f32).floor() as usize;
+    let first = first.min(side - 1) & !1;
+    let end = ((begin + len) * side as f32).ceil() as usize;
+    (first, end.clamp(first + 1, side) - first)
 }
 
 fn check(name: &'static str, plane: Plane<'_>, rows: usize, row_bytes: usize) -> Result<(), PictureError> {
