@@ -19,6 +19,7 @@ mod place;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use media::ProducerTimestamp;
@@ -277,13 +278,13 @@ impl Events {
 
     fn follow(&mut self, at: ProducerTimestamp, track: &Track, outcome: &mut Outcome) {
         let Events { judge, open, crossings, .. } = self;
-        if !open.contains_key(&track.id) {
-            if !track.seen_now || !judge.wants(track.class) {
-                return;
+        let entry = match open.entry(track.id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) if track.seen_now && judge.wants(track.class) => {
+                place.insert(Some(Box::new(Progress::new(judge, at, track))))
             }
-            open.insert(track.id, Some(Box::new(Progress::new(judge, at, track))));
-        }
-        let entry = open.get_mut(&track.id).expect("inserted above");
+            Entry::Vacant(_) => return,
+        };
         let Some(progress) = entry else { return };
         if track.seen_now {
             outcome.changes.extend(progress.see(judge, at, track, crossings));
