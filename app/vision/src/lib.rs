@@ -16,6 +16,7 @@ pub mod head;
 pub mod letterbox;
 pub mod motion;
 pub mod nms;
+pub mod overlay;
 pub mod picture;
 pub mod rgb;
 pub mod rules;
