@@ -5,6 +5,7 @@
 
 mod kvs_targets;
 mod media_targets;
+mod vision_targets;
 
 /// Takes any bytes; panics if a promise of the parser is broken.
 pub type Target = fn(&[u8]);
@@ -21,6 +22,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("acks", kvs_targets::acks),
     ("chunks", kvs_targets::chunks),
     ("kvs_texts", kvs_targets::kvs_texts),
+    ("heads", vision_targets::heads),
 ];
 
 /// Runs the target of this name. Panics if there is none, or if a promise is broken.
