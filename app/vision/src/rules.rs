@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Point;
+use crate::head::Thresholds;
 use crate::track::{ClassRule, TrackerConfig};
 use crate::zone::{Polygon, Segment, ShapeError};
 
@@ -190,6 +191,20 @@ impl Rules {
             lost_after_ms: self.lost_after_ms,
             ..TrackerConfig::default()
         }
+    }
+
+    /// What the detector's head has to let through for [`Rules::tracker`]: low scores too, for they continue tracks.
+    pub fn thresholds(&self, labels: &[String]) -> Thresholds {
+        let mut thresholds = Thresholds::new(labels.len(), TrackerConfig::default().low_score);
+        for (class, label) in (0_u16..).zip(labels) {
+            let LabelRule { min_score, .. } = self.rule(label);
+            if !self.wants(label) {
+                thresholds.exclude(class);
+            } else if *min_score < TrackerConfig::default().low_score {
+                thresholds.set(class, *min_score);
+            }
+        }
+        thresholds
     }
 }
 
