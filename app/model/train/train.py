@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--rate", type=float, default=PEAK_RATE, help="peak learning rate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -86,9 +87,9 @@ def main() -> None:
     average = copy.deepcopy(model)
     model = model.to(memory_format=torch.channels_last)
     steps = arguments.epochs * (len(samples) // arguments.batch)
-    optimizer = torch.optim.AdamW(parameter_groups(model), lr=PEAK_RATE, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=arguments.rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1, div_factor=20, final_div_factor=50
+        optimizer, arguments.rate, total_steps=steps, pct_start=0.1, div_factor=20, final_div_factor=50
     )
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(samples)} frames, {steps} steps", flush=True)
 
