@@ -4,7 +4,7 @@ mod rig;
 
 use std::time::Duration;
 
-use detect::{Detector, LoadOptions, Settings};
+use detect::{Detector, LabelSource, LoadOptions, ModelSource, Settings};
 use rig::{BLUE, Canvas, RED, WHITE, load, ort, rten};
 use vision::{Detection, Rect};
 
@@ -100,6 +100,32 @@ fn both_backends_give_the_same_numbers_with_one_thread_and_with_two() {
         for (a, b) in found[0].iter().zip(other) {
             assert!(a.class == b.class && (a.score - b.score).abs() < 1e-5 && a.rect.iou(&b.rect) > 0.9999);
         }
+    }
+}
+
+#[test]
+fn the_shipped_model_loads_in_batches_and_both_backends_agree_on_it() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let source = ModelSource::File(format!("{folder}/scene.onnx").into());
+    let labels = LabelSource::File(format!("{folder}/scene.labels").into());
+    let canvas = Canvas::new(320, 160).paint([40, 30, 60, 90], WHITE).paint([200, 80, 90, 50], RED);
+    let mut found = Vec::new();
+    for options in [rten(), ort()] {
+        let loaded = detect::load(&source, &labels, &options).unwrap();
+        assert_eq!(loaded.labels, ["person", "vehicle"]);
+        assert_eq!(loaded.backend.input().max_batch, options.max_batch);
+        let mut detector = Detector::of(loaded, 0.001);
+        let mut out = vec![Vec::new(); 3];
+        detector.detect(&[canvas.i420(); 3], &mut out).unwrap();
+        // A picture in a batch gives the same as alone.
+        let close = |a: &[Detection], b: &[Detection]| {
+            let near =
+                |(a, b): (&Detection, &Detection)| a.class == b.class && (a.score - b.score).abs() < 1e-4;
+            a.len() == b.len() && a.iter().zip(b).take(5).all(near)
+        };
+        assert!(close(&out[0], &out[2]), "{out:?}");
+        found.push(out.swap_remove(0));
+        assert!(close(&found[0], found.last().unwrap()), "{found:?}");
     }
 }
 
