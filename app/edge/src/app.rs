@@ -15,12 +15,15 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::camera::{self, CameraView, Ending};
+use crate::camera::{self, CameraView, Ending, SeeingSurroundings, Surroundings};
 use crate::config::Config;
 use crate::health::Pulses;
-use crate::messages::{Info, InfoCamera, Topics, Version};
+use crate::messages::{Info, InfoCamera, Topics, Version, WorkerSummary};
 use crate::mqtt::{Mqtt, MqttHandle, Qos};
 use crate::report::Reporter;
+use crate::seeing::detector::{self, DetectorHandle};
+use crate::seeing::worker::Worker;
+use crate::seeing::{Sequence, model};
 use crate::{aws, host};
 
 /// Without a watchdog in the unit, the stillness of a loop is still looked at this often.
@@ -40,6 +43,8 @@ pub struct App {
     ending: Ending,
     reporter: Option<JoinHandle<()>>,
     report_stop: CancellationToken,
+    detector: Option<(DetectorHandle, JoinHandle<()>)>,
+    detector_stop: CancellationToken,
     mqtt: Option<(MqttHandle, JoinHandle<()>)>,
     mqtt_stop: CancellationToken,
     watchdog: JoinHandle<()>,
@@ -47,10 +52,12 @@ pub struct App {
 }
 
 /// How a stop went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stopped {
     /// Fragments that were recorded and have no PERSISTED ack.
     pub unconfirmed: usize,
+    /// What the detector did; absent where nothing was to be detected.
+    pub worker: Option<WorkerSummary>,
 }
 
 impl App {
@@ -64,13 +71,20 @@ impl App {
 
         let ending = Ending::default();
         let mut pulses = Pulses::default();
+        let detector_stop = CancellationToken::new();
+        let detector = config.detect.as_ref().map(|settings| {
+            detector::start(model::options(settings, &config.cameras), detector_stop.clone())
+        });
+        let sequence = Sequence::default();
+        let seeing = config.detect.as_ref().zip(detector.as_ref()).map(|(settings, (detector, _))| {
+            let (mqtt, region) = (mqtt.as_ref().map(|(handle, _)| handle), &config.aws.region);
+            SeeingSurroundings { settings, detector, sequence: &sequence, mqtt, topics: &topics, region }
+        });
+        let around = Surroundings { device: &config.device.id, client: &client, ending: &ending, seeing };
         let mut cameras = JoinSet::new();
-        let views: Vec<_> = config
-            .cameras
-            .iter()
-            .map(|camera| {
-                camera::start(camera.clone(), &config.device.id, &client, &mut pulses, &ending, &mut cameras)
-            })
+        let numbered = config.cameras.iter().cloned().enumerate();
+        let views: Vec<_> = numbered
+            .map(|(number, camera)| camera::start(camera, number, &around, &mut pulses, &mut cameras))
             .collect();
 
         let (margin, watchdog_margin) = watch::channel(None);
@@ -81,6 +95,7 @@ impl App {
             cameras: views.clone(),
             interval: config.health.interval,
             watchdog_margin,
+            worker: worker(&config, &views, detector.as_ref(), started),
         };
         let reporter = Some(tokio::spawn(reporter.run(report_stop.clone())));
         let watchdog = tokio::spawn(watchdog(pulses, views.clone(), margin));
@@ -94,6 +109,8 @@ impl App {
             ending,
             reporter,
             report_stop,
+            detector,
+            detector_stop,
             mqtt,
             mqtt_stop,
             watchdog,
@@ -131,6 +148,12 @@ impl App {
                 unconfirmed += ended.unwrap_or(0);
             }
         }
+        let summary = worker(&self.config, &self.views, self.detector.as_ref(), self.started);
+        let summary = summary.map(|worker| worker.summary());
+        self.detector_stop.cancel();
+        if let Some((_, detector)) = self.detector.take() {
+            let _ = detector.await;
+        }
         self.report_stop.cancel();
         if let Some(reporter) = self.reporter.take() {
             let _ = reporter.await;
@@ -145,7 +168,7 @@ impl App {
         if unconfirmed > 0 {
             tracing::warn!(fragments = unconfirmed, "stopped before these fragments were confirmed");
         }
-        Stopped { unconfirmed }
+        Stopped { unconfirmed, worker: summary }
     }
 
     fn publish_info(&self, stop_reason: Option<&str>) {
@@ -174,6 +197,16 @@ impl App {
         };
         mqtt.publish_retained(self.topics.info(), &info, Qos::AtLeastOnce);
     }
+}
+
+fn worker(
+    config: &Config,
+    views: &[CameraView],
+    detector: Option<&(DetectorHandle, JoinHandle<()>)>,
+    started: SystemTime,
+) -> Option<Worker> {
+    let (settings, (detector, _)) = config.detect.as_ref().zip(detector)?;
+    Some(Worker::new(detector.clone(), views.to_vec(), settings.figures_every, started))
 }
 
 /// Without a service manager this does nothing.

@@ -1,30 +1,39 @@
 //! One camera, wired from top to bottom. Read this first.
 //!
 //! ```text
-//!  ingest --Feed--> upload --News--> loopback
-//!  (RTSP)   256     (PutMedia)  1024  (GetMedia, ListFragments)
-//!     |                |                 |
-//!     +--- report -----+---- report -----+---> status, stats, upload, verify over MQTT; demo table
+//!             +--Feed, 256--> upload --News, 1024--> loopback
+//!  ingest ----+               (PutMedia) |           (GetMedia, ListFragments)
+//!  (RTSP) fan-out                        | persisted
+//!             +--Sight, 32--> seeing <---+
+//!                             (decode, detect, track, events)
 //! ```
 //!
 //! Each stage has one task, one queue in front of it that never makes the stage before it wait, and one published
-//! report. A stage that panics takes the camera down to a restart and nothing else.
+//! report, from which come status, stats, upload and verify over MQTT and the table of the demo. A stage that panics
+//! takes the camera down to a restart and nothing else; a panic of the seeing branch restarts that alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvs::backoff::Backoff;
 use kvs_client::Client;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::fanout::Fanout;
+use crate::fanout::{Fanout, SEEING_PLACES};
 use crate::health::{Pulse, Pulses};
 use crate::ingest::{self, FEED_PLACES, IngestReport};
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
+use crate::messages::Topics;
+use crate::mqtt::MqttHandle;
+use crate::seeing::detector::DetectorHandle;
+use crate::seeing::{self, Seeing, SeeingReport, Sequence, Shown};
 use crate::upload::{UploadReport, Uploader};
+
+/// Fragments in front of the seeing branch: it only copies numbers into events.
+const NUMBER_PLACES: usize = 64;
 
 /// What others see of a running camera.
 #[derive(Clone)]
@@ -33,6 +42,40 @@ pub struct CameraView {
     pub ingest: watch::Receiver<IngestReport>,
     pub upload: watch::Receiver<UploadReport>,
     pub verify: watch::Receiver<VerifyReport>,
+    /// Absent where nothing is to be detected.
+    pub seeing: Option<SeeingView>,
+}
+
+/// What others see of a camera's seeing branch.
+#[derive(Clone)]
+pub struct SeeingView {
+    pub report: watch::Receiver<SeeingReport>,
+    /// Access units that the branch had no room for.
+    pub left_out: watch::Receiver<u64>,
+    pub detector: DetectorHandle,
+    /// Of the camera at the detector.
+    pub number: usize,
+    /// To draw what is seen.
+    pub shown: broadcast::Sender<Shown>,
+}
+
+/// What all cameras of the box share.
+pub struct Surroundings<'a> {
+    pub device: &'a str,
+    pub client: &'a Client,
+    pub ending: &'a Ending,
+    pub seeing: Option<SeeingSurroundings<'a>>,
+}
+
+/// What the seeing branches share.
+#[derive(Clone, Copy)]
+pub struct SeeingSurroundings<'a> {
+    pub settings: &'a config::Detect,
+    pub detector: &'a DetectorHandle,
+    pub sequence: &'a Sequence,
+    pub mqtt: Option<&'a MqttHandle>,
+    pub topics: &'a Topics,
+    pub region: &'a str,
 }
 
 /// The two ways to end: `stop` ends ingest, and the rest follows within its grace time; `abort` ends all at once.
@@ -49,34 +92,78 @@ struct Camera {
     ingest: watch::Sender<IngestReport>,
     upload: watch::Sender<UploadReport>,
     verify: watch::Sender<VerifyReport>,
+    seeing: Option<(Seeing, watch::Sender<u64>)>,
     upload_pulse: Pulse,
     loopback_pulse: Pulse,
     ending: Ending,
 }
 
-/// Starts a camera in `tasks`; the task gives the number of fragments left unconfirmed at its end.
+/// Starts a camera in `tasks`, number `number` at the detector; the task gives the number of fragments left unconfirmed
+/// at its end.
 pub fn start(
     config: config::Camera,
-    device: &str,
-    client: &Client,
+    number: usize,
+    around: &Surroundings<'_>,
     pulses: &mut Pulses,
-    ending: &Ending,
     tasks: &mut JoinSet<usize>,
 ) -> CameraView {
     let (ingest, ingest_view) = watch::channel(IngestReport::default());
     let (upload, upload_view) = watch::channel(UploadReport::default());
     let (verify, verify_view) = watch::channel(VerifyReport::default());
     let config = Arc::new(config);
-    let view =
-        CameraView { config: config.clone(), ingest: ingest_view, upload: upload_view, verify: verify_view };
-    if config.enabled {
-        let upload_pulse = pulses.add(format!("upload of {}", config.id));
-        let loopback_pulse = pulses.add(format!("loopback of {}", config.id));
-        let (device, client, ending) = (device.to_owned(), client.clone(), ending.clone());
-        let camera =
-            Camera { config, device, client, ingest, upload, verify, upload_pulse, loopback_pulse, ending };
-        tasks.spawn(camera.supervise());
+    let mut view = CameraView {
+        config: config.clone(),
+        ingest: ingest_view.clone(),
+        upload: upload_view,
+        verify: verify_view,
+        seeing: None,
+    };
+    if !config.enabled {
+        return view;
     }
+    let mut seeing = None;
+    if let Some((detect, shared)) = config.detect.clone().zip(around.seeing) {
+        let (report, report_view) = watch::channel(SeeingReport::default());
+        let (left_out, left_out_view) = watch::channel(0);
+        let shown = seeing::shown();
+        view.seeing = Some(SeeingView {
+            report: report_view,
+            left_out: left_out_view,
+            detector: shared.detector.clone(),
+            number,
+            shown: shown.clone(),
+        });
+        let branch = Seeing {
+            camera: config.clone(),
+            detect,
+            settings: shared.settings.clone(),
+            device: around.device.to_owned(),
+            region: shared.region.to_owned(),
+            number,
+            detector: shared.detector.clone(),
+            mqtt: shared.mqtt.cloned(),
+            topics: shared.topics.clone(),
+            sequence: shared.sequence.clone(),
+            ingest: ingest_view,
+            report,
+            shown,
+            pulse: pulses.add(format!("seeing of {}", config.id)),
+        };
+        seeing = Some((branch, left_out));
+    }
+    let camera = Camera {
+        device: around.device.to_owned(),
+        client: around.client.clone(),
+        ingest,
+        upload,
+        verify,
+        seeing,
+        upload_pulse: pulses.add(format!("upload of {}", config.id)),
+        loopback_pulse: pulses.add(format!("loopback of {}", config.id)),
+        ending: around.ending.clone(),
+        config,
+    };
+    tasks.spawn(camera.supervise());
     view
 }
 
@@ -105,6 +192,9 @@ impl Camera {
         while tokio::time::Instant::now() < until {
             self.upload_pulse.beat();
             self.loopback_pulse.beat();
+            if let Some((seeing, _)) = &self.seeing {
+                seeing.pulse.beat();
+            }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     }
@@ -117,9 +207,22 @@ impl Camera {
         let abort = self.ending.abort.child_token();
         let mut stages = JoinSet::new();
 
+        let mut fanout = Fanout::new(feed);
+        let mut persisted = None;
+        if let Some((seeing, left_out)) = &self.seeing {
+            let (sights, sights_out) = mpsc::channel(SEEING_PLACES);
+            let (numbers, numbers_out) = mpsc::channel(NUMBER_PLACES);
+            fanout = fanout.with_seeing(sights, left_out.clone());
+            persisted = Some(numbers);
+            let (seeing, cancel) = (seeing.clone(), abort.clone());
+            stages.spawn(async move {
+                cancel.run_until_cancelled(seeing.supervise(sights_out, numbers_out)).await;
+                0
+            });
+        }
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
         stages.spawn(async move {
-            ingest::run(&config, Fanout::new(feed), report, cancel).await;
+            ingest::run(&config, fanout, report, cancel).await;
             0
         });
         let uploader = Uploader {
@@ -127,7 +230,7 @@ impl Camera {
             device: self.device.clone(),
             client: self.client.clone(),
             news,
-            persisted: None,
+            persisted,
             report: self.upload.clone(),
             pulse: self.upload_pulse.clone(),
         };

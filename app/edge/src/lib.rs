@@ -19,4 +19,5 @@ pub mod readback;
 pub mod recent;
 pub mod report;
 mod rtsp;
+pub mod seeing;
 pub mod upload;

@@ -154,9 +154,18 @@ async fn run(path: PathBuf) -> ExitCode {
         first(&mut term, &mut interrupt).await;
         second.cancel();
     });
-    app.stop(reason, hurry).await;
+    let stopped = app.stop(reason, hurry).await;
     again.abort();
+    print_summary(stopped.worker.as_ref());
     ExitCode::SUCCESS
+}
+
+/// The last word about what was detected, one line of JSON on standard output.
+#[expect(clippy::print_stdout, reason = "the log is on standard error")]
+fn print_summary(worker: Option<&kvs_edge::messages::WorkerSummary>) {
+    if let Some(json) = worker.and_then(|worker| serde_json::to_string(worker).ok()) {
+        println!("{json}");
+    }
 }
 
 async fn first(term: &mut Signal, interrupt: &mut Signal) -> &'static str {

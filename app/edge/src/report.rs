@@ -5,14 +5,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::camera::CameraView;
+use crate::camera::{CameraView, SeeingView};
 use crate::ingest::{IngestReport, IngestState};
 use crate::loopback::VerifyReport;
 use crate::messages::{
     CameraState, Check, Fps, Gap, Health, Reason, Stats, Status, Topics, Upload, UploadState, UtcTime,
-    Verdict, Verify, VerifyMethod, Version,
+    Verdict, Verify, VerifyMethod, Version, rounded,
 };
 use crate::mqtt::{MqttHandle, Qos};
+use crate::seeing::worker::{self, Worker};
 use crate::upload::UploadReport;
 use crate::{config, host, upload};
 
@@ -34,6 +35,8 @@ pub struct Reporter {
     pub cameras: Vec<CameraView>,
     pub interval: Duration,
     pub watchdog_margin: tokio::sync::watch::Receiver<Option<Duration>>,
+    /// Absent where nothing is to be detected.
+    pub worker: Option<Worker>,
 }
 
 /// What was published last about one camera.
@@ -43,31 +46,45 @@ struct Published {
     upload: Option<(UploadState, Option<Reason>, u64)>,
     verify: Option<(Verdict, Option<Reason>)>,
     refreshed: Option<Instant>,
-    stats: Option<(Instant, u64, u64, u64)>,
+    stats: Option<Counters>,
 }
 
 impl Reporter {
     /// Runs until `cancel`; the last states are published once more before it returns.
-    pub async fn run(self, cancel: CancellationToken) {
+    pub async fn run(mut self, cancel: CancellationToken) {
         let mut published: Vec<Published> = self.cameras.iter().map(|_| Published::default()).collect();
         let mut checks = Checks::default();
         let mut sampler = host::Sampler::default();
+        let mut detector = None;
         let mut next_figures = tokio::time::Instant::now() + self.interval.min(Duration::from_secs(2));
         loop {
             let last = cancel.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none();
             for (camera, published) in self.cameras.iter().zip(&mut published) {
                 self.states(camera, published, last);
             }
-            if tokio::time::Instant::now() >= next_figures || last {
+            let figures_are_due = tokio::time::Instant::now() >= next_figures;
+            if figures_are_due || last {
                 next_figures = tokio::time::Instant::now() + self.interval;
                 for (camera, published) in self.cameras.iter().zip(&mut published) {
                     self.stats(camera, published);
                 }
                 self.health(&mut checks, &mut sampler);
             }
+            self.detector(&mut detector, figures_are_due || last);
             if last {
                 return;
             }
+        }
+    }
+
+    /// At each change of state, and when figures are due.
+    fn detector(&mut self, published: &mut Option<UtcTime>, due: bool) {
+        let Some(worker) = &mut self.worker else { return };
+        worker.log();
+        if due || *published != Some(worker.state_since()) {
+            let message = worker.message();
+            *published = Some(message.since);
+            self.retained(self.topics.detector(), &message, Qos::AtMostOnce);
         }
     }
 
@@ -105,9 +122,10 @@ impl Reporter {
     fn stats(&self, camera: &CameraView, published: &mut Published) {
         let now = Instant::now();
         let ingest = camera.ingest.borrow();
-        let counters = (now, ingest.frames, ingest.bytes, ingest.dropped_frames);
+        let counters = Counters::of(now, &ingest, camera.seeing.as_ref());
         if let Some(before) = published.stats.replace(counters) {
-            let stats = stats(&ingest, &camera.verify.borrow(), before, counters);
+            let mut stats = stats(&ingest, &camera.verify.borrow(), before, counters);
+            stats.detect = camera.seeing.as_ref().map(worker::stats);
             if let Some(mqtt) = &self.mqtt {
                 mqtt.publish(self.topics.stats(&camera.config.id), &stats, Qos::AtMostOnce);
             }
@@ -147,7 +165,9 @@ pub fn status(camera: &CameraView) -> Status {
     let (state, problem) = if !camera.config.enabled {
         (CameraState::Disabled, None)
     } else if ingest.state == IngestState::Live {
-        match degraded(&camera.config, &ingest, &camera.upload.borrow(), &camera.verify.borrow()) {
+        let recorded = degraded(&camera.config, &ingest, &camera.upload.borrow(), &camera.verify.borrow());
+        // Footage first: what is not seen now can still be looked at later.
+        match recorded.or_else(|| camera.seeing.as_ref()?.report.borrow().problem.clone()) {
             Some(problem) => (CameraState::Degraded, Some(problem)),
             None => (CameraState::Online, None),
         }
@@ -289,20 +309,47 @@ fn verify_message(camera: &config::Camera, report: &VerifyReport, upload: &Uploa
     }
 }
 
-type Counters = (Instant, u64, u64, u64);
+/// What rates are made of.
+#[derive(Clone, Copy)]
+struct Counters {
+    at: Instant,
+    frames: u64,
+    bytes: u64,
+    dropped: u64,
+    /// Decoded, looked at, skipped; absent where nothing is to be detected.
+    seeing: Option<[u64; 3]>,
+}
+
+impl Counters {
+    fn of(at: Instant, ingest: &IngestReport, seeing: Option<&SeeingView>) -> Self {
+        let seeing = seeing.map(|seeing| {
+            let decoded = seeing.report.borrow().decode.as_ref().map_or(0, |decode| decode.decoded);
+            let figures = seeing.detector.figures(seeing.number);
+            [decoded, figures.frames, figures.skipped + *seeing.left_out.borrow()]
+        });
+        Self { at, frames: ingest.frames, bytes: ingest.bytes, dropped: ingest.dropped_frames, seeing }
+    }
+}
 
 #[expect(clippy::cast_precision_loss, reason = "counts within one interval")]
 fn stats(ingest: &IngestReport, verify: &VerifyReport, before: Counters, now: Counters) -> Stats {
-    let window_s = now.0.duration_since(before.0).as_secs_f64().max(0.001);
+    let window_s = now.at.duration_since(before.at).as_secs_f64().max(0.001);
     let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / window_s;
     let format = ingest.format.as_ref();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive rate")]
-    let bitrate_bps = (rate(now.2, before.2) * 8.0) as u64;
+    let bitrate_bps = (rate(now.bytes, before.bytes) * 8.0) as u64;
+    let seeing = |n: usize| Some(rounded(rate(now.seeing?[n], before.seeing?[n])));
     Stats {
         v: Version::default(),
         ts: SystemTime::now().into(),
         window_s,
-        fps: Fps { input: rate(now.1, before.1), dropped: rate(now.3, before.3), ..Fps::default() },
+        fps: Fps {
+            input: rate(now.frames, before.frames),
+            dropped: rate(now.dropped, before.dropped),
+            decoded: seeing(0),
+            inferred: seeing(1),
+            skipped: seeing(2),
+        },
         bitrate_bps,
         gop_frames: ingest.gop_frames,
         gop_s: ingest.gop_ms.map(|ms| Duration::from_millis(ms).as_secs_f64()),
@@ -314,8 +361,8 @@ fn stats(ingest: &IngestReport, verify: &VerifyReport, before: Counters, now: Co
         clock_offset_ms: ingest.clock_offset_us.map(|us| us as f64 / 1000.0),
         lost_packets: ingest.lost_packets,
         dropped_frames: ingest.dropped_frames,
-        reconnects_1h: ingest.reconnects.count(now.0),
-        stalls_1h: ingest.stalls.count(now.0),
+        reconnects_1h: ingest.reconnects.count(now.at),
+        stalls_1h: ingest.stalls.count(now.at),
         latency: verify.latency.percentiles(),
         detect: None,
     }

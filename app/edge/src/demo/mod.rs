@@ -5,6 +5,7 @@ pub mod broker;
 mod fault;
 mod summary;
 mod table;
+mod video;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,6 +23,7 @@ use broker::Broker;
 pub use fault::DemoFault;
 use summary::Summary;
 use table::Table;
+use video::Video;
 
 /// How the demo is asked for.
 #[derive(Args, Clone, Debug)]
@@ -48,6 +50,12 @@ pub struct DemoArguments {
     /// Give the cameras an AAC track.
     #[arg(long)]
     pub audio: bool,
+    /// Pictures per second and camera that the detector looks at; 0: no detection.
+    #[arg(long, default_value_t = 10.0, value_parser = detect_fps)]
+    pub detect_fps: f64,
+    /// Write what the first camera's detector sees, with boxes, track ids and zones, into this MP4 file.
+    #[arg(long, value_name = "FILE")]
+    pub save_video: Option<std::path::PathBuf>,
     /// How fragments are read back.
     #[arg(long, value_enum, default_value_t = DemoVerify::Continuous)]
     pub verify: DemoVerify,
@@ -68,10 +76,27 @@ pub enum DemoVerify {
 /// Different scenes are rendered for this many cameras; the others repeat them.
 const DISTINCT_SCENES: usize = 2;
 const REGION: &str = "local-1";
+/// What every camera looks out for: who comes near, and who crosses the middle.
+const SCENE_RULES: &str = "\
+[[camera.detect.zone]]
+name = \"near\"
+polygon = [[0.0, 0.55], [1.0, 0.55], [1.0, 1.0], [0.0, 1.0]]
+severity = \"alert\"
+
+[[camera.detect.line]]
+name = \"middle\"
+from = [0.5, 0.0]
+to = [0.5, 1.0]
+";
 
 fn size(text: &str) -> Result<(u32, u32), String> {
     let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     parsed.ok_or_else(|| format!("found `{text}`, expected WIDTHxHEIGHT such as 1280x720"))
+}
+
+fn detect_fps(text: &str) -> Result<f64, String> {
+    let fps = text.parse().ok().filter(|fps| *fps == 0.0 || (0.1..=30.0).contains(fps));
+    fps.ok_or_else(|| format!("found `{text}`, expected 0, or 0.1 to 30"))
 }
 
 /// Runs the demo; fails if any fragment is unaccounted for.
@@ -118,6 +143,9 @@ async fn show(arguments: &DemoArguments) -> Result<bool, Box<dyn std::error::Err
 
     let app = App::start(config).await?;
     let views = app.cameras().to_vec();
+    let video =
+        arguments.save_video.as_deref().map(|file| Video::start(file, &views[0], arguments.detect_fps));
+    let video = video.transpose()?;
     let seen = broker.observe(&app.topics().everything())?;
     let mut table = Table::new();
     let started = tokio::time::Instant::now();
@@ -141,6 +169,9 @@ async fn show(arguments: &DemoArguments) -> Result<bool, Box<dyn std::error::Err
     }
     table.finish("stopping: the last fragments are completed, persisted and read back ...");
     let stopped = app.stop("demo is over", CancellationToken::new()).await;
+    if let Some(video) = video {
+        say(&format!("  video    {}", video.finish().await?));
+    }
     let summary = Summary::new(arguments, &views, stopped, &kvs, seen.all()).await;
     say(&serde_json::to_string_pretty(&summary)?);
     say(&summary.verdict());
@@ -200,8 +231,14 @@ fn write_config(
         kvs.endpoint(),
         broker.address().port(),
     );
+    if arguments.detect_fps > 0.0 {
+        let _ = write!(text, "\n[detect]\nfps = {}\nevents_folder = \"events\"\n", arguments.detect_fps);
+    }
     for number in 0..usize::from(arguments.cameras) {
         let _ = write!(text, "\n[[camera]]\nid = \"cam{number}\"\nurl = \"{}\"\n", sim.url(number));
+        if arguments.detect_fps > 0.0 {
+            text.push_str(SCENE_RULES);
+        }
     }
     let file = folder.join("kvs-edge.toml");
     std::fs::write(&file, text)?;

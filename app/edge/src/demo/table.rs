@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use vision::figures::Histogram;
+
 use crate::camera::CameraView;
 use crate::messages::{CameraState, ClockSource};
 use crate::report::{backlog_s, status};
@@ -14,9 +16,9 @@ pub(super) struct Table {
     live: bool,
     drawn: usize,
     notes: Vec<String>,
-    before: Vec<(u64, u64)>,
+    before: Vec<[u64; 4]>,
     looked: Instant,
-    rates: Vec<(f64, f64)>,
+    rates: Vec<[f64; 4]>,
     printed: Option<Instant>,
 }
 
@@ -47,7 +49,13 @@ impl Table {
         self.printed = Some(Instant::now());
         let mut lines = vec![format!("{:>4} s   {messages} MQTT messages", elapsed.as_secs())];
         lines.extend(HEAD.map(str::to_owned));
-        lines.extend(cameras.iter().zip(&self.rates).map(|(camera, rates)| row(camera, *rates)));
+        lines.extend(cameras.iter().zip(&self.rates).map(|(camera, rates)| row(camera, rates)));
+        let seeing = cameras.iter().zip(&self.rates).filter_map(|(camera, rates)| seeing_row(camera, rates));
+        let seeing: Vec<_> = seeing.collect();
+        if !seeing.is_empty() {
+            lines.push(SEEING_HEAD.to_owned());
+            lines.extend(seeing);
+        }
         lines.extend(self.notes.iter().cloned());
         self.draw(&lines);
     }
@@ -59,8 +67,7 @@ impl Table {
     }
 
     fn measure(&mut self, cameras: &[CameraView]) {
-        let now: Vec<_> =
-            cameras.iter().map(|c| (c.ingest.borrow().frames, c.ingest.borrow().bytes)).collect();
+        let now: Vec<_> = cameras.iter().map(counters).collect();
         let seconds = self.looked.elapsed().as_secs_f64();
         if self.before.len() == now.len() && seconds < 0.2 {
             return;
@@ -71,7 +78,7 @@ impl Table {
         self.rates = now
             .iter()
             .zip(&before)
-            .map(|(now, before)| (rate(now.0, before.0), rate(now.1, before.1) * 8.0 / 1000.0))
+            .map(|(now, before)| std::array::from_fn(|n| rate(now[n], before[n])))
             .collect();
         self.before = now;
         self.looked = Instant::now();
@@ -98,7 +105,48 @@ const HEAD: [&str; 2] = [
     "                                                               p50 ms     p95 ms",
 ];
 
-fn row(camera: &CameraView, (fps, kbps): (f64, f64)) -> String {
+const SEEING_HEAD: &str = "camera   decoder       decoded/s  detected/s  inference p95  picture to MQTT p95  motion  \
+     objects now                     events";
+
+/// Pictures and bytes received, pictures decoded, pictures looked at.
+fn counters(camera: &CameraView) -> [u64; 4] {
+    let (pictures, bytes) = (camera.ingest.borrow().frames, camera.ingest.borrow().bytes);
+    let seeing = camera.seeing.as_ref();
+    let decoded = seeing.and_then(|seeing| Some(seeing.report.borrow().decode.as_ref()?.decoded));
+    let looked_at = seeing.map(|seeing| seeing.detector.figures(seeing.number).frames);
+    [pictures, bytes, decoded.unwrap_or(0), looked_at.unwrap_or(0)]
+}
+
+fn seeing_row(camera: &CameraView, rates: &[f64; 4]) -> Option<String> {
+    let seeing = camera.seeing.as_ref()?;
+    let report = seeing.report.borrow();
+    let figures = seeing.detector.figures(seeing.number);
+    let present = report.counts.iter().filter(|(_, count)| **count > 0);
+    let objects: Vec<_> = present.map(|(label, count)| format!("{count} {label}")).collect();
+    let ms = |times: &Histogram| {
+        let p95 = times.quantile(0.95);
+        p95.map_or("-".to_owned(), |p95| format!("{:.1} ms", p95.as_secs_f64() * 1000.0))
+    };
+    Some(format!(
+        "{:<8} {:<13} {:>9.1} {:>11.1} {:>14} {:>20}  {:<6}  {:<30} {:>7}",
+        camera.config.id,
+        report.decode.as_ref().and_then(|decode| decode.decoder.clone()).unwrap_or_else(|| "-".to_owned()),
+        rates[2],
+        rates[3],
+        ms(&figures.recent),
+        ms(&report.recent_latency),
+        match report.moving {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        },
+        objects.join(", "),
+        report.events,
+    ))
+}
+
+fn row(camera: &CameraView, rates: &[f64; 4]) -> String {
+    let (fps, kbps) = (rates[0], rates[1] * 8.0 / 1000.0);
     let state = status(camera);
     let (ingest, upload, verify) = (camera.ingest.borrow(), camera.upload.borrow(), camera.verify.borrow());
     let name = match state.state {

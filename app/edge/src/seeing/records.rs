@@ -1,0 +1,84 @@
+//! One JSON file per event on disk, for sites that collect files instead of messages.
+//!
+//! `FOLDER/CAMERA/START-ID.json`, with the best shot beside it as `.jpg`. A file appears whole or not at all. Of each
+//! camera the newest `events_keep` are kept. A disk that is full or broken costs the files and nothing else.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::messages::DetectionRecord;
+
+/// The files of one camera.
+pub(super) struct Records {
+    folder: PathBuf,
+    keep: usize,
+    /// Names without ending, oldest first.
+    names: VecDeque<String>,
+    failing: bool,
+}
+
+impl Records {
+    /// Finds what earlier runs left. The folder is made with the first file.
+    pub(super) fn open(folder: &Path, camera: &str, keep: usize) -> Self {
+        let folder = folder.join(camera);
+        let mut names: Vec<String> = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|name| Some(name.strip_suffix(".json")?.to_owned()))
+            .collect();
+        names.sort_unstable();
+        Self { folder, keep: keep.max(1), names: names.into(), failing: false }
+    }
+
+    /// Writes one event; blocks on the disk. Says a failure once.
+    pub(super) fn write(&mut self, record: &DetectionRecord, jpeg: Option<&Bytes>) {
+        // Colons are no good in file names elsewhere; the names sort by time.
+        let name = format!("{}-{}", record.event.start.to_string().replace(':', ""), record.event.id);
+        match self.try_write(&name, record, jpeg) {
+            Ok(()) => {
+                self.failing = false;
+                self.names.push_back(name);
+                while self.names.len() > self.keep {
+                    let Some(oldest) = self.names.pop_front() else { break };
+                    for ending in ["json", "jpg"] {
+                        let _ = std::fs::remove_file(self.folder.join(format!("{oldest}.{ending}")));
+                    }
+                }
+            }
+            Err(error) if !std::mem::replace(&mut self.failing, true) => {
+                tracing::warn!(folder = %self.folder.display(), %error, "events are not written to disk");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn try_write(
+        &self,
+        name: &str,
+        record: &DetectionRecord,
+        jpeg: Option<&Bytes>,
+    ) -> Result<(), std::io::Error> {
+        std::fs::create_dir_all(&self.folder)?;
+        if let Some(jpeg) = jpeg {
+            whole(&self.folder.join(format!("{name}.jpg")), jpeg)?;
+        }
+        let mut json = serde_json::to_vec_pretty(record)?;
+        json.push(b'\n');
+        whole(&self.folder.join(format!("{name}.json")), &json)
+    }
+}
+
+/// Under another name first, so that nobody reads half a file.
+fn whole(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
+    let part = path.with_extension("part");
+    let written = std::fs::File::create(&part).and_then(|mut file| file.write_all(bytes));
+    let done = written.and_then(|()| std::fs::rename(&part, path));
+    if done.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    done
+}
