@@ -201,6 +201,7 @@ proptest! {
         for (class, &tenths) in (0..).zip(&tenths) {
             thresholds.set(class, f32::from(tenths) / 10.0);
         }
+        let letterbox = letterbox();
         let mut expected = Vec::new();
         let mut bad = Ignored::default();
         for entry in &entries {
@@ -217,7 +218,7 @@ proptest! {
                 bad.boxes += 1;
                 continue;
             }
-            let rect = letterbox().to_picture(place[0], place[1], place[2], place[3]);
+            let rect = letterbox.to_picture(place[0], place[1], place[2], place[3]);
             if rect.area() > 0.0 {
                 expected.push(Detection { class: u16::try_from(class).unwrap(), score, rect });
             }

@@ -23,6 +23,9 @@ pub(crate) struct Scaler {
 struct Sides {
     along: Taps,
     down: Taps,
+    /// Each result is the plain mean of a block of samples, as for the usual factors 2, 3, 4 and 6: rows are summed as
+    /// they are, and the sum of a block is divided at the end.
+    means: bool,
 }
 
 /// Buffers that live from picture to picture. Samples are 8.8 fixed point.
@@ -50,9 +53,9 @@ impl Scaler {
     pub(crate) fn new(from: (usize, usize), to: (usize, usize)) -> Scaler {
         let ratio = (from.0 as f64 / to.0 as f64, from.1 as f64 / to.1 as f64);
         let half = |side: usize| side.div_ceil(2);
-        let sides = |from: (usize, usize), to: (usize, usize)| Sides {
-            along: Taps::new(from.0, to.0, ratio.0),
-            down: Taps::new(from.1, to.1, ratio.1),
+        let sides = |from: (usize, usize), to: (usize, usize)| {
+            let (along, down) = (Taps::new(from.0, to.0, ratio.0), Taps::new(from.1, to.1, ratio.1));
+            Sides { means: along.blocks && down.blocks, along, down }
         };
         let (from_half, to_half) = ((half(from.0), half(from.1)), (half(to.0), half(to.1)));
         let scratch = Scratch {
@@ -85,8 +88,8 @@ impl Scaler {
             }
             let Scratch { column_sums, luma, .. } = &mut self.scratch;
             let column_sums = &mut column_sums[..self.from.0];
-            down(picture.luma(), &self.luma.down, y, column_sums);
-            along(column_sums, &self.luma.along, luma);
+            self.luma.down(picture.luma(), y, column_sums);
+            self.luma.along(column_sums, luma);
             let tint = self.scratch.tint.each_ref().map(|tint| &tint[..self.to.0]);
             sink(y, &Row { luma: &self.scratch.luma, tint, gain: mix.gain });
         }
@@ -99,19 +102,19 @@ impl Scaler {
             Planes::I420 { u, v, .. } => {
                 for (plane, chroma) in [u, v].into_iter().zip(chroma) {
                     let column_sums = &mut column_sums[..width];
-                    down(plane, &self.chroma.down, y, column_sums);
-                    along(column_sums, &self.chroma.along, chroma);
+                    self.chroma.down(plane, y, column_sums);
+                    self.chroma.along(column_sums, chroma);
                 }
             }
             Planes::Nv12 { uv, .. } => {
                 let column_sums = &mut column_sums[..2 * width];
-                down(uv, &self.chroma.down, y, column_sums);
+                self.chroma.down(uv, y, column_sums);
                 let [u, v] = split;
                 for ((pair, u), v) in column_sums.as_chunks::<2>().0.iter().zip(&mut *u).zip(&mut *v) {
                     [*u, *v] = *pair;
                 }
                 for (split, chroma) in split.iter().zip(chroma) {
-                    along(split, &self.chroma.along, chroma);
+                    self.chroma.along(split, chroma);
                 }
             }
         }
@@ -183,34 +186,90 @@ impl Mix {
     }
 }
 
-/// Row `at` of the result, not yet resized along: weighted sum of the plane's rows, in 8.8 fixed point.
-fn down(plane: Plane<'_>, taps: &Taps, at: usize, out: &mut [u16]) {
-    let (start, weights) = taps.of(at);
-    let len = out.len();
-    let row = |tap: usize| plane.row(start + tap, len);
-    let (triples, rest) = weights.as_chunks::<3>();
-    let rest_at = 3 * triples.len();
-    out.fill(0);
-    for (at, &weights) in triples.iter().enumerate() {
-        add(std::array::from_fn(|tap| row(3 * at + tap)), weights, out);
+impl Sides {
+    /// Row `at` of the result, not yet resized along: weighted sum of the plane's rows, in 8.8 fixed point, or the plain
+    /// sum of a block's rows.
+    fn down(&self, plane: Plane<'_>, at: usize, out: &mut [u16]) {
+        let (start, weights) = self.down.of(at);
+        let len = out.len();
+        let row = |tap: usize| plane.row(start + tap, len);
+        let (triples, rest) = weights.as_chunks::<3>();
+        let rest_at = 3 * triples.len();
+        out.fill(0);
+        for (at, &weights) in triples.iter().enumerate() {
+            self.add([row(3 * at), row(3 * at + 1), row(3 * at + 2)], weights, out);
+        }
+        match *rest {
+            [a, b] => self.add([row(rest_at), row(rest_at + 1)], [a, b], out),
+            [a] => self.add([row(rest_at)], [a], out),
+            _ => {}
+        }
     }
-    match *rest {
-        [a, b] => add([row(rest_at), row(rest_at + 1)], [a, b], out),
-        [a] => add([row(rest_at)], [a], out),
-        _ => {}
+
+    /// Adds `N` rows; several at once, because reading and writing the sums costs as much as the multiplications.
+    fn add<const N: usize>(&self, rows: [&[u8]; N], weights: [u16; N], out: &mut [u16]) {
+        let rows = rows.map(|row| &row[..out.len()]);
+        for (x, out) in out.iter_mut().enumerate() {
+            let mut sum = *out;
+            // Indices: iterators over arrays are not taken apart by the compiler where overflow is checked.
+            for tap in 0..N {
+                let sample = rows[tap][x];
+                let part = if self.means { u16::from(sample) } else { product(sample, weights[tap]) };
+                sum = sum.wrapping_add(part);
+            }
+            *out = sum;
+        }
+    }
+
+    /// A row of the result, in 8.8 fixed point, from what `down` made.
+    fn along(&self, samples: &[u16], out: &mut [u16]) {
+        let taps = &self.along;
+        match (self.means, taps.each) {
+            (true, 1) => self.blocks(samples.as_chunks::<1>().0, out),
+            (true, 2) => self.blocks(samples.as_chunks::<2>().0, out),
+            (true, 3) => self.blocks(samples.as_chunks::<3>().0, out),
+            (true, 4) => self.blocks(samples.as_chunks::<4>().0, out),
+            (true, 6) => self.blocks(samples.as_chunks::<6>().0, out),
+            (true, each) => self.blocks(samples.chunks_exact(each), out),
+            (false, 1) => spans(samples, taps, taps.weights.as_chunks::<1>().0, out),
+            (false, 2) => spans(samples, taps, taps.weights.as_chunks::<2>().0, out),
+            (false, 3) => spans(samples, taps, taps.weights.as_chunks::<3>().0, out),
+            (false, 4) => spans(samples, taps, taps.weights.as_chunks::<4>().0, out),
+            (false, 5) => spans(samples, taps, taps.weights.as_chunks::<5>().0, out),
+            (false, 6) => spans(samples, taps, taps.weights.as_chunks::<6>().0, out),
+            (false, each) => spans(samples, taps, taps.weights.chunks_exact(each), out),
+        }
+    }
+
+    /// Means of blocks whose rows are summed already. Arrays of a known length are what the compiler unrolls.
+    fn blocks<'a, B: AsRef<[u16]> + ?Sized + 'a>(
+        &self,
+        blocks: impl IntoIterator<Item = &'a B>,
+        out: &mut [u16],
+    ) {
+        // At most 16 by 16 samples of 8 bits: neither the sums of rows nor the product overflow.
+        let samples = u32::try_from(self.along.each * self.down.each).expect("taps are few");
+        let scale = (1 << 24) / samples;
+        for (out, block) in out.iter_mut().zip(blocks) {
+            let sum: u32 = block.as_ref().iter().map(|&sample| u32::from(sample)).sum();
+            *out = upper(sum.wrapping_mul(scale));
+        }
     }
 }
 
-/// Adds `N` rows; several at once, because reading and writing the sums costs as much as the multiplications.
-fn add<const N: usize>(rows: [&[u8]; N], weights: [u16; N], out: &mut [u16]) {
-    let rows = rows.map(|row| &row[..out.len()]);
-    for (x, out) in out.iter_mut().enumerate() {
-        let mut sum = *out;
-        for tap in 0..N {
-            // The upper half of a 16 by 16 bit product is one vector instruction.
-            sum = sum.wrapping_add(product(rows[tap][x], weights[tap]));
-        }
-        *out = sum;
+/// Weighted sums. Neither they nor the products overflow, since weights add up to 16 bits.
+fn spans<'a, W: AsRef<[u16]> + ?Sized + 'a>(
+    samples: &[u16],
+    taps: &Taps,
+    weights: impl IntoIterator<Item = &'a W>,
+    out: &mut [u16],
+) {
+    for ((out, &start), weights) in out.iter_mut().zip(&taps.starts).zip(weights) {
+        let weights = weights.as_ref();
+        let span = &samples[usize::from(start)..][..weights.len()];
+        let products =
+            span.iter().zip(weights).map(|(&sample, &weight)| u32::from(sample) * u32::from(weight));
+        *out = upper(products.fold(0, u32::wrapping_add));
     }
 }
 
@@ -222,50 +281,4 @@ fn product(sample: u8, weight: u16) -> u16 {
 
 fn upper(product: u32) -> u16 {
     (product >> 16) as u16
-}
-
-/// A row of the result from one of the source.
-fn along(samples: &[u16], taps: &Taps, out: &mut [u16]) {
-    match (taps.blocks, taps.each) {
-        (true, 1) => out.copy_from_slice(samples),
-        (true, 2) => blocks::<2>(samples, out),
-        (true, 3) => blocks::<3>(samples, out),
-        (true, 4) => blocks::<4>(samples, out),
-        (true, 6) => blocks::<6>(samples, out),
-        (_, 1) => spans::<1>(samples, taps, out),
-        (_, 2) => spans::<2>(samples, taps, out),
-        (_, 3) => spans::<3>(samples, taps, out),
-        (_, 4) => spans::<4>(samples, taps, out),
-        (_, 5) => spans::<5>(samples, taps, out),
-        (_, 6) => spans::<6>(samples, taps, out),
-        _ => spans_of_any_length(samples, taps, out),
-    }
-}
-
-fn blocks<const N: usize>(samples: &[u16], out: &mut [u16]) {
-    let inverse = 65_536 / u32::try_from(N).expect("a handful of samples");
-    for (out, block) in out.iter_mut().zip(samples.as_chunks::<N>().0) {
-        let sum: u32 = block.iter().map(|&sample| u32::from(sample)).sum();
-        *out = upper(sum * inverse);
-    }
-}
-
-fn spans<const N: usize>(samples: &[u16], taps: &Taps, out: &mut [u16]) {
-    let weights = taps.weights.as_chunks::<N>().0;
-    for ((out, &start), weights) in out.iter_mut().zip(&taps.starts).zip(weights) {
-        let span = &samples[usize::from(start)..][..N];
-        let sum: u32 =
-            span.iter().zip(weights).map(|(&sample, &weight)| u32::from(sample) * u32::from(weight)).sum();
-        *out = upper(sum);
-    }
-}
-
-fn spans_of_any_length(samples: &[u16], taps: &Taps, out: &mut [u16]) {
-    let weights = taps.weights.chunks_exact(taps.each);
-    for ((out, &start), weights) in out.iter_mut().zip(&taps.starts).zip(weights) {
-        let span = &samples[usize::from(start)..][..taps.each];
-        let sum: u32 =
-            span.iter().zip(weights).map(|(&sample, &weight)| u32::from(sample) * u32::from(weight)).sum();
-        *out = upper(sum);
-    }
 }

@@ -1,9 +1,9 @@
 //! Which samples of a row or column make one sample of the smaller (or larger) one, and how much of each.
 //!
 //! Up to a factor of two this is plain linear interpolation. Beyond, it would miss samples and turn fine patterns into
-//! coarse ones, so that each result is the mean of the samples that it covers (area). What the detectors here see of the
-//! difference is nothing (mAP50 0.958 with either), but a motion gate and a human do, and for the usual factors 2, 3, 4
-//! and 6 the mean is even the cheaper one, since its weights are equal.
+//! coarse ones, so that each result is the mean of the samples that it covers (area). A detector hardly sees the
+//! difference (mAP50 0.958 with either), people who look at a snapshot do, and the mean is no dearer: for the usual
+//! factors 2, 3, 4 and 6 it needs no weights, 0.48 ms from 1080p to 640x640.
 
 /// Means are taken over so many samples at most; a larger factor skips samples between them.
 const MAX_TAPS: usize = 16;
