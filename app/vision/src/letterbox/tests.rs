@@ -226,6 +226,8 @@ fn sizes_at_the_limits() {
         ((128, 72), (32, 24)),  // blocks of 4
         ((192, 108), (32, 24)), // blocks of 6
         ((160, 90), (32, 24)),  // blocks of 5
+        ((256, 256), (16, 16)), // blocks of 16
+        ((272, 272), (16, 16)), // 16 of 17
         ((64, 36), (64, 64)),   // as it is
     ] {
         for nv12 in [false, true] {
