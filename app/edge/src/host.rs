@@ -16,7 +16,7 @@ pub struct Sampler {
 
 /// Processor time since boot, in clock ticks over all cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ticks {
+pub(crate) struct Ticks {
     total: u64,
     idle: u64,
     process: u64,
@@ -46,13 +46,15 @@ impl Sampler {
     }
 }
 
-fn read(path: impl AsRef<Path>) -> Option<String> {
+pub(crate) fn read(path: impl AsRef<Path>) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
+/// From `/proc/stat` and the `/proc/PID/stat` of a process.
+///
 /// proc_stat(5): user nice system idle iowait irq softirq steal; guest time is part of user.
 /// proc_pid_stat(5): utime and stime are fields 14 and 15; field 2, the name, may hold spaces and brackets.
-fn ticks(stat: &str, own: &str) -> Option<Ticks> {
+pub(crate) fn ticks(stat: &str, own: &str) -> Option<Ticks> {
     let cpu = stat.lines().next()?.strip_prefix("cpu ")?;
     let times: Vec<u64> = cpu.split_whitespace().take(8).map_while(|time| time.parse().ok()).collect();
     let idle = times.get(3)? + times.get(4).unwrap_or(&0);
@@ -62,8 +64,8 @@ fn ticks(stat: &str, own: &str) -> Option<Ticks> {
     Some(Ticks { total: times.iter().sum(), idle, process, cores: cores.max(1) })
 }
 
-/// Percent of all cores that was busy, and percent of one core that this process used.
-fn load(before: Ticks, now: Ticks) -> (Option<f64>, Option<f64>) {
+/// Percent of all cores that was busy, and percent of one core that the process used.
+pub(crate) fn load(before: Ticks, now: Ticks) -> (Option<f64>, Option<f64>) {
     let total = now.total.saturating_sub(before.total);
     if total == 0 {
         return (None, None);
@@ -75,7 +77,7 @@ fn load(before: Ticks, now: Ticks) -> (Option<f64>, Option<f64>) {
 }
 
 /// The bytes of a line such as `MemTotal:  2048 kB`.
-fn kib(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn kib(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod aws;
+pub mod bench;
 pub mod camera;
 mod clock;
 pub mod config;

@@ -58,6 +58,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure a running daemon (CPU, memory, fps, latency), draw it, and judge it by criteria.
+    ///
+    /// Processor and memory come from /proc, everything else from the daemon's own MQTT messages. Each criterion takes
+    /// a number, or `off`. The defaults: no crash, at least 5 pictures per second, inference p95 of at most 100 ms, at
+    /// most 1024 MiB, no failed call of the model, no lost fragment.
+    ///
+    /// The exit code is 0 only when all judged criteria pass. What could not be measured is named, and fails only if its
+    /// criterion was given on the command line.
+    Bench(kvs_edge::bench::BenchArguments),
     /// Show the product on simulated cameras, a local KVS and a local broker, and check that nothing got lost.
     #[cfg(feature = "demo")]
     Demo(kvs_edge::demo::DemoArguments),
@@ -94,6 +103,7 @@ fn main() -> ExitCode {
             Command::Probe { url, username, password_file, transport, seconds, json } => {
                 probe_camera(url, username.zip(password_file), transport, seconds, json).await
             }
+            Command::Bench(arguments) => kvs_edge::bench::run(arguments).await,
             #[cfg(feature = "demo")]
             Command::Demo(arguments) => kvs_edge::demo::run(arguments).await,
         }

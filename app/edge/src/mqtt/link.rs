@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rumqttc::{TlsConfiguration, Transport, v5};
 
 use super::outbox::Message;
@@ -13,27 +14,27 @@ use crate::messages::OFFLINE;
 
 /// For each of: connecting, TLS and CONNACK together.
 const CONNECT_TIMEOUT_S: u64 = 10;
-/// Largest packet in either direction; we publish at most [`super::BODY_LIMIT_BYTES`] and subscribe to nothing.
+/// Largest packet in either direction; every body of ours is at most [`super::BODY_LIMIT_BYTES`].
 const PACKET_LIMIT_BYTES: u32 = 256 << 10;
 /// Messages without acknowledgement; [`super::WINDOW`] allows fewer. rumqttc makes a table of this size, which for
 /// MQTT 5 has 65535 places (13 MiB) unless it is told.
 const INFLIGHT: u16 = 100;
 
 /// Hands messages to a [`Link`].
-pub(super) enum Client {
+pub(crate) enum Client {
     V5(v5::AsyncClient),
     V311(rumqttc::AsyncClient),
 }
 
 /// Drives the connection; must be polled for anything to happen.
-pub(super) enum Link {
+pub(crate) enum Link {
     V5(Box<v5::EventLoop>),
     V311(Box<rumqttc::EventLoop>),
 }
 
 /// What happened on a link.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Connected,
     /// The oldest message handed over and not yet reported was written; the packet id is 0 for QoS 0.
     Sent(u16),
@@ -41,6 +42,15 @@ pub(super) enum Step {
     Acked {
         packet_id: u16,
         denied: Option<String>,
+    },
+    /// The answer to a subscription; `denied` holds the number of the first filter refused, and the broker's reason.
+    Subscribed {
+        denied: Option<(usize, String)>,
+    },
+    /// A message of a subscription.
+    Received {
+        topic: String,
+        payload: Bytes,
     },
     /// Our DISCONNECT was written.
     Disconnected,
@@ -50,13 +60,13 @@ pub(super) enum Step {
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) kind: FailureKind,
-    pub(super) text: String,
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    pub(crate) text: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureKind {
+pub(crate) enum FailureKind {
     /// Will not heal by itself; what to change.
     Refused { fix: &'static str },
     /// The broker does not know this protocol version.
@@ -67,10 +77,11 @@ pub(super) enum FailureKind {
     Network,
 }
 
-/// A link that has not connected yet, and its client, which takes up to `capacity` messages before it is polled.
-pub(super) fn open(
+/// A link that has not connected yet, and its client, which takes up to `capacity` messages before it is polled. The
+/// last will is [`OFFLINE`].
+pub(crate) fn open(
     config: &config::Mqtt,
-    will_topic: &str,
+    will_topic: Option<&str>,
     protocol: Protocol,
     capacity: usize,
 ) -> Result<(Client, Link), Failure> {
@@ -90,14 +101,10 @@ pub(super) fn open(
             options.set_connection_timeout(CONNECT_TIMEOUT_S);
             options.set_max_packet_size(Some(PACKET_LIMIT_BYTES));
             options.set_outgoing_inflight_upper_limit(INFLIGHT);
-            let will = v5::mqttbytes::v5::LastWill::new(
-                will_topic,
-                OFFLINE,
-                v5::mqttbytes::QoS::AtLeastOnce,
-                true,
-                None,
-            );
-            options.set_last_will(will);
+            if let Some(topic) = will_topic {
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                options.set_last_will(v5::mqttbytes::v5::LastWill::new(topic, OFFLINE, qos, true, None));
+            }
             if let Some((user, password)) = login {
                 options.set_credentials(user, password);
             }
@@ -109,12 +116,10 @@ pub(super) fn open(
             options.set_transport(transport).set_keep_alive(config.keep_alive).set_clean_session(true);
             options.set_max_packet_size(PACKET_LIMIT_BYTES as usize, PACKET_LIMIT_BYTES as usize);
             options.set_inflight(INFLIGHT);
-            options.set_last_will(rumqttc::LastWill::new(
-                will_topic,
-                OFFLINE,
-                rumqttc::QoS::AtLeastOnce,
-                true,
-            ));
+            if let Some(topic) = will_topic {
+                let qos = rumqttc::QoS::AtLeastOnce;
+                options.set_last_will(rumqttc::LastWill::new(topic, OFFLINE, qos, true));
+            }
             if let Some((user, password)) = login {
                 options.set_credentials(user, password);
             }
@@ -128,7 +133,7 @@ pub(super) fn open(
 }
 
 /// Longest silence of a poll on a link that works: pings are steps too.
-pub(super) fn silence_limit(config: &config::Mqtt) -> Duration {
+pub(crate) fn silence_limit(config: &config::Mqtt) -> Duration {
     config.keep_alive * 2 + Duration::from_secs(CONNECT_TIMEOUT_S * 2)
 }
 
@@ -154,8 +159,24 @@ impl Client {
         }
     }
 
+    /// Asks for what is published under `filters`, with QoS 1; false when the link has no room.
+    pub(crate) fn subscribe(&self, filters: &[String]) -> bool {
+        match self {
+            Client::V5(client) => {
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                let filters = filters.iter().map(|filter| v5::mqttbytes::v5::Filter::new(filter, qos));
+                client.try_subscribe_many(filters).is_ok()
+            }
+            Client::V311(client) => {
+                let qos = rumqttc::QoS::AtLeastOnce;
+                let filters = filters.iter().map(|filter| rumqttc::SubscribeFilter::new(filter.clone(), qos));
+                client.try_subscribe_many(filters).is_ok()
+            }
+        }
+    }
+
     /// Ends the connection so that the broker does not publish the last will.
-    pub(super) fn disconnect(&self) -> bool {
+    pub(crate) fn disconnect(&self) -> bool {
         match self {
             Client::V5(client) => client.try_disconnect().is_ok(),
             Client::V311(client) => client.try_disconnect().is_ok(),
@@ -165,7 +186,7 @@ impl Client {
 
 impl Link {
     /// Connects at the first call. Not safe to cancel, unless the link is dropped too.
-    pub(super) async fn poll(&mut self) -> Result<Step, Failure> {
+    pub(crate) async fn poll(&mut self) -> Result<Step, Failure> {
         match self {
             Link::V5(link) => link.poll().await.map(step_v5).map_err(|error| failure_v5(&error)),
             Link::V311(link) => link.poll().await.map(step_v311).map_err(|error| failure_v311(&error)),
@@ -174,13 +195,22 @@ impl Link {
 }
 
 fn step_v5(event: v5::Event) -> Step {
-    use v5::mqttbytes::v5::{Packet, PubAckReason};
+    use v5::mqttbytes::v5::{Packet, PubAckReason, SubscribeReasonCode};
     match event {
         v5::Event::Incoming(Packet::ConnAck(_)) => Step::Connected,
         v5::Event::Incoming(Packet::PubAck(ack)) => Step::Acked {
             packet_id: ack.pkid,
             denied: (!matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers))
                 .then(|| format!("{:?}", ack.reason)),
+        },
+        v5::Event::Incoming(Packet::SubAck(ack)) => Step::Subscribed {
+            denied: (ack.return_codes.iter().enumerate())
+                .find(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)))
+                .map(|(number, code)| (number, format!("{code:?}"))),
+        },
+        v5::Event::Incoming(Packet::Publish(publish)) => Step::Received {
+            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+            payload: publish.payload,
         },
         v5::Event::Outgoing(rumqttc::Outgoing::Publish(packet_id)) => Step::Sent(packet_id),
         v5::Event::Outgoing(rumqttc::Outgoing::Disconnect) => Step::Disconnected,
@@ -193,6 +223,14 @@ fn step_v311(event: rumqttc::Event) -> Step {
         rumqttc::Event::Incoming(rumqttc::Packet::ConnAck(_)) => Step::Connected,
         rumqttc::Event::Incoming(rumqttc::Packet::PubAck(ack)) => {
             Step::Acked { packet_id: ack.pkid, denied: None }
+        }
+        rumqttc::Event::Incoming(rumqttc::Packet::SubAck(ack)) => Step::Subscribed {
+            denied: (ack.return_codes.iter())
+                .position(|code| *code == rumqttc::SubscribeReasonCode::Failure)
+                .map(|number| (number, "Failure".to_owned())),
+        },
+        rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) => {
+            Step::Received { topic: publish.topic, payload: publish.payload }
         }
         rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(packet_id)) => Step::Sent(packet_id),
         rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect) => Step::Disconnected,

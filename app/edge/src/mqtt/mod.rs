@@ -14,7 +14,7 @@
 //! is away costs nothing but queue space (limits in `outbox.rs`). Delivery is at least once for QoS 1: what was not
 //! acknowledged when a connection broke is sent again.
 
-mod link;
+pub(crate) mod link;
 mod outbox;
 mod tls;
 
@@ -294,7 +294,7 @@ impl Mqtt {
 
     /// One connection, from connecting to its end.
     async fn session(&mut self, protocol: Protocol) -> End {
-        let (client, mut link) = match link::open(&self.config, &self.availability, protocol, WINDOW) {
+        let (client, mut link) = match link::open(&self.config, Some(&self.availability), protocol, WINDOW) {
             Ok(both) => both,
             Err(failure) => return End::Failed { failure, connected: None },
         };
@@ -324,7 +324,8 @@ impl Mqtt {
                     }
                 }
                 Some(Ok(Step::Disconnected)) => break End::Stopped,
-                Some(Ok(Step::Other)) => {}
+                // The daemon subscribes to nothing.
+                Some(Ok(Step::Other | Step::Subscribed { .. } | Step::Received { .. })) => {}
             }
         };
         self.shared.lock().outbox.undelivered(window.into_undelivered());
