@@ -51,7 +51,8 @@ pub struct DecoderOptions {
     pub scale_to: Option<(u32, u32)>,
     /// Pictures to hand on per second of the producer's time; every picture if that is no positive finite number.
     pub rate: f64,
-    /// Decode random access points only. If the stream has B pictures, a picture comes out when the next one goes in.
+    /// Decode random access points only. If the stream has B pictures, one may come out only when the next
+    /// goes in.
     pub key_frames_only: bool,
     /// Larger pictures are refused: 4096 x 2304 by default.
     pub max_pixels: u64,

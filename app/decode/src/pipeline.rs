@@ -123,7 +123,6 @@ impl Pipeline {
             Some(buffer) if !decoded.decoded(buffer, &to) => gst::PadProbeReturn::Drop,
             _ => gst::PadProbeReturn::Ok,
         });
-        offer_strides(&pad(sink.upcast_ref(), "sink")?);
         let taken = flow.clone();
         let mut layout = None;
         let pull = move |sink: &gst_app::AppSink| {
@@ -301,18 +300,4 @@ impl Flow {
             Err(found) => wrong(found),
         }
     }
-}
-
-/// Tells decoders that any stride is fine, which `appsink` does not by itself (GStreamer before 1.24 offers no way):
-/// without it libav's decoders copy each picture into one without padding.
-fn offer_strides(pad: &gst::Pad) {
-    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
-        if let Some(query) = info.query_mut()
-            && let gst::QueryViewMut::Allocation(query) = query.view_mut()
-        {
-            query.add_allocation_meta::<gstreamer_video::VideoMeta>(None);
-            return gst::PadProbeReturn::Handled;
-        }
-        gst::PadProbeReturn::Ok
-    });
 }

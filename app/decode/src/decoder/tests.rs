@@ -138,7 +138,7 @@ fn a_pipeline_that_hangs_holds_nobody() {
             let _ = entered.send(());
             // As a driver that never comes back, until the test ends.
             let _ = lock(&held).recv();
-            gst::PadProbeReturn::Drop
+            gst::PadProbeReturn::Handled
         },
     );
     round(&units, 0).skip(20).for_each(|unit| decoder.push(unit));
