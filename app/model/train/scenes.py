@@ -120,7 +120,7 @@ def load(folder: Path) -> list[tuple[str, np.ndarray, list[np.ndarray]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder to write to, about 8 GB")
+    parser.add_argument("data", type=Path, help="folder to write to, about 11 GB")
     parser.add_argument("--renderer", type=Path, required=True, help="the built example `clips` of camera-sim")
     parser.add_argument("--train-clips", type=int, default=360)
     arguments = parser.parse_args()
