@@ -54,6 +54,11 @@ async fn good_camera_has_no_problem() {
     assert!(video.gop_s.is_some_and(|gop| (gop - 1.0).abs() < 0.05), "{video:?}");
     assert_eq!((video.parameter_sets, video.lost_packets, video.reordered), (ParameterSets::Sdp, 0, false));
     assert_eq!(report.audio.as_ref().map(|audio| (audio.sample_rate_hz, audio.channels)), Some((16_000, 1)));
+    let decoder = report.decoder.as_ref().expect("video to decode");
+    assert!(decoder.chosen.is_some(), "{decoder:?}");
+    // Software decoders come behind those of boards and cards, and each of them says why not.
+    assert!(decoder.skipped.iter().all(|skipped| !skipped.why.is_empty()), "{decoder:?}");
+    assert!(report.to_string().contains("\ndecoder "), "{report}");
     let clock = report.clock.as_ref().expect("clock");
     assert!(
         clock.sender_reports >= 1 && clock.offset_ms.is_some_and(|offset| offset.abs() < 1000.0),

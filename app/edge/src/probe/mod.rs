@@ -3,6 +3,7 @@
 //! Connects once, takes every video and audio track that can be uploaded, watches for a few seconds and takes leave.
 //! An absent or unreachable camera is an error; a camera that answers is a [`Report`], with [`Problem`]s.
 
+mod decoder;
 mod measure;
 mod report;
 
@@ -21,6 +22,7 @@ use url::Url;
 
 use crate::config::{Login, Transport, Upload};
 use crate::rtsp;
+pub use decoder::{DecoderReport, SkippedDecoder};
 use measure::Measured;
 pub use report::{
     AudioReport, ClockReport, ParameterSets, Problem, Report, Severity, StepTimes, TrackReport, VideoReport,
@@ -115,7 +117,7 @@ pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
     attempt.report.methods = methods;
     attempt.report.steps.connect_ms = connect_ms;
     match attempt.run().await {
-        Ok(()) => Ok(attempt.finish().await),
+        Ok(()) => Ok(attempt.finish().await.with_decoder().await),
         Err(ProbeError::TransportRefused { .. }) if options.transport == Transport::Auto => {
             let earlier = attempt.finish().await;
             let mut attempt = Attempt::new(&options, Transport::Tcp);
@@ -129,7 +131,7 @@ pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
                 fix: "TCP is used, which is the default anyway".into(),
             });
             attempt.run().await?;
-            Ok(attempt.finish().await)
+            Ok(attempt.finish().await.with_decoder().await)
         }
         Err(error) => {
             attempt.finish().await;
@@ -222,6 +224,7 @@ impl<'a> Attempt<'a> {
             video: None,
             audio: None,
             clock: None,
+            decoder: None,
             steps: StepTimes::default(),
             problems: Vec::new(),
         };

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::decoder::DecoderReport;
+
 /// Everything that was learnt about a camera.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -19,6 +21,8 @@ pub struct Report {
     pub video: Option<VideoReport>,
     pub audio: Option<AudioReport>,
     pub clock: Option<ClockReport>,
+    /// Absent when there is no video to decode.
+    pub decoder: Option<DecoderReport>,
     pub steps: StepTimes,
     pub problems: Vec<Problem>,
 }
@@ -161,6 +165,7 @@ impl fmt::Display for Report {
                 },
             ));
         }
+        rows.extend(self.decoder.iter().flat_map(DecoderReport::rows));
         rows.push(("keepalive", self.keepalive().to_owned()));
         rows.push(("timing", self.steps.to_string()));
         for (name, value) in rows {

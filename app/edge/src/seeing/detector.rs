@@ -24,7 +24,7 @@ use vision::Detection;
 use vision::figures::{Histogram, Latencies};
 
 /// One call of the backend that takes longer than this hangs. The slowest model that is of any use takes a second.
-const HANG: Duration = Duration::from_secs(10);
+pub const HANG: Duration = Duration::from_secs(10);
 /// So many errors in a row, and the model is loaded anew.
 const ERRORS: u32 = 5;
 const LOOK: Duration = Duration::from_millis(500);
@@ -213,6 +213,8 @@ pub struct DetectorOptions {
     pub iou: f32,
     /// A picture that waited for longer is of no use any more.
     pub latency_budget: Duration,
+    /// A call of the backend that takes longer hangs: [`HANG`].
+    pub hang: Duration,
 }
 
 /// Starts the detector; it ends when `cancel` fires.
@@ -267,7 +269,8 @@ impl Supervisor {
                 End::Stopped => return,
                 End::Failed(problem) => (DetectorState::Failed, problem),
                 End::Stuck => {
-                    let problem = format!("no answer from the detector for {} s", HANG.as_secs());
+                    let problem =
+                        format!("no answer from the detector for {} s", self.options.hang.as_secs_f64());
                     (DetectorState::Stuck, problem)
                 }
             };
@@ -317,7 +320,7 @@ impl Supervisor {
                 }
                 () = tokio::time::sleep(LOOK) => {
                     let mut inner = self.shared.lock();
-                    if inner.busy_since.is_some_and(|since| since.elapsed() > HANG) {
+                    if inner.busy_since.is_some_and(|since| since.elapsed() > self.options.hang) {
                         inner.turn += 1;
                         return End::Stuck;
                     }
@@ -478,3 +481,6 @@ fn rooms(measured: &Measured, demands: &[Demand], core_share: f64) -> Vec<Room> 
     }
     rooms
 }
+
+#[cfg(test)]
+mod tests;

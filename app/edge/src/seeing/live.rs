@@ -185,3 +185,122 @@ fn crossings(crossed: &Crossed) -> impl Iterator<Item = Crossing> {
         .filter(|(count, _)| *count > 0)
         .map(move |(_, direction)| Crossing { line: line.clone(), direction })
 }
+
+#[cfg(test)]
+mod tests {
+    use vision::Rect;
+    use vision::event::{BestShot, Event as Seen, Why};
+    use vision::rules;
+
+    use super::*;
+
+    fn time(ms: u64) -> ProducerTimestamp {
+        ProducerTimestamp::from_millis(ms)
+    }
+
+    fn live() -> LiveEvents {
+        let model = Model {
+            name: "scene".into(),
+            sha256: "ab".into(),
+            labels: vec!["person".into()],
+            backend: "rten",
+            because: String::new(),
+            input: (320, 192),
+        };
+        let origin = Origin {
+            device: "box".into(),
+            camera: "gate".into(),
+            stream: "gate-stream".into(),
+            region: "eu-west-1".into(),
+        };
+        LiveEvents::new(origin, Sequence::default(), Arc::new(model))
+    }
+
+    fn change(kind: ChangeKind, track: u64, start: u64, at: u64) -> Change {
+        let rect = Rect { x: 0.1, y: 0.2, w: 0.3, h: 0.4 };
+        let event = Seen {
+            track,
+            class: 0,
+            label: "person".into(),
+            score: 0.7,
+            top_score: 0.9,
+            rect,
+            start: time(start),
+            last_seen: time(at),
+            end: (kind == ChangeKind::End).then(|| time(at)),
+            zones: Vec::new(),
+            entered: vec!["near".into()],
+            stationary: false,
+            severity: rules::Severity::Alert,
+            best: BestShot { rect, at: time(at), score: 0.9, area: 0.12 },
+            crossed: vec![Crossed { line: "kerb".into(), ins: 2, outs: 0 }],
+            frames: 3,
+        };
+        Change { kind, at: time(at), why: vec![Why::Confirmed], event }
+    }
+
+    fn moment(at: u64) -> Moment {
+        Moment { at: time(at), clock: ClockSource::Rtcp, frame: [1280, 720] }
+    }
+
+    fn fragment(start: u64, duration_ms: u64) -> FragmentSummary {
+        let sum = kvs::identity::Sha256Sum::of(b"");
+        FragmentSummary {
+            sequence: 1,
+            timecode: time(start),
+            duration_ms,
+            blocks: 50,
+            audio_blocks: 0,
+            cluster_bytes: 1,
+            sums: kvs::cluster_sums::ClusterSums { payload: sum, heads: sum },
+            forced: false,
+        }
+    }
+
+    fn number(n: u8) -> FragmentNumber {
+        format!("9134385233318144231600941759542834739790552{n:04}").parse().expect("a fragment number")
+    }
+
+    #[test]
+    fn a_fragment_persisted_later_fills_the_clip_once_even_after_the_end() {
+        let mut live = live();
+        let new = live.change(&change(ChangeKind::New, 7, 5_000, 5_200), moment(5_200));
+        assert_eq!((new.kind, new.seq, new.clip.persisted), (EventKind::New, 1, false));
+        assert_eq!((new.clip.producer_ts_ms, new.clip.kvs_stream.as_str()), (5_000, "gate-stream"));
+        assert_eq!(new.crossed, [Crossing { line: "kerb".into(), direction: Direction::In }]);
+        assert!(live.persisted(&fragment(2_000, 1_960), number(1)).is_empty(), "another one's");
+        let end = live.change(&change(ChangeKind::End, 7, 5_000, 6_000), moment(8_000));
+        assert_eq!((end.kind, end.id == new.id, end.clip.persisted), (EventKind::End, true, false));
+        let filled = live.persisted(&fragment(4_000, 1_960), number(2));
+        let [filled] = filled.as_slice() else { panic!("{filled:?}") };
+        assert_eq!((filled.kind, &filled.id, filled.seq), (EventKind::Update, &new.id, 3));
+        assert_eq!(filled.clip.fragment, Some(number(2).to_string()));
+        assert_eq!(filled.end, end.end, "it repeats what a dashboard needs");
+        assert!(live.persisted(&fragment(4_000, 1_960), number(2)).is_empty(), "told once");
+    }
+
+    #[test]
+    fn an_event_that_is_confirmed_late_finds_its_fragment_already_there() {
+        let mut live = live();
+        assert!(live.persisted(&fragment(4_000, 1_960), number(1)).is_empty());
+        let new = live.change(&change(ChangeKind::New, 1, 5_960, 7_000), moment(7_000));
+        assert_eq!((new.clip.fragment, new.clip.persisted), (Some(number(1).to_string()), true));
+        let other = live.change(&change(ChangeKind::New, 2, 6_000, 7_000), moment(7_000));
+        assert!(!other.clip.persisted, "the first picture of the next fragment");
+        assert_ne!(new.id, other.id);
+        let update = live.change(&change(ChangeKind::Update, 1, 5_960, 8_000), moment(8_000));
+        assert_eq!((update.id, update.clip.persisted), (new.id, true));
+    }
+
+    #[test]
+    fn without_an_upload_memory_stays_bounded() {
+        let mut live = live();
+        for track in 0..2_000 {
+            live.change(&change(ChangeKind::New, track, track, track), moment(track));
+            live.change(&change(ChangeKind::End, track, track, track), moment(track));
+            live.persisted(&fragment(1_000_000 + track, 1), number(1));
+        }
+        assert!(live.open.is_empty());
+        assert_eq!((live.waiting.len(), live.kept.len()), (WAITING, KEPT));
+    }
+}

@@ -545,6 +545,7 @@ impl Running {
     fn tick(&mut self) {
         if let Some(decoder) = &mut self.decoder {
             let decode = decoder.report();
+            self.log_decoder(&decode);
             self.this.report.send_modify(|report| report.decode = Some(decode));
         }
         self.report_figures();
@@ -554,6 +555,24 @@ impl Running {
             self.finish_scene();
         }
         self.report_problem();
+    }
+
+    /// Says which decoder is used and why none before it; and what goes wrong, once.
+    fn log_decoder(&self, decode: &DecodeReport) {
+        let before = self.this.report.borrow();
+        let before = before.decode.as_ref();
+        let camera = &self.this.camera.id;
+        if decode.decoder.is_some() && before.is_none_or(|before| before.decoder != decode.decoder) {
+            let skipped: Vec<_> =
+                decode.skipped.iter().map(|skipped| format!("{} {}", skipped.name, skipped.reason)).collect();
+            tracing::info!(camera, decoder = decode.decoder, skipped = skipped.join("; "), "decoder");
+        }
+        let problem = decode.last_problem.as_ref();
+        if let Some(error) =
+            problem.filter(|_| before.and_then(|before| before.last_problem.as_ref()) != problem)
+        {
+            tracing::warn!(camera, %error, rebuilt = decode.rebuilt, "decoding was interrupted");
+        }
     }
 
     fn report_figures(&mut self) {

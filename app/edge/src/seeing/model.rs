@@ -7,7 +7,7 @@ use detect::capacity::Demand;
 use detect::{BackendChoice, LabelSource, LoadOptions, Loaded, ModelSource};
 use sha2::{Digest, Sha256};
 
-use super::detector::DetectorOptions;
+use super::detector::{DetectorOptions, HANG};
 use crate::config::{self, DetectBackend};
 
 /// Knows the rendered figures of the simulated cameras, and nothing else.
@@ -28,6 +28,7 @@ pub fn options(settings: &config::Detect, cameras: &[config::Camera]) -> Detecto
         core_share: f64::from(settings.core_share_percent) / 100.0,
         iou,
         latency_budget: settings.latency_budget,
+        hang: HANG,
     }
 }
 

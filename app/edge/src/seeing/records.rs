@@ -82,3 +82,94 @@ fn whole(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
     }
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{
+        BoxParts, Clip, ClockSource, Event, EventKind, EventModel, Part, Severity, UtcTime, Version,
+    };
+
+    fn record(start_ms: u64) -> DetectionRecord {
+        let start = UtcTime::from_millis(start_ms);
+        let event = Event {
+            v: Version::default(),
+            seq: 1,
+            replayed: false,
+            kind: EventKind::End,
+            id: format!("ID{start_ms}"),
+            device: "box".into(),
+            camera: "gate".into(),
+            ts: start,
+            clock: ClockSource::Rtcp,
+            label: "person".into(),
+            score: Part::new(0.5),
+            top_score: Part::new(0.5),
+            track: 1,
+            rect: BoxParts::default(),
+            frame: [2, 2],
+            zones: Vec::new(),
+            entered: Vec::new(),
+            stationary: false,
+            severity: Severity::Detection,
+            crossed: Vec::new(),
+            has_snapshot: false,
+            start,
+            end: Some(start),
+            model: EventModel::default(),
+            clip: Clip {
+                kvs_stream: String::new(),
+                region: String::new(),
+                producer_ts_ms: start_ms,
+                fragment: None,
+                persisted: false,
+            },
+        };
+        DetectionRecord {
+            timestamp: start,
+            frame_id: 1,
+            frame_timestamp: start,
+            source_id: "gate".into(),
+            predictions: Vec::new(),
+            inference_time_ms: 1.0,
+            event,
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).expect("the folder is there").flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_newest_files_are_kept_across_restarts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for start_ms in [1_000, 2_000, 3_000] {
+            Records::open(folder.path(), "gate", 2)
+                .write(&record(start_ms), Some(&Bytes::from_static(b"jpeg")));
+        }
+        let found = names(&folder.path().join("gate"));
+        assert_eq!(
+            found,
+            [
+                "1970-01-01T000002.000Z-ID2000.jpg",
+                "1970-01-01T000002.000Z-ID2000.json",
+                "1970-01-01T000003.000Z-ID3000.jpg",
+                "1970-01-01T000003.000Z-ID3000.json",
+            ]
+        );
+        let text = std::fs::read(folder.path().join("gate").join(&found[3])).expect("the file");
+        assert_eq!(serde_json::from_slice::<DetectionRecord>(&text).expect("JSON"), record(3_000));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_costs_the_files_only() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut records = Records::open(file.path(), "gate", 2);
+        records.write(&record(1_000), None);
+        assert!(records.failing && records.names.is_empty());
+    }
+}

@@ -6,20 +6,19 @@ use vision::{Picture, Rect, rgb};
 
 use crate::mqtt::BODY_LIMIT_BYTES;
 
-/// Largest side in pixels.
-const MAX_SIDE: usize = 640;
 /// What is shown around the object, in parts of its sides.
 const MARGIN: f32 = 0.3;
 /// The cut is never smaller than this part of the picture: a lone head says nothing about where it is.
 const LEAST: f32 = 0.15;
-/// Tried in this order until the JPEG fits an MQTT message; the last one is about 20 kB at `MAX_SIDE`.
-const QUALITIES: [u8; 4] = [85, 70, 50, 25];
+/// Largest side in pixels and quality, tried in this order until the JPEG fits an MQTT message. Even noise fits the last.
+const TRIES: [(usize, u8); 4] = [(640, 85), (640, 70), (640, 50), (320, 40)];
 
 /// Cuts the object at `rect` out of `picture`; milliseconds of work. `None`: it fits no message, or has no area.
 pub(super) fn jpeg(picture: &Picture<'_>, rect: Rect) -> Option<Bytes> {
-    let cut = rgb::crop(picture, surroundings(rect), MAX_SIDE, MAX_SIDE);
-    let (width, height) = (u16::try_from(cut.width).ok()?, u16::try_from(cut.height).ok()?);
-    QUALITIES.iter().find_map(|quality| {
+    let around = surroundings(rect);
+    TRIES.iter().find_map(|(max_side, quality)| {
+        let cut = rgb::crop(picture, around, *max_side, *max_side);
+        let (width, height) = (u16::try_from(cut.width).ok()?, u16::try_from(cut.height).ok()?);
         let mut jpeg = Vec::new();
         Encoder::new(&mut jpeg, *quality).encode(&cut.bytes, width, height, ColorType::Rgb).ok()?;
         (jpeg.len() <= BODY_LIMIT_BYTES).then(|| Bytes::from(jpeg))
