@@ -25,7 +25,7 @@ pub struct Detect {
     pub core_share_percent: u32,
     /// Where each event is written as a JSON file; absent: nowhere. It need not exist.
     pub events_folder: Option<PathBuf>,
-    /// At most this many files in it, the oldest go.
+    /// At most this many events of each camera, the oldest go.
     pub events_keep: usize,
     /// Between two sets of worker figures, in the log and over MQTT.
     pub figures_every: Duration,

@@ -232,7 +232,11 @@ fn write_config(
         broker.address().port(),
     );
     if arguments.detect_fps > 0.0 {
-        let _ = write!(text, "\n[detect]\nfps = {}\nevents_folder = \"events\"\n", arguments.detect_fps);
+        let _ = write!(
+            text,
+            "\n[detect]\nfps = {}\nmin_score = 0.35\nevents_folder = \"events\"\n",
+            arguments.detect_fps
+        );
     }
     for number in 0..usize::from(arguments.cameras) {
         let _ = write!(text, "\n[[camera]]\nid = \"cam{number}\"\nurl = \"{}\"\n", sim.url(number));

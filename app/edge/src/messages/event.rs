@@ -107,14 +107,14 @@ pub struct EventModel {
     pub sha256: String,
 }
 
-/// Where in the cloud recording it is.
+/// Where in the cloud recording it is. The same in all messages of an event, until its fragment is persisted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clip {
     pub kvs_stream: String,
     pub region: String,
-    /// Producer timestamp of the picture that `ts` is of.
+    /// Producer timestamp of the event's first picture: where to begin to look.
     pub producer_ts_ms: u64,
-    /// Number of the fragment that holds that picture; null until it is known.
+    /// Number of the fragment that holds that picture; null until KVS has persisted it.
     #[serde(default)]
     pub fragment: Option<String>,
     /// That KVS has reported it as persisted.

@@ -147,6 +147,7 @@ struct Inner {
 
 /// Of one camera; what the scheduler counts is not in it.
 struct Counted {
+    min_score: f32,
     frames: u64,
     detections: u64,
     errors: u64,
@@ -154,8 +155,8 @@ struct Counted {
 }
 
 impl Counted {
-    fn new() -> Self {
-        Self { frames: 0, detections: 0, errors: 0, inference: Latencies::new(RECENT) }
+    fn new(min_score: f32) -> Self {
+        Self { min_score, frames: 0, detections: 0, errors: 0, inference: Latencies::new(RECENT) }
     }
 }
 
@@ -207,6 +208,8 @@ pub struct DetectorOptions {
     pub loader: Loader,
     /// The cameras, in the order of their numbers; those without detection want 0 fps.
     pub demands: Vec<Demand>,
+    /// Likewise: boxes below this score are not counted as detections.
+    pub min_scores: Vec<f32>,
     /// Of one core; 1.0 is all of it.
     pub core_share: f64,
     /// Overlap beyond which boxes of one class are one; a camera may want less.
@@ -222,11 +225,10 @@ pub fn start(
     options: DetectorOptions,
     cancel: CancellationToken,
 ) -> (DetectorHandle, tokio::task::JoinHandle<()>) {
-    let cameras = options.demands.len();
     let inner = Inner {
         scheduler: Scheduler::new(Limits { max_age: options.latency_budget, gather: Duration::ZERO }),
-        results: vec![None; cameras],
-        counted: std::iter::repeat_with(Counted::new).take(cameras).collect(),
+        results: vec![None; options.demands.len()],
+        counted: options.min_scores.iter().copied().map(Counted::new).collect(),
         turn: 0,
         busy_since: None,
         stopped: false,
@@ -455,7 +457,8 @@ impl Inner {
         for ((camera, frame), detections) in batch.into_iter().zip(found) {
             let counted = &mut self.counted[camera];
             counted.frames += 1;
-            counted.detections += detections.len() as u64;
+            let counts = detections.iter().filter(|detection| detection.score >= counted.min_score).count();
+            counted.detections += counts as u64;
             counted.inference.record(Instant::now(), each);
             let seen = Seen { frame, detections: std::mem::take(detections), inference: each };
             if let Some(results) = &self.results[camera] {

@@ -25,6 +25,7 @@ pub fn options(settings: &config::Detect, cameras: &[config::Camera]) -> Detecto
     DetectorOptions {
         loader: Box::new(move || load(&loader)),
         demands: demands.collect(),
+        min_scores: cameras.iter().map(min_score).collect(),
         core_share: f64::from(settings.core_share_percent) / 100.0,
         iou,
         latency_budget: settings.latency_budget,
@@ -78,6 +79,13 @@ fn sha256_of(path: &Path) -> Result<String, String> {
             length => hasher.update(&part[..length]),
         }
     }
+}
+
+/// The least score that any label of the camera needs.
+fn min_score(camera: &config::Camera) -> f32 {
+    let Some(detect) = &camera.detect else { return f32::INFINITY };
+    let by_label = detect.rules.by_label.values().map(|rule| rule.min_score);
+    by_label.fold(detect.rules.label.min_score, f32::min)
 }
 
 fn wanted(camera: &config::Camera) -> Option<&config::CameraDetect> {

@@ -26,7 +26,7 @@ fn frames(count: usize) -> Vec<Arc<Frame>> {
     let clip = camera_sim::Clip::load(&spec, &camera_sim::default_cache_dir()).expect("a clip");
     let [sps, pps] = clip.parameter_sets() else { panic!("an SPS and a PPS") };
     let private = media::nal::avcc_from_sps_pps(&[&sps[..]], &[&pps[..]]).expect("parameter sets");
-    let format = VideoFormat::from_codec_private(VideoCodec::H264, Bytes::from(private)).expect("a format");
+    let format = VideoFormat::from_codec_private(VideoCodec::H264, private).expect("a format");
     let format = Arc::new(format);
     let (sender, receiver) = std::sync::mpsc::channel();
     let options = decode::DecoderOptions { name: "test".into(), ..decode::DecoderOptions::default() };
@@ -52,6 +52,7 @@ fn options(loader: Loader) -> DetectorOptions {
     DetectorOptions {
         loader,
         demands: vec![Demand { id: "gate".into(), fps: 5.0 }],
+        min_scores: vec![0.5],
         core_share: 8.0,
         iou: 0.5,
         latency_budget: Duration::from_secs(3600),
