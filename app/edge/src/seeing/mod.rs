@@ -407,11 +407,11 @@ impl Running {
         let (mut begun, mut ended) = (0, Vec::new());
         let camera = &self.this.camera.id;
         for change in changes {
-            let mut event = scene.live.change(change, moment);
-            event.has_snapshot = self.this.detect.snapshots && scene.shots.contains_key(&event.track);
+            let shot = scene.shots.get(&change.event.track).is_some_and(|shot| shot.jpeg.is_some());
+            let event = scene.live.change(change, moment, self.this.detect.snapshots && shot);
             begun += u64::from(change.kind == ChangeKind::New);
             if change.kind != ChangeKind::Update {
-                tracing::info!(
+                tracing::debug!(
                     camera,
                     event = event.id,
                     label = event.label,
