@@ -15,13 +15,15 @@ mod footage;
 mod observer;
 mod process;
 mod rig;
+mod seen;
 
 pub use broker::Mosquitto;
 pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, documents, free_port, streams_client};
 pub use footage::{Footage, PictureBack, Sent};
-pub use observer::Observer;
+pub use observer::{Message, Observer};
 pub use process::{Process, binary, decode_errors, program};
 pub use rig::{Camera, Rig, RigBuilder, clip_cache, small_clip};
+pub use seen::{Life, SeenFootage, jpeg_size};
 
 use std::time::{Duration, Instant};
 

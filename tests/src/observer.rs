@@ -18,6 +18,9 @@ use crate::within;
 /// Messages shown when the awaited one does not come.
 const SHOWN: usize = 12;
 
+/// Above what the box sends; a larger packet would end the connection.
+const PACKET_LIMIT_BYTES: u32 = 1 << 20;
+
 #[derive(Clone, Debug)]
 pub struct Message {
     pub topic: String,
@@ -41,6 +44,7 @@ impl Observer {
         let name = format!("observer-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut options = MqttOptions::new(name, "127.0.0.1", port);
         options.set_keep_alive(Duration::from_secs(5)).set_clean_start(true);
+        options.set_max_packet_size(Some(PACKET_LIMIT_BYTES));
         let (client, mut events) = AsyncClient::new(options, 16);
         let messages = Arc::new(Mutex::new(Vec::new()));
         let (sender, changed) = watch::channel(0);
@@ -138,6 +142,35 @@ impl Observer {
             Ok(body) => body,
             Err(_) => panic!("no such message on {topic}; the last there: {:#?}", self.tail(topic)),
         }
+    }
+
+    /// The first message on `topic` after `mark` that pleases; for bodies that are not JSON.
+    ///
+    /// # Panics
+    /// When none comes within the deadline.
+    pub async fn wait_message(
+        &self,
+        mark: usize,
+        topic: &str,
+        mut pleases: impl FnMut(&Message) -> bool,
+    ) -> Message {
+        let mut changed = self.changed.clone();
+        let mut seen = mark;
+        let found = async {
+            loop {
+                changed.borrow_and_update();
+                {
+                    let messages = self.lock();
+                    let new = messages.iter().skip(seen).filter(|message| message.topic == topic);
+                    if let Some(found) = new.into_iter().find(|message| pleases(message)) {
+                        return found.clone();
+                    }
+                    seen = messages.len();
+                }
+                changed.changed().await.expect("the observer's task lives");
+            }
+        };
+        within(&format!("message on {topic}"), found).await
     }
 
     /// Raw text of a topic that is not JSON (`availability`).

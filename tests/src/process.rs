@@ -16,9 +16,15 @@ const SHOWN: usize = 150;
 pub struct Process {
     name: String,
     pid: u32,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<Line>>>,
     changed: watch::Receiver<usize>,
     exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+#[derive(Clone)]
+struct Line {
+    stdout: bool,
+    text: String,
 }
 
 impl Process {
@@ -32,14 +38,16 @@ impl Process {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (said, changed) = watch::channel(0);
         let said = Arc::new(said);
-        let outputs: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
+        let outputs: [(bool, Box<dyn Read + Send>); 2] = [
+            (true, Box::new(child.stdout.take().expect("piped"))),
+            (false, Box::new(child.stderr.take().expect("piped"))),
+        ];
         let mut readers = Vec::new();
-        for output in outputs {
+        for (stdout, output) in outputs {
             let (lines, said) = (lines.clone(), said.clone());
             readers.push(std::thread::spawn(move || {
                 for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                    let line = String::from_utf8_lossy(&line).into_owned();
+                    let line = Line { stdout, text: String::from_utf8_lossy(&line).into_owned() };
                     lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                     said.send_modify(|count| *count += 1);
                 }
@@ -85,7 +93,17 @@ impl Process {
 
     /// Everything that it wrote so far, both outputs.
     pub fn output(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lines(|_| true)
+    }
+
+    /// What it wrote so far to standard output, without the log.
+    pub fn stdout(&self) -> Vec<String> {
+        self.lines(|line| line.stdout)
+    }
+
+    fn lines(&self, wanted: impl Fn(&Line) -> bool) -> Vec<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter(|line| wanted(line)).map(|line| line.text.clone()).collect()
     }
 
     /// The first line, written already or later, that holds `text`.

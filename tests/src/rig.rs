@@ -352,7 +352,9 @@ impl Rig {
         command.arg("run").arg("--config").arg(self.config_file()).current_dir(self.folder.path());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            if name.starts_with("AWS_") || ["NOTIFY_SOCKET", "JOURNAL_STREAM", "RUST_LOG"].contains(&&*name) {
+            if name.starts_with("AWS_")
+                || ["NOTIFY_SOCKET", "JOURNAL_STREAM", "RUST_LOG", "ORT_DYLIB_PATH"].contains(&&*name)
+            {
                 command.env_remove(&*name);
             }
         }

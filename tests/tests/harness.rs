@@ -10,6 +10,7 @@ async fn a_process_is_heard_and_its_end_is_seen() {
         Process::spawn("sh", Command::new("/bin/sh").args(["-c", "echo one; echo two >&2; exit 3"]));
     process.line("two").await;
     assert_eq!(process.ended().await.code(), Some(3));
+    assert_eq!(process.stdout(), ["one"]);
     let mut output = process.output();
     output.sort();
     assert_eq!(output, ["one", "two"]);
