@@ -234,6 +234,14 @@ impl Figures {
         }
     }
 
+    /// A row without values in every series.
+    pub(super) fn interrupt(&mut self, at_s: f64) {
+        self.detector.series.push(at_s, [None; 5]);
+        for camera in &mut self.cameras {
+            camera.series.push(at_s, [None; 8]);
+        }
+    }
+
     fn health(&mut self, health: Health, at_s: f64) {
         if health.ts < self.begun {
             return;

@@ -350,6 +350,9 @@ impl Run {
 
     fn died(&mut self, pid: u32, t_s: f64) {
         self.crashes.push(Crash { t_s, pid, stop_reason: None, back: None });
+        // No curve goes on from one life to the next.
+        self.process.push(t_s, [None; 3]);
+        self.figures.interrupt(t_s);
     }
 
     /// What the daemon said last before each of its ends.

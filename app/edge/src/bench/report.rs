@@ -117,11 +117,7 @@ pub(super) fn passed(judged: &[Judged]) -> bool {
 }
 
 fn number(value: f64, unit: &str) -> String {
-    let digits = match unit {
-        "" => 0,
-        "fps" => 2,
-        _ => 1,
-    };
+    let digits = usize::from(!unit.is_empty());
     format!("{value:.digits$} {unit}").trim_end().to_owned()
 }
 
