@@ -87,8 +87,8 @@ impl LiveEvents {
         }
     }
 
-    /// The message of one change.
-    pub(super) fn change(&mut self, change: &Change, moment: Moment) -> Event {
+    /// The message of one change. `has_snapshot`: a picture of it was published.
+    pub(super) fn change(&mut self, change: &Change, moment: Moment, has_snapshot: bool) -> Event {
         let seen = &change.event;
         let before = self.open.remove(&seen.track);
         let start_ms = seen.start.as_millis();
@@ -131,7 +131,7 @@ impl LiveEvents {
             entered: seen.entered.iter().map(ToString::to_string).collect(),
             crossed: seen.crossed.iter().flat_map(crossings).collect(),
             stationary: seen.stationary,
-            has_snapshot: false,
+            has_snapshot,
             start: UtcTime::from_millis(start_ms),
             end: seen.end.map(|end| UtcTime::from_millis(end.as_millis())),
             model: EventModel { name: self.model.name.clone(), sha256: self.model.sha256.clone() },
@@ -264,17 +264,18 @@ mod tests {
     #[test]
     fn a_fragment_persisted_later_fills_the_clip_once_even_after_the_end() {
         let mut live = live();
-        let new = live.change(&change(ChangeKind::New, 7, 5_000, 5_200), moment(5_200));
+        let new = live.change(&change(ChangeKind::New, 7, 5_000, 5_200), moment(5_200), false);
         assert_eq!((new.kind, new.seq, new.clip.persisted), (EventKind::New, 1, false));
         assert_eq!((new.clip.producer_ts_ms, new.clip.kvs_stream.as_str()), (5_000, "gate-stream"));
         assert_eq!(new.crossed, [Crossing { line: "kerb".into(), direction: Direction::In }]);
         assert!(live.persisted(&fragment(2_000, 1_960), number(1)).is_empty(), "another one's");
-        let end = live.change(&change(ChangeKind::End, 7, 5_000, 6_000), moment(8_000));
+        let end = live.change(&change(ChangeKind::End, 7, 5_000, 6_000), moment(8_000), true);
         assert_eq!((end.kind, end.id == new.id, end.clip.persisted), (EventKind::End, true, false));
         let filled = live.persisted(&fragment(4_000, 1_960), number(2));
         let [filled] = filled.as_slice() else { panic!("{filled:?}") };
         assert_eq!((filled.kind, &filled.id, filled.seq), (EventKind::Update, &new.id, 3));
         assert_eq!(filled.clip.fragment, Some(number(2).to_string()));
+        assert!(!new.has_snapshot && filled.has_snapshot);
         assert_eq!(filled.end, end.end, "it repeats what a dashboard needs");
         assert!(live.persisted(&fragment(4_000, 1_960), number(2)).is_empty(), "told once");
     }
@@ -283,12 +284,12 @@ mod tests {
     fn an_event_that_is_confirmed_late_finds_its_fragment_already_there() {
         let mut live = live();
         assert!(live.persisted(&fragment(4_000, 1_960), number(1)).is_empty());
-        let new = live.change(&change(ChangeKind::New, 1, 5_960, 7_000), moment(7_000));
+        let new = live.change(&change(ChangeKind::New, 1, 5_960, 7_000), moment(7_000), true);
         assert_eq!((new.clip.fragment, new.clip.persisted), (Some(number(1).to_string()), true));
-        let other = live.change(&change(ChangeKind::New, 2, 6_000, 7_000), moment(7_000));
+        let other = live.change(&change(ChangeKind::New, 2, 6_000, 7_000), moment(7_000), true);
         assert!(!other.clip.persisted, "the first picture of the next fragment");
         assert_ne!(new.id, other.id);
-        let update = live.change(&change(ChangeKind::Update, 1, 5_960, 8_000), moment(8_000));
+        let update = live.change(&change(ChangeKind::Update, 1, 5_960, 8_000), moment(8_000), true);
         assert_eq!((update.id, update.clip.persisted), (new.id, true));
     }
 
@@ -296,8 +297,8 @@ mod tests {
     fn without_an_upload_memory_stays_bounded() {
         let mut live = live();
         for track in 0..2_000 {
-            live.change(&change(ChangeKind::New, track, track, track), moment(track));
-            live.change(&change(ChangeKind::End, track, track, track), moment(track));
+            live.change(&change(ChangeKind::New, track, track, track), moment(track), true);
+            live.change(&change(ChangeKind::End, track, track, track), moment(track), true);
             live.persisted(&fragment(1_000_000 + track, 1), number(1));
         }
         assert!(live.open.is_empty());

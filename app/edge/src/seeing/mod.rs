@@ -602,7 +602,7 @@ impl Running {
         let Some(scene) = &mut self.scene else { return };
         let at = scene.last;
         let changes = scene.events.finish(at);
-        scene.tracker = Tracker::new(self.this.detect.rules.tracker(&scene.model.labels));
+        // The tracker forgets by itself what it does not see, and goes on counting its tracks.
         if !changes.is_empty() {
             let clock = self.this.ingest.borrow().clock.unwrap_or(ClockSource::Receive);
             let frame = self.this.ingest.borrow().format.as_ref().map_or([0, 0], |f| [f.width, f.height]);
