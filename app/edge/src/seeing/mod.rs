@@ -399,6 +399,7 @@ impl Running {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let latency = since_epoch.saturating_sub(Duration::from_millis(at.as_millis()));
         self.latency.record(Instant::now(), latency);
+        self.report_decoder();
     }
 
     /// Publishes changes, and writes those that end to disk.
@@ -543,11 +544,7 @@ impl Running {
     }
 
     fn tick(&mut self) {
-        if let Some(decoder) = &mut self.decoder {
-            let decode = decoder.report();
-            self.log_decoder(&decode);
-            self.this.report.send_modify(|report| report.decode = Some(decode));
-        }
+        self.report_decoder();
         self.report_figures();
         // Tracks end by the time of pictures; when none come, nobody is left in front of the camera either.
         let lost_after = Duration::from_millis(self.this.detect.rules.lost_after_ms);
@@ -573,6 +570,13 @@ impl Running {
         {
             tracing::warn!(camera, %error, rebuilt = decode.rebuilt, "decoding was interrupted");
         }
+    }
+
+    fn report_decoder(&self) {
+        let Some(decoder) = &self.decoder else { return };
+        let decode = decoder.report();
+        self.log_decoder(&decode);
+        self.this.report.send_modify(|report| report.decode = Some(decode));
     }
 
     fn report_figures(&mut self) {
