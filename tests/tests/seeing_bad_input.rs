@@ -1,0 +1,222 @@
+//! Models, labels, libraries, decoders and rules that are wrong: the box says what was found, what it takes and what to
+//! change, and the recording goes on as if nothing were.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use futures_util::future::join_all;
+use kvs_edge::messages::{
+    CameraState, Detector, DetectorState, Event, EventKind, Reason, Stats, Status, WorkerSummary,
+};
+use kvs_edge_tests::{Camera, Rig, RigBuilder, binary};
+
+const MODEL: &str = "detect.model_file";
+const LABELS: &str = "detect.labels_file";
+const BACKEND: &str = "detect.backend";
+const LIBRARY: &str = "detect.onnxruntime_file";
+
+fn shipped_model() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../app/model/scene.onnx");
+    path.canonicalize().expect("the shipped model is in the repository")
+}
+
+fn quoted(path: &Path) -> String {
+    format!("{path:?}")
+}
+
+/// One daemon with one camera.
+fn daemon(settings: &[(&str, &str)]) -> RigBuilder {
+    let rig = Rig::builder().set("detect.core_share", "800").set("detect.latency_budget_ms", "60000");
+    let rig = rig.file("model.onnx", "This is no model.\n").file("three.labels", "person\nvehicle\ntree\n");
+    let rig = rig.file("libonnxruntime.so", "This is no library.\n").camera(Camera::new("cam"));
+    settings.iter().fold(rig, |rig, (key, value)| rig.set(key, value))
+}
+
+async fn detector(rig: &Rig, state: DetectorState) -> Detector {
+    rig.mqtt.wait(&rig.mqtt.topics.detector(), |detector: &Detector| detector.state == state).await
+}
+
+async fn degraded(rig: &Rig, camera: &str, reason: Reason) -> Status {
+    let said = |status: &Status| status.reason == Some(reason);
+    let status = rig.status(0, camera, said).await;
+    assert_eq!(status.state, CameraState::Degraded, "{status:#?}");
+    status
+}
+
+/// Footage of a camera, all of it; what the worker did.
+async fn stop_and_prove(rig: &Rig, camera: &str) -> WorkerSummary {
+    rig.more_fragments(camera, 2).await;
+    rig.stop().await;
+    let footage = rig.expect_everything_proven(camera).await;
+    footage.expect_no_picture_missing();
+    assert_eq!(footage.sessions().len(), 1);
+    let stats: &Stats = footage.stats.last().expect("each second");
+    assert_eq!((stats.lost_packets, stats.dropped_frames, stats.reconnects_1h), (0, 0, 0), "{stats:#?}");
+    let lines = rig.daemon().stdout();
+    let [line] = &lines[..] else { panic!("one line of JSON on standard output: {lines:#?}") };
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[track_caller]
+fn says(detail: Option<&str>, words: &[&str]) {
+    let detail = detail.unwrap_or_default();
+    assert!(words.iter().all(|word| detail.contains(word)), "{detail:?} says all of {words:?}");
+    assert!(!detail.contains('\n'), "{detail:?} is one line");
+}
+
+/// What does not load, and what the box has to say about it.
+struct Bad {
+    settings: Vec<(&'static str, String)>,
+    environment: Option<(&'static str, &'static str)>,
+    says: &'static [&'static str],
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_load_is_said_and_costs_no_footage() {
+    let (model, ort) = (quoted(&shipped_model()), "\"ort\"".to_owned());
+    let bad = |settings: &[(&'static str, &str)], says| {
+        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        Bad { settings, environment: None, says }
+    };
+    let nowhere = Some(("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so.1"));
+    let cases = [
+        bad(&[(MODEL, "\"model.onnx\""), (BACKEND, "\"rten\"")], &["model.onnx", "ONNX"]),
+        bad(
+            &[(MODEL, &model), (LABELS, "\"three.labels\"")],
+            &["scene.onnx", "2 classes", "three.labels", "3"],
+        ),
+        bad(&[(MODEL, &model), (LABELS, "\"model.onnx\"")], &["2 classes", "model.onnx", "are 1"]),
+        bad(&[(BACKEND, &ort), (LIBRARY, "\"libonnxruntime.so\"")], &["ONNX Runtime", "libonnxruntime.so"]),
+        Bad { environment: nowhere, ..bad(&[(BACKEND, &ort)], &["/nowhere/libonnxruntime.so.1"]) },
+    ];
+    join_all(cases.iter().map(check_bad)).await;
+}
+
+async fn check_bad(bad: &Bad) {
+    let settings: Vec<_> = bad.settings.iter().map(|(key, value)| (*key, &**value)).collect();
+    let mut rig = daemon(&settings);
+    if let Some((name, value)) = bad.environment {
+        rig = rig.env(name, value);
+    }
+    let Some(rig) = rig.start().await else { return };
+    let failed = detector(&rig, DetectorState::Failed).await;
+    assert_eq!((failed.reason, failed.backend.as_ref()), (Some(Reason::DetectorFailed), None), "{failed:#?}");
+    says(failed.detail.as_deref(), bad.says);
+    let status = degraded(&rig, "cam", Reason::DetectorFailed).await;
+    says(status.detail.as_deref(), bad.says);
+    // Whoever repairs the file need not restart the daemon.
+    rig.daemon().line("retry_in_ms").await;
+    let summary = stop_and_prove(&rig, "cam").await;
+    assert_eq!((summary.figures.frames, summary.events, summary.backend), (0, 0, None));
+    let events: Vec<Event> = rig.mqtt.bodies(&rig.mqtt.topics.events("cam"));
+    assert_eq!(events, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_repaired_is_loaded_without_a_restart() {
+    let rig = daemon(&[(MODEL, "\"model.onnx\""), (BACKEND, "\"rten\""), ("detect.min_score", "0.3")]);
+    let Some(rig) = rig.start().await else { return };
+    detector(&rig, DetectorState::Failed).await;
+    degraded(&rig, "cam", Reason::DetectorFailed).await;
+    let mark = rig.mqtt.mark();
+    let part = rig.folder().join("model.part");
+    std::fs::copy(shipped_model(), &part).expect("the folder can be written to");
+    std::fs::rename(part, rig.folder().join("model.onnx")).expect("the folder can be written to");
+    let running = detector(&rig, DetectorState::Running).await;
+    assert_eq!(running.model.map(|model| (model.name, model.labels.len())), Some(("model".to_owned(), 2)));
+    assert_eq!((running.reason, running.detail), (None, None));
+    rig.status(mark, "cam", |status| status.state == CameraState::Online).await;
+    let new = |event: &Event| event.kind == EventKind::New;
+    let new = rig.mqtt.wait_after(mark, &rig.mqtt.topics.events("cam"), new).await;
+    assert_eq!(new.model.name, "model");
+    rig.stop().await;
+    rig.expect_seen_truly("cam").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_library_that_opens_the_built_in_backend_is_taken_and_says_why() {
+    let auto = (BACKEND, "\"auto\"");
+    let named = daemon(&[auto, (LIBRARY, "\"libonnxruntime.so\"")]);
+    let environment = daemon(&[auto]).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so.1");
+    let none = daemon(&[auto]);
+    let check = async |rig: RigBuilder, words: &[&str]| {
+        let Some(rig) = rig.start().await else { return };
+        let running = detector(&rig, DetectorState::Running).await;
+        if running.why.as_deref() == Some("its library is found installed") {
+            eprintln!("skipped: there is an ONNX Runtime on this machine");
+            return;
+        }
+        assert_eq!((running.backend.as_deref(), running.reason), (Some("rten"), None), "{running:#?}");
+        says(running.why.as_deref(), words);
+        rig.online("cam").await;
+        let summary = stop_and_prove(&rig, "cam").await;
+        assert_eq!(summary.backend.as_deref(), Some("rten"));
+    };
+    tokio::join!(
+        check(named, &["named in the configuration does not open", "libonnxruntime.so: "]),
+        check(environment, &["named by ORT_DYLIB_PATH does not open", "/nowhere/libonnxruntime.so.1: "]),
+        check(none, &["no libonnxruntime found in", "/usr/lib"]),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_do_not_fit_the_model_fail_their_camera_alone() {
+    let zone = r#"[{ name = "lawn", polygon = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], labels = ["cat"] }]"#;
+    let rig = daemon(&[(BACKEND, "\"rten\""), ("detect.min_score", "0.3")]);
+    let rig = rig
+        .camera(Camera::new("zone").set("detect.zone", zone))
+        .camera(Camera::new("labels").set("detect.labels", r#"["dog"]"#));
+    let Some(rig) = rig.start().await else { return };
+    let running = detector(&rig, DetectorState::Running).await;
+    assert_eq!(running.not_admitted, []);
+    for (camera, words) in
+        [("zone", ["`lawn`", "`cat`", "person, vehicle"]), ("labels", ["`dog`", "labels", "person"])]
+    {
+        let status = degraded(&rig, camera, Reason::DetectorFailed).await;
+        says(status.detail.as_deref(), &words);
+    }
+    let new = |event: &Event| event.kind == EventKind::New;
+    rig.mqtt.wait(&rig.mqtt.topics.events("cam"), new).await;
+    rig.online("cam").await;
+    rig.fragments("zone", 2).await;
+    rig.fragments("labels", 2).await;
+    let summary = stop_and_prove(&rig, "cam").await;
+    let frames: Vec<_> = summary.cameras.iter().map(|camera| camera.figures.frames > 0).collect();
+    assert_eq!(frames, [true, false, false]);
+    for camera in ["zone", "labels"] {
+        rig.expect_everything_proven(camera).await.expect_no_picture_missing();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decoder_that_is_not_there_is_said_and_costs_no_footage() {
+    let rig = daemon(&[(BACKEND, "\"rten\""), ("detect.decoder", "\"no_such_decoder\"")]);
+    let Some(rig) = rig.start().await else { return };
+    detector(&rig, DetectorState::Running).await;
+    let status = degraded(&rig, "cam", Reason::DecoderFailed).await;
+    says(status.detail.as_deref(), &["`no_such_decoder`", "installed", "there is"]);
+    let summary = stop_and_prove(&rig, "cam").await;
+    assert_eq!((summary.figures.frames, summary.events), (0, 0));
+    assert_eq!(summary.cameras[0].decoder, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_missing_are_found_before_the_start() {
+    let check = async |key: &str, file: &str, further: &[(&str, &str)]| {
+        let mut settings = vec![(key, file)];
+        settings.extend(further);
+        let Some(rig) = daemon(&settings).without_daemon().start().await else { return };
+        let output =
+            Command::new(binary("kvs-edge")).arg("check").arg("--config").arg(rig.config_file()).output();
+        let output = output.expect("it starts");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success(), "{text}");
+        assert!(
+            text.contains(key) && text.contains(file.trim_matches('"')) && text.contains("fix"),
+            "{text}"
+        );
+    };
+    check(MODEL, "\"missing.onnx\"", &[]).await;
+    check(LABELS, "\"missing.labels\"", &[(MODEL, "\"model.onnx\"")]).await;
+    check(LIBRARY, "\"missing.so\"", &[]).await;
+}
