@@ -143,6 +143,20 @@ pub struct DetectStats {
     pub rebuilt: u64,
     /// Pictures due for the detector that a newer one replaced.
     pub skipped: u64,
+    /// How many crossed each line of the configuration, by label.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub lines: Vec<LineCount>,
+}
+
+/// Crossings of one line by objects of one label since start; see `vision::rules::Line` for the directions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineCount {
+    pub line: String,
+    pub label: String,
+    #[serde(rename = "in")]
+    pub ins: u64,
+    #[serde(rename = "out")]
+    pub outs: u64,
 }
 
 /// One camera in a [`WorkerSummary`].
@@ -304,11 +318,12 @@ mod tests {
             decoder: Some("openh264dec".into()),
             latency: Some(Percentiles { p50_ms: 61.0, p95_ms: 80.5 }),
             inference: Some(Percentiles { p50_ms: 4.8, p95_ms: 5.5 }),
+            lines: vec![LineCount { line: "kerb".into(), label: "person".into(), ins: 2, outs: 1 }],
             ..DetectStats::default()
         };
         check(
             &stats,
-            r#"{"detections":0,"events":0,"decoder":"openh264dec","latency":{"p50_ms":61.0,"p95_ms":80.5},"inference":{"p50_ms":4.8,"p95_ms":5.5},"damaged":0,"rebuilt":0,"skipped":0}"#,
+            r#"{"detections":0,"events":0,"decoder":"openh264dec","latency":{"p50_ms":61.0,"p95_ms":80.5},"inference":{"p50_ms":4.8,"p95_ms":5.5},"damaged":0,"rebuilt":0,"skipped":0,"lines":[{"line":"kerb","label":"person","in":2,"out":1}]}"#,
         );
     }
 }

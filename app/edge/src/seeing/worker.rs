@@ -7,8 +7,8 @@ use vision::figures::Histogram;
 use super::detector::{self, DetectorHandle, DetectorState, Figures};
 use crate::camera::{CameraView, SeeingView};
 use crate::messages::{
-    self, CameraSummary, DetectStats, Detector, DetectorModel, NotAdmitted, Percentiles, Reason, Spread,
-    UtcTime, Version, WorkerFigures, WorkerSummary, rounded,
+    self, CameraSummary, DetectStats, Detector, DetectorModel, LineCount, NotAdmitted, Percentiles, Reason,
+    Spread, UtcTime, Version, WorkerFigures, WorkerSummary, rounded,
 };
 
 /// Watches the detector of the box.
@@ -173,7 +173,13 @@ pub fn stats(seeing: &SeeingView) -> DetectStats {
         damaged: decode.map_or(0, |decode| decode.damaged),
         rebuilt: decode.map_or(0, |decode| decode.rebuilt),
         skipped: figures.skipped,
+        lines: report.crossings.iter().map(line_count).collect(),
     }
+}
+
+fn line_count(count: &vision::event::LineCount) -> LineCount {
+    let vision::event::LineCount { line, label, ins, outs } = count;
+    LineCount { line: line.to_string(), label: label.to_string(), ins: *ins, outs: *outs }
 }
 
 fn detector_model(model: &detector::Model) -> DetectorModel {
