@@ -3,6 +3,7 @@
 //! A target takes any bytes and panics if a promise of the parser is broken. The same functions are run by libFuzzer
 //! (`fuzz_targets/`, see `README.md`) and, on the corpus and on damaged copies of it, by `tests/corpus.rs`.
 
+mod detect_targets;
 mod kvs_targets;
 mod media_targets;
 mod vision_targets;
@@ -23,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunks", kvs_targets::chunks),
     ("kvs_texts", kvs_targets::kvs_texts),
     ("heads", vision_targets::heads),
+    ("models", detect_targets::models),
 ];
 
 /// Runs the target of this name. Panics if there is none, or if a promise is broken.
