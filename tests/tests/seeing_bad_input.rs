@@ -1,6 +1,7 @@
 //! Models, labels, libraries, decoders and rules that are wrong: the box says what was found, what it takes and what to
 //! change, and the recording goes on as if nothing were.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -62,6 +63,9 @@ fn says(detail: Option<&str>, words: &[&str]) {
     let detail = detail.unwrap_or_default();
     assert!(words.iter().all(|word| detail.contains(word)), "{detail:?} says all of {words:?}");
     assert!(!detail.contains('\n'), "{detail:?} is one line");
+    let parts: Vec<_> = detail.split(": ").collect();
+    let unique: BTreeSet<_> = parts.iter().collect();
+    assert_eq!(unique.len(), parts.len(), "{detail:?} says things twice");
 }
 
 /// What does not load, and what the box has to say about it.

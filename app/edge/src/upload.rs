@@ -728,12 +728,15 @@ pub fn reason_of(error: &kvs_client::Error) -> Reason {
     }
 }
 
-/// An error with all its causes on one line.
+/// An error with all its causes on one line; those that it says itself are not said again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         source = cause.source();
     }
     text
