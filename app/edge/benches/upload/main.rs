@@ -10,6 +10,7 @@ mod proof;
 mod surroundings;
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Parser;
@@ -98,7 +99,7 @@ fn main() -> Result<(), Error> {
 
 async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<Run, Error> {
     let around = Surroundings::start(cameras).await?;
-    let mut daemon = Child::daemon(&arguments.daemon, &around.write_config(verify)?)?;
+    let mut daemon = Child::daemon(&arguments.daemon, &around.write_config(verify)?, Stdio::null())?;
     // The daemon's session comes first, so that it can be told from ffmpeg's.
     for camera in 0..cameras {
         let playing = around.sim.wait_stats(camera, |stats| stats.sessions > 0);

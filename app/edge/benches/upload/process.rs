@@ -28,22 +28,23 @@ pub(crate) struct Memory {
 }
 
 impl Child {
-    pub(crate) fn daemon(program: &Path, config: &Path) -> Result<Self, Error> {
+    /// Its standard output, on which it says at the end what was detected, goes to `output`.
+    pub(crate) fn daemon(program: &Path, config: &Path, output: impl Into<Stdio>) -> Result<Self, Error> {
         let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(config).env("RUST_LOG", "warn,rumqttd=error");
-        Self::spawn(command)
+        Self::spawn(command, output.into())
     }
 
     pub(crate) fn ffmpeg(url: &str) -> Result<Self, Error> {
         let mut command = Command::new("ffmpeg");
         command.args(["-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp", "-i", url]);
         command.args(["-c", "copy", "-f", "null", "-"]);
-        Self::spawn(command)
+        Self::spawn(command, Stdio::null())
     }
 
-    fn spawn(mut command: Command) -> Result<Self, Error> {
+    fn spawn(mut command: Command, output: Stdio) -> Result<Self, Error> {
         let started = Instant::now();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = command.stdin(Stdio::null()).stdout(output).spawn();
         let program = command.get_program().display();
         Ok(Self { child: child.map_err(|error| format!("{program}: {error}"))?, started })
     }

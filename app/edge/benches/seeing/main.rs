@@ -1,0 +1,172 @@
+//! How well the whole daemon sees, and what that costs.
+//!
+//! `cargo bench -p kvs-edge --bench seeing [-- --help]`; `cargo xtask bench` also brings the Python package that judges.
+//!
+//! * Accuracy: rendered 1280x720 cameras, 25 pictures per second, 1 Mbit/s H.264 over TCP, with scenes that the model was
+//!   not trained on. The daemon runs in this process with its real parts, upload included; each picture that it looked
+//!   at says by a strip of black and white blocks which one it is, and thereby what can be seen in it. Tracks and events
+//!   are written to files and judged by `judge.py` with py-motmetrics.
+//! * Cost: the same cameras, the daemon as a child, which alone is measured; with detection and without.
+//!
+//! Cameras, KVS and broker run in this process, everything meets on loopback, and no limit is asserted.
+
+mod cost;
+#[path = "../upload/process.rs"]
+#[expect(dead_code, reason = "the other bench runs ffmpeg, too")]
+mod process;
+#[path = "../upload/proof.rs"]
+mod proof;
+mod record;
+mod surroundings;
+mod truth;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use camera_sim::ClipSpec;
+use clap::Parser;
+use kvs_edge::app::App;
+use kvs_edge::config::Config;
+use kvs_edge::messages::Upload;
+use tokio_util::sync::CancellationToken;
+
+use proof::Stored;
+use record::Recorded;
+use surroundings::Surroundings;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Has motmetrics 1.4.
+const PYTHON: &str = "KVS_EDGE_BENCH_PYTHON";
+
+/// How well the daemon sees, and what that costs.
+#[derive(Parser)]
+struct Arguments {
+    /// Seconds that each camera is judged by; the scenes repeat after 60
+    #[arg(long, default_value_t = 120)]
+    seconds: u64,
+    /// Cameras to judge by, each with a scene of its own; 0: do not judge
+    #[arg(long, default_value_t = 5)]
+    cameras: usize,
+    /// Pictures per second and camera that are judged
+    #[arg(long, default_value_t = 10)]
+    fps: u32,
+    /// Seconds over which the cost is measured; 0: not at all
+    #[arg(long, default_value_t = 60)]
+    cost_seconds: u64,
+    /// Seconds before that
+    #[arg(long, default_value_t = 5)]
+    warm_up: u64,
+    /// Cost is measured with these numbers of cameras and pictures per second, as CAMERASxFPS
+    #[arg(long, value_delimiter = ',', default_value = "1x0,1x10,4x0,4x5", value_parser = load)]
+    loads: Vec<(usize, u32)>,
+    /// Keep what is judged in this folder
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Another build of the daemon, to compare its cost
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_kvs-edge"))]
+    daemon: PathBuf,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn load(text: &str) -> Result<(usize, u32), String> {
+    let parsed =
+        text.split_once('x').and_then(|(cameras, fps)| Some((cameras.parse().ok()?, fps.parse().ok()?)));
+    parsed.ok_or_else(|| format!("found `{text}`, expected CAMERASxFPS such as 4x5"))
+}
+
+fn clip() -> ClipSpec {
+    ClipSpec { bitrate_kbps: 1000, loop_seconds: 60, ..ClipSpec::default() }
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the tables are what this is for")]
+fn main() -> Result<(), Error> {
+    let arguments = Arguments::parse();
+    if !arguments.bench {
+        println!("nothing is measured: this takes minutes, run it with cargo bench");
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if arguments.cameras > 0 {
+        let python = std::env::var_os(PYTHON);
+        let python = python.ok_or_else(|| {
+            format!("{PYTHON} is not set: name a Python with motmetrics 1.4, or run cargo xtask bench")
+        })?;
+        let scratch = tempfile::tempdir()?;
+        let folder = arguments.keep.as_deref().unwrap_or(scratch.path());
+        std::fs::create_dir_all(folder)?;
+        eprintln!("judging {} cameras for {} s ...", arguments.cameras, arguments.seconds);
+        println!("{}", runtime.block_on(watch(&arguments, folder))?);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/seeing/judge.py");
+        let mut judge = Command::new(python);
+        judge.arg(script).arg(folder).arg(arguments.fps.to_string());
+        if !judge.status()?.success() {
+            return Err("judge.py failed".into());
+        }
+    }
+    if arguments.cost_seconds > 0 {
+        let mut runs = Vec::new();
+        for &(cameras, fps) in &arguments.loads {
+            eprintln!("{cameras} cameras, detection at {fps} pictures per second ...");
+            runs.push(runtime.block_on(cost::measure(&arguments, clip(), cameras, fps))?);
+        }
+        println!("{}", cost::speed_table(&runs));
+        println!("{}", cost::loss_table(&runs));
+    }
+    Ok(())
+}
+
+/// Runs the daemon in this process and writes down what it sees; says what the figures rest on.
+async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
+    let cameras = arguments.cameras;
+    let around = Surroundings::start(cameras, clip()).await?;
+    let events = around.events().await?;
+    // The cameras, the encoder's output and the cloud take their share of the same cores: every camera shall have its
+    // rate, whatever one picture took when the detector was measured.
+    let detect = format!("[detect]\nfps = {}\ncore_share = 800\n", arguments.fps);
+    let app = App::start(Config::load(&around.write_config(&detect)?)?).await?;
+    let mut recorders = Vec::new();
+    for (number, view) in app.cameras().iter().enumerate() {
+        let shown = view.seeing.as_ref().ok_or("a camera without detection")?.shown.subscribe();
+        let (clip, folder, name) =
+            (around.sim.clip(number).clone(), folder.to_owned(), view.config.id.clone());
+        recorders.push(tokio::spawn(async move { record::record(shown, clip, &folder, &name).await }));
+    }
+    for view in app.cameras() {
+        let mut seeing = view.seeing.as_ref().ok_or("a camera without detection")?.report.clone();
+        let looks = seeing.wait_for(|report| report.latency.count() > 0);
+        tokio::time::timeout(Duration::from_secs(60), looks)
+            .await
+            .map_err(|_| "nothing is seen in a minute")??;
+    }
+    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    let names: Vec<String> = app.cameras().iter().map(|view| view.config.id.clone()).collect();
+    let stopped = app.stop("the bench is over", CancellationToken::new()).await;
+    tokio::time::timeout(Duration::from_secs(10), around.offline()).await?;
+
+    let mut total = Recorded::default();
+    for recorder in recorders {
+        let Recorded { pictures, unread, missed } = recorder.await??;
+        total.pictures += pictures;
+        total.unread += unread;
+        total.missed += missed;
+    }
+    let events = tokio::time::timeout(Duration::from_secs(20), events.finish()).await??;
+    let (mut stored, mut lost) = (Stored::default(), 0);
+    for (camera, name) in names.iter().enumerate() {
+        record::write_events(&events, folder, name)?;
+        stored += proof::look(&around, camera).await?;
+        lost += around.newest::<Upload>(&around.topics.upload(name))?.fragments_lost;
+    }
+    around.stop().await;
+    let skipped: u64 =
+        stopped.worker.iter().flat_map(|worker| &worker.cameras).map(|camera| camera.skipped).sum();
+    Ok(format!(
+        "{cameras} cameras: {} pictures judged, {} not readable, {} not recorded in time, {skipped} skipped by the \
+         detector; {} pictures sent, {} stored in KVS, {} missing in between, {lost} fragments lost.\n",
+        total.pictures, total.unread, total.missed, stored.sent, stored.pictures, stored.missing,
+    ))
+}
