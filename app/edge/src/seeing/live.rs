@@ -169,11 +169,6 @@ impl LiveEvents {
         self.kept.push_back(kept);
         updates
     }
-
-    /// Name of a class of the model.
-    pub(super) fn label(&self, class: u16) -> String {
-        self.model.labels.get(usize::from(class)).cloned().unwrap_or_else(|| class.to_string())
-    }
 }
 
 /// Each direction once, however often it went to and fro.

@@ -14,6 +14,7 @@ mod gate;
 mod live;
 pub mod model;
 mod records;
+mod shots;
 mod snapshot;
 pub mod worker;
 
@@ -38,21 +39,20 @@ use crate::config::{self, CameraDetect};
 use crate::fanout::Sight;
 use crate::health::Pulse;
 use crate::ingest::IngestReport;
-use crate::messages::{self, ClockSource, DetectionRecord, Prediction, Reason, Topics, UtcTime, rounded};
+use crate::messages::{self, ClockSource, DetectionRecord, Reason, Topics, UtcTime, rounded};
 use crate::mqtt::{MqttHandle, Qos};
 use detector::{DetectorHandle, DetectorReport, DetectorState, Model, Seen};
 use gate::Gate;
 pub use live::Sequence;
 use live::{LiveEvents, Moment, Origin};
 use records::Records;
+use shots::{Cut, Shot, Shots};
 
 /// After a crash of the branch.
 const CRASH_DELAY: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(500);
 /// Between two snapshots of one label.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(2);
-/// Best shots being cut at a time; more wait for the next better one.
-const SHOTS: usize = 2;
 /// So many counts start at zero; a model has up to a thousand labels.
 const ANNOUNCED: usize = 32;
 /// Without any picture for this long beyond `lost_after_ms`, all events end.
@@ -114,7 +114,7 @@ enum Wake {
     Sight(Option<Sight>),
     Seen(Seen),
     Persisted(Option<(FragmentSummary, FragmentNumber)>),
-    Shot(u64, Option<Bytes>),
+    Cut(Cut),
     Moving(bool),
     Time,
 }
@@ -148,7 +148,7 @@ impl Seeing {
         let mut detector = self.detector.report();
         let pulse = self.pulse.clone();
         let (moving, mut motion) = watch::channel(false);
-        let (shots, mut cut) = mpsc::channel(SHOTS);
+        let (shots, mut cuts) = Shots::new(self.detect.snapshots || self.settings.events_folder.is_some());
         let mut running = Running::new(self, moving, shots);
         running.detector_changed(&detector.borrow_and_update().clone());
         let mut tick = tokio::time::interval(TICK);
@@ -160,7 +160,7 @@ impl Seeing {
                 sight = sights.recv(), if feeding => Wake::Sight(sight),
                 Some(seen) = seen.recv() => Wake::Seen(seen),
                 fragment = persisted.recv(), if uploading => Wake::Persisted(fragment),
-                Some((track, jpeg)) = cut.recv() => Wake::Shot(track, jpeg),
+                Some(cut) = cuts.recv() => Wake::Cut(cut),
                 Ok(()) = motion.changed() => Wake::Moving(*motion.borrow_and_update()),
                 Ok(()) = detector.changed() => {
                     let report = detector.borrow_and_update().clone();
@@ -180,7 +180,7 @@ impl Seeing {
                 Wake::Seen(_) => {}
                 Wake::Persisted(Some((fragment, number))) => running.persisted(&fragment, number),
                 Wake::Persisted(None) => uploading = false,
-                Wake::Shot(track, jpeg) => running.shot(track, jpeg),
+                Wake::Cut(cut) => running.cut(cut),
                 Wake::Moving(moving) => running.moving(moving),
                 Wake::Time => running.tick(),
             }
@@ -204,7 +204,7 @@ struct Running {
     records: Option<Arc<Mutex<Records>>>,
     /// When a snapshot of a label was published last.
     published: BTreeMap<String, Instant>,
-    shots: mpsc::Sender<(u64, Option<Bytes>)>,
+    shots: Shots,
     frames: u64,
     looked: Instant,
     latency: Latencies,
@@ -218,22 +218,10 @@ struct Scene {
     live: LiveEvents,
     last: ProducerTimestamp,
     counts: BTreeMap<String, u32>,
-    /// Of the events that have not ended, by track.
-    shots: BTreeMap<u64, Shot>,
-}
-
-/// The best picture of an event.
-struct Shot {
-    label: String,
-    frame_id: u64,
-    at: ProducerTimestamp,
-    predictions: Vec<Prediction>,
-    inference: Duration,
-    jpeg: Option<Bytes>,
 }
 
 impl Running {
-    fn new(this: Seeing, moving: watch::Sender<bool>, shots: mpsc::Sender<(u64, Option<Bytes>)>) -> Self {
+    fn new(this: Seeing, moving: watch::Sender<bool>, shots: Shots) -> Self {
         let records = this.settings.events_folder.as_ref().map(|folder| {
             let records = Records::open(folder, &this.camera.id, this.settings.events_keep);
             Arc::new(Mutex::new(records))
@@ -304,7 +292,6 @@ impl Running {
             model,
             last: ProducerTimestamp::from_millis(0),
             counts: BTreeMap::new(),
-            shots: BTreeMap::new(),
         })
     }
 
@@ -386,9 +373,7 @@ impl Running {
         vision::nms::suppress(&mut detections, self.this.detect.iou, usize::MAX);
         let tracks = scene.tracker.update(at, &detections).to_vec();
         let step = scene.events.update(at, &tracks);
-        for track in &step.better {
-            self.take_shot(*track, seen, &tracks);
-        }
+        self.shots.take(&step.better, seen, self.frames, &tracks, &scene.model);
         self.tell(&step.changes, moment);
         self.count();
         let Some(scene) = &self.scene else { return };
@@ -408,8 +393,8 @@ impl Running {
         let (mut begun, mut ended) = (0, Vec::new());
         let camera = &self.this.camera.id;
         for change in changes {
-            let shot = scene.shots.get(&change.event.track).is_some_and(|shot| shot.jpeg.is_some());
-            let event = scene.live.change(change, moment, self.this.detect.snapshots && shot);
+            let has_snapshot = self.this.detect.snapshots && self.shots.has_jpeg(change.event.track);
+            let event = scene.live.change(change, moment, has_snapshot);
             begun += u64::from(change.kind == ChangeKind::New);
             if change.kind != ChangeKind::Update {
                 tracing::debug!(
@@ -426,7 +411,7 @@ impl Running {
                 mqtt.publish(self.this.topics.events(camera), &event, Qos::AtLeastOnce);
             }
             if change.kind == ChangeKind::End {
-                ended.push((scene.shots.remove(&event.track), event));
+                ended.push((self.shots.remove(event.track), event));
             }
         }
         self.this.report.send_modify(|report| report.events += begun);
@@ -445,7 +430,7 @@ impl Running {
         tokio::task::spawn_blocking(move || {
             let record = DetectionRecord {
                 timestamp: SystemTime::now().into(),
-                frame_id: shot.frame_id,
+                frame_id: shot.frame,
                 frame_timestamp: UtcTime::from_millis(shot.at.as_millis()),
                 source_id,
                 predictions: shot.predictions,
@@ -456,40 +441,8 @@ impl Running {
         });
     }
 
-    /// Keeps what was seen in the best picture of a track so far, and has its JPEG cut.
-    fn take_shot(&mut self, track: u64, seen: &Seen, tracks: &[Track]) {
-        let Some(scene) = &mut self.scene else { return };
-        let Some(found) = tracks.iter().find(|found| found.id == track) else { return };
-        let predictions = tracks.iter().filter(|track| track.seen_now).map(|track| Prediction {
-            label: scene.live.label(track.class),
-            confidence: track.score.into(),
-            rect: track.rect.into(),
-            track: Some(track.id),
-        });
-        let shot = Shot {
-            label: scene.live.label(found.class),
-            frame_id: self.frames,
-            at: seen.frame.timestamp(),
-            predictions: predictions.collect(),
-            inference: seen.inference,
-            // The older picture until the new one is cut.
-            jpeg: scene.shots.get_mut(&track).and_then(|older| older.jpeg.take()),
-        };
-        scene.shots.insert(track, shot);
-        let wanted = self.this.detect.snapshots || self.records.is_some();
-        if wanted && let Ok(place) = self.shots.clone().try_reserve_owned() {
-            let (frame, rect) = (seen.frame.clone(), found.rect);
-            tokio::task::spawn_blocking(move || {
-                place.send((track, snapshot::jpeg(&frame.picture(), rect)));
-            });
-        }
-    }
-
-    fn shot(&mut self, track: u64, jpeg: Option<Bytes>) {
-        let Some(jpeg) = jpeg else { return };
-        let Some(shot) = self.scene.as_mut().and_then(|scene| scene.shots.get_mut(&track)) else { return };
-        let first = shot.jpeg.replace(jpeg.clone()).is_none();
-        let label = shot.label.clone();
+    fn cut(&mut self, cut: Cut) {
+        let Some((label, jpeg, first)) = self.shots.cut(cut) else { return };
         let due = self.published.get(&label).is_none_or(|at| at.elapsed() >= SNAPSHOT_EVERY);
         if first || due {
             self.publish_snapshot(&label, jpeg);
