@@ -147,7 +147,6 @@ pub fn start(
             ingest: ingest_view,
             report,
             shown,
-            pulse: pulses.add(format!("seeing of {}", config.id)),
         };
         seeing = Some((branch, left_out));
     }
@@ -192,9 +191,6 @@ impl Camera {
         while tokio::time::Instant::now() < until {
             self.upload_pulse.beat();
             self.loopback_pulse.beat();
-            if let Some((seeing, _)) = &self.seeing {
-                seeing.pulse.beat();
-            }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One task per camera drives it; pictures are decoded on GStreamer's threads and looked at on the detector's. While
-//! the detector does not run, nothing is decoded.
+//! the detector does not run, nothing is decoded. The watchdog does not ask for this branch: a restart of the box for the
+//! sake of detection would cost footage.
 
 pub mod detector;
 mod gate;
@@ -37,7 +38,6 @@ use vision::track::{Track, Tracker};
 
 use crate::config::{self, CameraDetect};
 use crate::fanout::Sight;
-use crate::health::Pulse;
 use crate::ingest::IngestReport;
 use crate::messages::{self, ClockSource, DetectionRecord, Reason, Topics, UtcTime, rounded};
 use crate::mqtt::{MqttHandle, Qos};
@@ -101,7 +101,6 @@ pub struct Seeing {
     pub ingest: watch::Receiver<IngestReport>,
     pub report: watch::Sender<SeeingReport>,
     pub shown: broadcast::Sender<Shown>,
-    pub pulse: Pulse,
 }
 
 /// A channel for those who draw.
@@ -146,7 +145,6 @@ impl Seeing {
     ) {
         let mut seen = self.detector.results(self.number);
         let mut detector = self.detector.report();
-        let pulse = self.pulse.clone();
         let (moving, mut motion) = watch::channel(false);
         let (shots, mut cuts) = Shots::new(self.detect.snapshots || self.settings.events_folder.is_some());
         let mut running = Running::new(self, moving, shots);
@@ -155,7 +153,6 @@ impl Seeing {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let (mut feeding, mut uploading) = (true, true);
         while feeding || uploading {
-            pulse.beat();
             let wake = tokio::select! {
                 sight = sights.recv(), if feeding => Wake::Sight(sight),
                 Some(seen) = seen.recv() => Wake::Seen(seen),
@@ -185,7 +182,6 @@ impl Seeing {
                 Wake::Time => running.tick(),
             }
         }
-        pulse.rest();
     }
 }
 
