@@ -1,6 +1,6 @@
 //! The detector's thread with the real model, and with backends that fail as real ones do.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use camera_sim::ClipSpec;
@@ -60,11 +60,14 @@ fn options(loader: Loader) -> DetectorOptions {
     }
 }
 
-async fn wait_for(handle: &DetectorHandle, state: DetectorState) -> DetectorReport {
+async fn wait_for(handle: &DetectorHandle, wanted: impl FnMut(&DetectorReport) -> bool) -> DetectorReport {
     let mut report = handle.report();
-    let limit = Duration::from_secs(60);
-    let seen = tokio::time::timeout(limit, report.wait_for(|report| report.state == state)).await;
+    let seen = tokio::time::timeout(Duration::from_secs(60), report.wait_for(wanted)).await;
     seen.expect("in time").expect("the detector lives").clone()
+}
+
+fn running(report: &DetectorReport) -> bool {
+    report.state == DetectorState::Running
 }
 
 #[tokio::test]
@@ -73,7 +76,7 @@ async fn the_built_in_model_sees_the_figures_of_the_scene() {
     let loader: Loader = super::super::model::options(&settings, &[]).loader;
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
-    let report = wait_for(&handle, DetectorState::Running).await;
+    let report = wait_for(&handle, running).await;
     let model = report.model.expect("a model");
     assert_eq!((model.backend, model.labels.len(), model.sha256.len()), ("rten", 2, 64));
     assert_eq!(*report.rooms, [Room { fps: 5.0, advice: None }]);
@@ -91,12 +94,13 @@ async fn the_built_in_model_sees_the_figures_of_the_scene() {
     task.await.expect("ends");
 }
 
-/// The real backend, which does as it is told at the n-th call.
+/// The real backend, after what is to happen first.
 struct Moody {
     real: Box<dyn Backend>,
-    calls: Arc<AtomicU32>,
-    mood: fn(u32) -> Result<(), BackendError>,
+    mood: Arc<Mood>,
 }
+
+type Mood = dyn Fn() -> Result<(), BackendError> + Send + Sync;
 
 impl Backend for Moody {
     fn name(&self) -> &'static str {
@@ -108,16 +112,16 @@ impl Backend for Moody {
     }
 
     fn run(&mut self, input: Input<'_>, batch: usize, output: &mut Output) -> Result<(), BackendError> {
-        (self.mood)(self.calls.fetch_add(1, Ordering::SeqCst))?;
+        (self.mood)()?;
         self.real.run(input, batch, output)
     }
 }
 
-/// With one picture measured at start, whatever the machine.
-fn moody(mood: fn(u32) -> Result<(), BackendError>) -> (Loader, Arc<AtomicU32>) {
+/// Loads such a backend, and counts how often.
+fn moody(mood: impl Fn() -> Result<(), BackendError> + Send + Sync + 'static) -> (Loader, Arc<AtomicU32>) {
     let loads = Arc::new(AtomicU32::new(0));
     let count = loads.clone();
-    let calls = Arc::new(AtomicU32::new(0));
+    let mood: Arc<Mood> = Arc::new(mood);
     let loader: Loader = Box::new(move || {
         count.fetch_add(1, Ordering::SeqCst);
         let model = include_bytes!("../../../../model/scene.onnx");
@@ -125,8 +129,7 @@ fn moody(mood: fn(u32) -> Result<(), BackendError>) -> (Loader, Arc<AtomicU32>) 
         let source = ModelSource::BuiltIn { name: "scene", bytes: model };
         let mut loaded =
             detect::load(&source, &LabelSource::Model, &options).map_err(|error| error.to_string())?;
-        let calls = calls.clone();
-        loaded.backend = Box::new(Moody { real: loaded.backend, calls, mood });
+        loaded.backend = Box::new(Moody { real: loaded.backend, mood: mood.clone() });
         Ok((loaded, String::new()))
     });
     (loader, loads)
@@ -134,41 +137,38 @@ fn moody(mood: fn(u32) -> Result<(), BackendError>) -> (Loader, Arc<AtomicU32>) 
 
 #[tokio::test]
 async fn a_backend_that_fails_again_and_again_is_loaded_anew() {
-    fn mood(call: u32) -> Result<(), BackendError> {
-        // The first load measures up to 31 pictures; after that nothing works for a while.
+    let gone = Arc::new(AtomicBool::new(false));
+    let device = gone.clone();
+    let (loader, loads) = moody(move || {
         let message = "the device is gone".to_owned();
-        if (40..60).contains(&call) { Err(BackendError::Run { backend: "rten", message }) } else { Ok(()) }
-    }
-    let (loader, loads) = moody(mood);
+        if device.load(Ordering::SeqCst) {
+            Err(BackendError::Run { backend: "rten", message })
+        } else {
+            Ok(())
+        }
+    });
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
-    wait_for(&handle, DetectorState::Running).await;
-    let mut results = handle.results(0);
+    wait_for(&handle, running).await;
+    gone.store(true, Ordering::SeqCst);
     let frame = tokio::task::spawn_blocking(|| frames(1)).await.expect("no panic").remove(0);
-    // Offers until it has failed; each result or failure makes room for the next.
-    let mut report = handle.report();
-    let failed = async {
+    let offers = async {
         loop {
             handle.offer(0, frame.clone());
-            tokio::select! {
-                _ = results.recv() => {}
-                changed = report.changed() => {
-                    changed.expect("the detector lives");
-                    if report.borrow_and_update().state == DetectorState::Failed {
-                        return;
-                    }
-                }
-                () = tokio::time::sleep(Duration::from_millis(1)) => {}
-            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), failed).await.expect("it fails");
-    let problem = handle.report().borrow().problem.clone().expect("a problem");
+    let failed = wait_for(&handle, |report| report.state == DetectorState::Failed);
+    let report =
+        tokio::select! { report = failed => report, () = offers => unreachable!("it offers for ever") };
+    let problem = report.problem.expect("a problem");
     assert!(problem.contains("the device is gone"), "{problem}");
-    assert!(handle.figures(0).errors >= u64::from(ERRORS));
+    assert_eq!(handle.figures(0).errors, u64::from(ERRORS));
+    gone.store(false, Ordering::SeqCst);
+    wait_for(&handle, running).await;
+    assert!(loads.load(Ordering::SeqCst) >= 2);
     cancel.cancel();
     task.await.expect("ends");
-    assert!(loads.load(Ordering::SeqCst) >= 1);
 }
 
 #[tokio::test]
@@ -176,54 +176,44 @@ async fn a_model_that_does_not_load_says_why_and_is_tried_again() {
     let loader: Loader = Box::new(|| Err("model /nowhere.onnx: no such file".to_owned()));
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
-    let report = wait_for(&handle, DetectorState::Failed).await;
+    let report = wait_for(&handle, |report| report.state == DetectorState::Failed).await;
     assert_eq!(report.problem.as_deref(), Some("model /nowhere.onnx: no such file"));
-    wait_for(&handle, DetectorState::Loading).await;
+    wait_for(&handle, |report| report.restarts == 2).await;
     cancel.cancel();
     task.await.expect("ends");
 }
 
 #[tokio::test]
 async fn a_backend_that_hangs_is_left_and_replaced() {
+    /// Whether the next call hangs, and where it hangs until the end of the test.
+    static HANGS: AtomicBool = AtomicBool::new(false);
     static GATE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
-    fn mood(call: u32) -> Result<(), BackendError> {
-        if call == 100 {
-            let mut open = GATE.0.lock().expect("not poisoned");
-            while !*open {
-                open = GATE.1.wait(open).expect("not poisoned");
-            }
+    let (loader, loads) = moody(|| {
+        if HANGS.swap(false, Ordering::SeqCst) {
+            let open = GATE.0.lock().expect("not poisoned");
+            drop(GATE.1.wait_while(open, |open| !*open).expect("not poisoned"));
         }
         Ok(())
-    }
-    let (loader, loads) = moody(mood);
+    });
     let cancel = CancellationToken::new();
     let mut options = options(loader);
     options.hang = Duration::from_millis(700);
     let (handle, task) = start(options, cancel.clone());
-    wait_for(&handle, DetectorState::Running).await;
+    wait_for(&handle, running).await;
     let mut results = handle.results(0);
     let frame = tokio::task::spawn_blocking(|| frames(1)).await.expect("no panic").remove(0);
-    let mut report = handle.report();
-    let mut stuck = false;
-    let replaced = async {
-        loop {
+    HANGS.store(true, Ordering::SeqCst);
+    handle.offer(0, frame.clone());
+    wait_for(&handle, |report| report.state == DetectorState::Stuck).await;
+    let answered = async {
+        // A slow machine may need more than one: there, the new one looks like it hangs, too.
+        while results.try_recv().is_err() {
             handle.offer(0, frame.clone());
-            tokio::select! {
-                Some(_) = results.recv() => {
-                    if stuck {
-                        return; // another thread answers
-                    }
-                }
-                changed = report.changed() => {
-                    changed.expect("the detector lives");
-                    stuck |= report.borrow_and_update().state == DetectorState::Stuck;
-                }
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
-            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), replaced).await.expect("it is replaced");
-    assert_eq!(loads.load(Ordering::SeqCst), 2);
+    tokio::time::timeout(Duration::from_secs(60), answered).await.expect("another thread answers");
+    assert!(loads.load(Ordering::SeqCst) >= 2);
     *GATE.0.lock().expect("not poisoned") = true;
     GATE.1.notify_all();
     cancel.cancel();
