@@ -233,7 +233,7 @@ fn zones_and_lines_arrive() {
 #[test]
 fn tracks_outlive_the_time_between_pictures() {
     for (keys, lost_after_ms) in [
-        ("fps = 30", 2_000),
+        ("fps = 30", 5_000),
         ("fps = 1", 3_000),
         ("fps = 0.1", 30_000),
         ("fps = 0.3", 10_002),

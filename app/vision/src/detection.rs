@@ -33,13 +33,15 @@ impl Rect {
 
     /// Area of the intersection over area of the union, 0.0..=1.0; 0 when either has no area.
     pub fn iou(&self, other: &Rect) -> f32 {
+        let both = self.shared(other);
+        if both <= 0.0 { 0.0 } else { both / (self.area() + other.area() - both) }
+    }
+
+    /// Area of the intersection.
+    pub fn shared(&self, other: &Rect) -> f32 {
         let w = (self.x + self.w).min(other.x + other.w) - self.x.max(other.x);
         let h = (self.y + self.h).min(other.y + other.h) - self.y.max(other.y);
-        if w <= 0.0 || h <= 0.0 {
-            return 0.0;
-        }
-        let both = w * h;
-        both / (self.area() + other.area() - both)
+        w.max(0.0) * h.max(0.0)
     }
 }
 

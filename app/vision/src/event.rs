@@ -575,7 +575,7 @@ impl Progress {
 const MOST_REASONS: usize = 4 * crate::rules::MAX_SHAPES;
 
 fn shot(at: ProducerTimestamp, track: &Track) -> BestShot {
-    BestShot { rect: track.rect, at, score: track.score, area: track.rect.area() }
+    BestShot { rect: track.seen, at, score: track.score, area: track.seen.area() }
 }
 
 /// Sure, large and whole is good.

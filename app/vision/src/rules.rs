@@ -93,7 +93,7 @@ impl Default for Rules {
             label: LabelRule::default(),
             by_label: BTreeMap::new(),
             confirm_frames: 3,
-            lost_after_ms: 2_000,
+            lost_after_ms: 5_000,
             stationary_after_ms: 10_000,
             update_every_ms: 1_000,
             zones: Vec::new(),

@@ -8,6 +8,8 @@
 //! * A pair is judged by the overlap of both boxes after widening them by the doubt of the prediction. With a settled
 //!   track that is the plain overlap; at 2 fps, or after an occlusion, boxes that do not overlap can still pair, nearest
 //!   first. Doubt also costs, so a track that is seen all the time keeps its box from one that is lost nearby.
+//! * What an object looks like counts: where two cross, each box goes to the one of its colours, and whoever comes out
+//!   from behind something is known again. The more doubtful the place, the more the looks must agree.
 //! * The class of a track is what most of its boxes say, newer and surer ones counting more; a box of another class can
 //!   continue a track at a discount, so van, truck, van is one object.
 //!
@@ -23,14 +25,16 @@
 //! whichever order the boxes of a picture come, give the same tracks.
 
 mod kalman;
+mod look;
 #[cfg(test)]
 mod tests;
 
 use media::ProducerTimestamp;
 
 use self::kalman::BoxFilter;
+use self::look::Look;
 use crate::assign::{Pair, assign};
-use crate::{Detection, Point, Rect};
+use crate::{Detection, Picture, Point, Rect};
 
 /// What of one class makes tracks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +76,7 @@ impl Default for TrackerConfig {
             classes: Vec::new(),
             low_score: 0.1,
             confirm_hits: 3,
-            lost_after_ms: 2_000,
+            lost_after_ms: 5_000,
             max_tracks: 500,
         }
     }
@@ -86,6 +90,8 @@ pub struct Track {
     pub class: u16,
     /// Smoothed when seen now, else predicted; within the picture, without an area when predicted outside.
     pub rect: Rect,
+    /// As the detector gave it when it was last seen.
+    pub seen: Rect,
     /// Of the box it was last seen with, 0.0..=1.0.
     pub score: f32,
     /// Mean of its scores, newer ones counting more.
@@ -106,8 +112,17 @@ pub struct Track {
 const TENTATIVE_MISSES: u32 = 2;
 const TENTATIVE_LOST_MS: u64 = 1_000;
 /// Least gain of a pair, for boxes with high and with low scores (ByteTrack: overlaps of 0.2 and 0.5).
-const LEAST_GAIN: f32 = 0.2;
+const LEAST_GAIN: f32 = 0.08;
 const LEAST_GAIN_LOW: f32 = 0.4;
+/// Looks this far apart are a third as likely to be one object's; they never count for less than the least.
+const OTHER_LOOK: f32 = 27.0;
+const LEAST_LOOK: f32 = 0.05;
+/// With a doubt of this, in sizes of the box, the looks alone can forbid a pair.
+const LOOK_DECIDES: f32 = 0.5;
+/// A box of which others cover more does not tell what its object looks like.
+const COVERED: f32 = 0.15;
+/// Share of the newest look in the mean one, once there were enough.
+const NEWEST_LOOK: f32 = 0.1;
 /// Most that a box is widened by on each side, in sizes of the box.
 const MOST_DOUBT: f64 = 1.5;
 const OTHER_CLASS: f32 = 0.6;
@@ -137,14 +152,14 @@ pub struct Tracker {
 struct State {
     track: Track,
     filter: BoxFilter,
-    /// As the detector gave it when last seen.
-    seen: Rect,
     /// Seen with a high score in this many pictures.
     sure_hits: u32,
     /// Not seen in this many pictures in a row.
     missed: u32,
     /// Class and weight, at most [`MOST_CLASSES`].
     votes: Vec<(u16, f32)>,
+    /// Mean look, and of how many.
+    look: Option<(Look, u16)>,
 }
 
 impl Tracker {
@@ -153,8 +168,14 @@ impl Tracker {
     }
 
     /// Takes the boxes of one picture and returns all tracks, lost and tentative ones too, by rising id. Boxes that
-    /// are not finite, have no area in the picture or are not wanted are ignored.
-    pub fn update(&mut self, at: ProducerTimestamp, detections: &[Detection]) -> &[Track] {
+    /// are not finite, have no area in the picture or are not wanted are ignored. `picture` is what the boxes were
+    /// found in; without it objects are followed by their places alone.
+    pub fn update(
+        &mut self,
+        at: ProducerTimestamp,
+        detections: &[Detection],
+        picture: Option<&Picture<'_>>,
+    ) -> &[Track] {
         let elapsed_ms = self.now.map_or(Some(0), |now| at.checked_ms_since(now));
         match elapsed_ms {
             Some(ms) => self.predict(at, ms),
@@ -162,7 +183,7 @@ impl Tracker {
         }
         self.now = Some(at);
 
-        let boxes = self.usable(detections);
+        let boxes = self.usable(detections, picture);
         let high = boxes.partition_point(|found| found.sure);
         let mut open: Vec<usize> = (0..self.states.len()).collect();
         let mut unused = self.associate(at, &boxes[..high], &mut open, LEAST_GAIN);
@@ -176,7 +197,7 @@ impl Tracker {
         self.drop_duplicates();
         unused.retain(|found| !self.is_tracked(&found.detection.rect));
         for found in unused {
-            self.begin(at, &found.detection);
+            self.begin(at, &found);
         }
         self.tracks.clear();
         self.tracks.extend(self.states.iter().map(|state| state.track));
@@ -203,7 +224,7 @@ impl Tracker {
     }
 
     /// What counts of `detections`: the sure ones first, each part by falling score.
-    fn usable(&self, detections: &[Detection]) -> Vec<Candidate> {
+    fn usable(&self, detections: &[Detection], picture: Option<&Picture<'_>>) -> Vec<Candidate> {
         let mut boxes: Vec<Candidate> = Vec::with_capacity(detections.len());
         for Detection { class, score, rect } in detections {
             let finite = [rect.x, rect.y, rect.w, rect.h].iter().all(|value| value.is_finite());
@@ -218,11 +239,20 @@ impl Tracker {
                 && (sure || *score >= self.config.low_score)
             {
                 let detection = Detection { class: *class, score: score.min(1.0), rect };
-                boxes.push(Candidate { detection, sure });
+                boxes.push(Candidate { detection, sure, look: None, covered: false });
             }
         }
         boxes.sort_by(Candidate::order);
         boxes.truncate(2 * self.config.max_tracks);
+        if let Some(picture) = picture {
+            for n in 0..boxes.len() {
+                let rect = boxes[n].detection.rect;
+                boxes[n].look = Some(Look::of(picture, &rect));
+                let mut others = boxes.iter().enumerate().filter(|(other, _)| *other != n);
+                boxes[n].covered =
+                    others.any(|(_, other)| rect.shared(&other.detection.rect) > COVERED * rect.area());
+            }
+        }
         boxes
     }
 
@@ -238,8 +268,7 @@ impl Tracker {
         for (row, &n) in open.iter().enumerate() {
             let target = Target::new(&self.states[n]);
             for (column, found) in boxes.iter().enumerate() {
-                let gain = target.gain(&found.detection);
-                if gain >= least {
+                if let Some(gain) = target.gain(found, least) {
                     pairs.push(Pair { row, column, gain });
                 }
             }
@@ -259,28 +288,30 @@ impl Tracker {
     fn drop_duplicates(&mut self) {
         let mut kept: Vec<Rect> = Vec::new();
         self.states.retain(|state| {
-            let twice = state.track.seen_now && kept.iter().any(|rect| rect.iou(&state.seen) > DUPLICATE);
+            let twice =
+                state.track.seen_now && kept.iter().any(|rect| rect.iou(&state.track.seen) > DUPLICATE);
             if state.track.seen_now && !twice {
-                kept.push(state.seen);
+                kept.push(state.track.seen);
             }
             !twice
         });
     }
 
     fn is_tracked(&self, rect: &Rect) -> bool {
-        self.states.iter().any(|state| state.track.seen_now && state.seen.iou(rect) > DUPLICATE)
+        self.states.iter().any(|state| state.track.seen_now && state.track.seen.iou(rect) > DUPLICATE)
     }
 
-    fn begin(&mut self, at: ProducerTimestamp, detection: &Detection) {
+    fn begin(&mut self, at: ProducerTimestamp, found: &Candidate) {
+        let Detection { class, score, rect } = found.detection;
         // Asked again for each: boxes of this very picture may be duplicates of each other.
-        if self.states.len() >= self.config.max_tracks || self.is_tracked(&detection.rect) {
+        if self.states.len() >= self.config.max_tracks || self.is_tracked(&rect) {
             return;
         }
-        let Detection { class, score, rect } = *detection;
         let track = Track {
             id: self.next_id,
             class,
             rect,
+            seen: rect,
             score,
             smoothed_score: score,
             top_score: score,
@@ -292,7 +323,9 @@ impl Tracker {
             velocity: Point::default(),
         };
         let (filter, votes) = (BoxFilter::new(&rect), vec![(class, score)]);
-        self.states.push(State { track, filter, seen: rect, sure_hits: 1, missed: 0, votes });
+        // A covered one is better than none, and soon forgotten.
+        let look = found.look.map(|look| (look, 1));
+        self.states.push(State { track, filter, sure_hits: 1, missed: 0, votes, look });
         self.next_id += 1;
     }
 }
@@ -301,12 +334,13 @@ impl State {
     fn take(&mut self, at: ProducerTimestamp, found: &Candidate, confirm_hits: u32) {
         let Detection { class, score, rect } = found.detection;
         self.filter.correct(&rect, found.sure);
-        self.seen = rect;
         self.missed = 0;
         self.sure_hits = self.sure_hits.saturating_add(u32::from(found.sure));
         self.vote(class, score);
+        self.learn(found);
         let track = &mut self.track;
         track.rect = clipped(&self.filter.rect());
+        track.seen = rect;
         track.velocity = self.filter.velocity();
         track.score = score;
         track.smoothed_score += NEWEST * (score - track.smoothed_score);
@@ -315,6 +349,13 @@ impl State {
         track.confirmed |= self.sure_hits >= confirm_hits;
         track.hits = track.hits.saturating_add(1);
         track.last_seen = at;
+    }
+
+    fn learn(&mut self, found: &Candidate) {
+        let Some(newer) = found.look.filter(|_| found.sure && !found.covered) else { return };
+        let (look, count) = self.look.get_or_insert((newer, 0));
+        *count = count.saturating_add(1);
+        look.approach(&newer, f32::from(*count).recip().max(NEWEST_LOOK));
     }
 
     fn vote(&mut self, class: u16, score: f32) {
@@ -351,6 +392,10 @@ struct Candidate {
     detection: Detection,
     /// Its score may begin a track.
     sure: bool,
+    /// `None`: there is no picture.
+    look: Option<Look>,
+    /// Another box covers a part of it.
+    covered: bool,
 }
 
 impl Candidate {
@@ -373,28 +418,45 @@ struct Target {
     by: f32,
     class: u16,
     worth: f32,
+    look: Option<Look>,
+    /// 0.0..=1.0: how much the looks have to say about whether a pair is possible at all.
+    look_decides: f32,
 }
 
 impl Target {
     fn new(state: &State) -> Target {
         let doubt = state.filter.doubt().min(MOST_DOUBT);
         #[expect(clippy::cast_possible_truncation, reason = "parts of the picture need no f64")]
-        let (by, worth) = ((doubt * state.filter.size()) as f32, (1.0 + doubt).sqrt().recip() as f32);
-        let worth = if state.track.confirmed { worth } else { TENTATIVE * worth };
+        let (by, doubt) = ((doubt * state.filter.size()) as f32, doubt as f32);
+        let worth = (1.0 + doubt).sqrt().recip() * if state.track.confirmed { 1.0 } else { TENTATIVE };
         let rect = state.filter.rect();
-        Target { rect, widened: widened(&rect, by), by, class: state.track.class, worth }
+        Target {
+            rect,
+            widened: widened(&rect, by),
+            by,
+            class: state.track.class,
+            worth,
+            look: state.look.map(|(look, _)| look),
+            look_decides: (doubt / LOOK_DECIDES).min(1.0),
+        }
     }
 
-    /// 0.0..=1.0: overlap of the widened boxes, less for another size or class, and for doubt.
-    fn gain(&self, detection: &Detection) -> f32 {
+    /// 0.0..=1.0: overlap of the widened boxes, less for another size, class or look, and for doubt. `None`: below
+    /// `least`, for which the look counts only as much as the place is in doubt.
+    fn gain(&self, found: &Candidate, least: f32) -> Option<f32> {
+        let detection = &found.detection;
         let overlap = self.widened.iou(&widened(&detection.rect, self.by));
         if overlap <= 0.0 {
-            return 0.0;
+            return None;
         }
         let ratio = |a: f32, b: f32| a.min(b) / a.max(b);
         let alike = ratio(self.rect.w, detection.rect.w) * ratio(self.rect.h, detection.rect.h);
         let class = if self.class == detection.class { 1.0 } else { OTHER_CLASS };
-        overlap * alike.max(0.0).sqrt() * self.worth * class
+        let place = overlap * alike.max(0.0).sqrt() * self.worth * class;
+        let look = self.look.zip(found.look).map_or(1.0, |(mine, other)| {
+            (-(mine.distance(&other) / OTHER_LOOK).powi(2)).exp().max(LEAST_LOOK)
+        });
+        (place * look.powf(self.look_decides) >= least).then_some(place * look)
     }
 }
 

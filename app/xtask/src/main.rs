@@ -55,7 +55,7 @@ fn demo(arguments: &[String]) -> Result<(), String> {
 fn bench() -> Result<(), String> {
     run(cargo().args(["bench", "--package", "media", "--bench", "mkv_read"]))?;
     run(cargo().args(["bench", "--package", "kvs-edge", "--bench", "upload"]))?;
-    let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS])?;
+    let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS, python::TRACKERS])?;
     let mut seeing = cargo();
     seeing.args(["bench", "--package", "kvs-edge", "--bench", "seeing"]);
     run(seeing.env("KVS_EDGE_BENCH_PYTHON", python))

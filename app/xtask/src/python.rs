@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 /// The C library inside is what the `ort` backend loads. Pinned: figures are compared with it.
 pub(crate) const ONNXRUNTIME: &str = "onnxruntime==1.31.1";
-/// Judges the tracks against the scene's ground truth.
+/// Judges the tracks against the scene's ground truth, beside ByteTrack with the same boxes.
 pub(crate) const MOTMETRICS: &str = "motmetrics==1.4.0";
+pub(crate) const TRACKERS: &str = "trackers==2.6.1";
 
 /// Makes or completes the environment and gives its interpreter.
 pub(crate) fn ensure(packages: &[&str]) -> Result<PathBuf, String> {

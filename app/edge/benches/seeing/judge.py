@@ -1,6 +1,7 @@
 """Judges tracks and events against the scene's ground truth: `judge.py FOLDER PICTURES_PER_SECOND`.
 
-Reads what `record.rs` wrote and prints Markdown tables. Needs motmetrics 1.4.
+Reads what `record.rs` wrote and prints Markdown tables. Needs motmetrics 1.4, and trackers 2.6 for the peer: ByteTrack
+with the same boxes.
 
 * A box and an object fit when they have the same label and overlap by an IoU of at least 0.5.
 * "all": everything that the ground truth lists, which is whatever is at least 30 % visible, however small.
@@ -11,19 +12,22 @@ Reads what `record.rs` wrote and prints Markdown tables. Needs motmetrics 1.4.
 
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 import motmetrics
 import numpy as np
+import supervision
+from trackers import ByteTrackTracker
 
 PICTURE_HEIGHT = 720
 CLEAR_HEIGHT, CLEAR_VISIBLE = 0.05, 0.6
 MIN_IOU = 0.5
 LABELS = ["person", "vehicle"]
 # `lost_after_ms`: what is hidden for longer gets another track by design.
-LOST_AFTER_S = 2.0
+LOST_AFTER_S = 5.0
+MIN_SCORE, CONFIRM_FRAMES = 0.5, 3
 METRICS = [
     "num_unique_objects", "num_objects", "recall", "precision", "mota", "idf1", "num_switches", "mostly_tracked",
     "mostly_lost",
@@ -36,13 +40,14 @@ class Boxes:
 
     ids: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     clear: list[bool] = field(default_factory=list)
     rows: list[list[float]] = field(default_factory=list)
 
     def only(self, wanted: list[bool]) -> "Boxes":
         kept = [n for n, want in enumerate(wanted) if want]
         pick = lambda values: [values[n] for n in kept]
-        return Boxes(pick(self.ids), pick(self.labels), pick(self.clear), pick(self.rows))
+        return Boxes(*map(pick, [self.ids, self.labels, self.scores, self.clear, self.rows]))
 
 
 @dataclass
@@ -59,6 +64,7 @@ class Camera:
     name: str
     times_ms: list[int]
     truth: list[Boxes]
+    boxes: list[Boxes]
     tracks: list[Boxes]
     events: list[Event]
 
@@ -69,17 +75,45 @@ def read(folder: Path, name: str) -> Camera:
 
     def boxes(what: str) -> list[Boxes]:
         pictures = [Boxes() for _ in times_ms]
-        for number, id, left, top, width, height, _score, label, visible in rows(what):
+        for number, id, left, top, width, height, score, label, visible in rows(what):
             picture = pictures[int(number) - 1]
             picture.ids.append(int(id))
             picture.labels.append(label)
+            picture.scores.append(float(score))
             is_tall = float(height) >= CLEAR_HEIGHT * PICTURE_HEIGHT
             picture.clear.append(is_tall and float(visible) >= CLEAR_VISIBLE)
             picture.rows.append([float(left), float(top), float(width), float(height)])
         return pictures
 
     events = [Event(int(track), label, *map(int, times)) for track, label, *times in rows("events")]
-    return Camera(name, times_ms, boxes("truth"), boxes("tracks"), events)
+    return Camera(name, times_ms, boxes("truth"), boxes("boxes"), boxes("tracks"), events)
+
+
+def byte_tracks(camera: Camera, fps: float) -> list[Boxes]:
+    """What ByteTrack makes of the same boxes, set up like the daemon; a tracker for each label."""
+    pictures = [Boxes() for _ in camera.boxes]
+    for at, label in enumerate(LABELS):
+        tracker = ByteTrackTracker(
+            lost_track_buffer=round(LOST_AFTER_S * 30),  # counted at 30 pictures per second
+            frame_rate=fps,
+            track_activation_threshold=MIN_SCORE,
+            high_conf_det_threshold=MIN_SCORE,
+            minimum_consecutive_frames=CONFIRM_FRAMES,
+        )
+        for picture, boxes in zip(pictures, camera.boxes):
+            boxes = boxes.only([found == label for found in boxes.labels])
+            rows = np.reshape(boxes.rows, (-1, 4)).astype(float)
+            corners = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:]])
+            found = supervision.Detections(xyxy=corners, confidence=np.array(boxes.scores, dtype=float))
+            tracks = tracker.update(found)
+            for id, (left, top, right, bottom) in zip(tracks.tracker_id, tracks.xyxy):
+                if id >= 0:
+                    picture.ids.append(int(id) * len(LABELS) + at)
+                    picture.labels.append(label)
+                    picture.scores.append(1.0)
+                    picture.clear.append(False)
+                    picture.rows.append([left, top, right - left, bottom - top])
+    return pictures
 
 
 def distances(truth: Boxes, tracks: Boxes) -> np.ndarray:
@@ -117,27 +151,30 @@ def accumulate(camera: Camera, clear: bool, labels: list[str]) -> motmetrics.MOT
     return accumulator
 
 
-def tracks_table(cameras: list[Camera]) -> str:
+def tracks_table(cameras: list[Camera], fps: float) -> str:
     lines = [
-        "| objects | label | objects | boxes | recall | precision | MOTA | IDF1 | id switches | per object | of these"
+        "| tracker | objects | label | objects | boxes | recall | precision | MOTA | IDF1 | id switches | per object | of these"
         f" after > {LOST_AFTER_S:.0f} s unseen | mostly tracked | mostly lost |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    peer = [replace(camera, tracks=byte_tracks(camera, fps)) for camera in cameras]
+    trackers = {"kvs-edge": cameras, "ByteTrack": peer}
     host = motmetrics.metrics.create()
-    for clear in [False, True]:
+    for tracker, clear in [(tracker, clear) for tracker in trackers for clear in [False, True]]:
+        cameras = trackers[tracker]
         for labels in [LABELS, *([label] for label in LABELS)]:
             judged = [accumulate(camera, clear, labels) for camera in cameras]
             names = [camera.name for camera in cameras]
             figures = host.compute_many(judged, names=names, metrics=METRICS, generate_overall=True)
             kinds = [("all", "OVERALL")]
-            if clear and labels == LABELS:
+            if clear and labels == LABELS and tracker == "kvs-edge":
                 kinds += [(name, name) for name in names]
             for name, row in kinds:
                 f = figures.loc[row]
                 chosen = [n for n in range(len(names)) if row in ("OVERALL", names[n])]
                 late = sum(switches_after_long(judged[n], cameras[n]) for n in chosen)
                 lines.append(
-                    f"| {'clear' if clear else 'all'}{'' if name == 'all' else ', ' + name} "
+                    f"| {tracker} | {'clear' if clear else 'all'}{'' if name == 'all' else ', ' + name} "
                     f"| {'both' if labels == LABELS else labels[0]} "
                     f"| {f.num_unique_objects:.0f} | {f.num_objects:.0f} | {f.recall:.3f} | {f.precision:.3f} "
                     f"| {f.mota:.3f} | {f.idf1:.3f} | {f.num_switches:.0f} "
@@ -223,7 +260,7 @@ def main() -> None:
     minutes = sum(camera.times_ms[-1] - camera.times_ms[0] for camera in cameras) / 60_000
     pictures = sum(len(camera.times_ms) for camera in cameras)
     print(f"{minutes:.1f} camera-minutes, {pictures} pictures, {pictures / minutes / 60:.2f} per second and camera.\n")
-    print(tracks_table(cameras) + "\n")
+    print(tracks_table(cameras, fps) + "\n")
     print(events_table(cameras, fps) + "\n")
 
 

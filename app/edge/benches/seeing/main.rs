@@ -37,7 +37,7 @@ use surroundings::Surroundings;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Has motmetrics 1.4.
+/// Has motmetrics 1.4 and trackers 2.6.
 const PYTHON: &str = "KVS_EDGE_BENCH_PYTHON";
 
 /// How well the daemon sees, and what that costs.
@@ -93,7 +93,7 @@ fn main() -> Result<(), Error> {
     if arguments.cameras > 0 {
         let python = std::env::var_os(PYTHON);
         let python = python.ok_or_else(|| {
-            format!("{PYTHON} is not set: name a Python with motmetrics 1.4, or run cargo xtask bench")
+            format!("{PYTHON} is not set: name a Python with motmetrics 1.4 and trackers 2.6, or run cargo xtask bench")
         })?;
         let scratch = tempfile::tempdir()?;
         let folder = arguments.keep.as_deref().unwrap_or(scratch.path());

@@ -2,7 +2,7 @@
 //!
 //! Files in the manner of MOTChallenge, one row for each box: `picture, id, left, top, width, height, score, label,
 //! visible`. Pictures are those that were looked at, counted from 1; sizes are pixels; `visible` is the part of the
-//! object that can be seen, -1 for tracks.
+//! object that can be seen, -1 for what the daemon made. The id of a box that is no track is -1.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use kvs_edge::messages::{Event, EventKind};
 use kvs_edge::seeing::Shown;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use vision::Rect;
+use vision::{Detection, Rect};
 
 use crate::Error;
 use crate::truth::{Pass, Passes, rect};
@@ -28,8 +28,8 @@ pub(crate) struct Recorded {
     pub(crate) missed: u64,
 }
 
-/// Collects in memory until there are no more pictures, then writes `NAME.truth.csv`, `NAME.tracks.csv` and
-/// `NAME.pictures.csv` (number, producer time in milliseconds).
+/// Collects in memory until there are no more pictures, then writes `NAME.truth.csv`, `NAME.boxes.csv` (what the
+/// detector gave), `NAME.tracks.csv` and `NAME.pictures.csv` (number, producer time in milliseconds).
 pub(crate) async fn record(
     mut shown: broadcast::Receiver<Shown>,
     clip: Arc<Clip>,
@@ -46,8 +46,8 @@ pub(crate) async fn record(
             Err(RecvError::Closed) => break,
         }
     }
-    for (what, rows) in [("truth", &record.truth), ("tracks", &record.tracks), ("pictures", &record.pictures)]
-    {
+    let Record { truth, boxes, tracks, pictures, .. } = &record;
+    for (what, rows) in [("truth", truth), ("boxes", boxes), ("tracks", tracks), ("pictures", pictures)] {
         std::fs::write(folder.join(format!("{name}.{what}.csv")), rows)?;
     }
     Ok(recorded)
@@ -60,15 +60,24 @@ struct Record<'a> {
     ids: BTreeMap<Pass, usize>,
     number: u64,
     truth: Vec<u8>,
+    boxes: Vec<u8>,
     tracks: Vec<u8>,
     pictures: Vec<u8>,
 }
 
 impl<'a> Record<'a> {
     fn new(clip: &'a Clip) -> Result<Self, Error> {
-        let (truth, tracks, pictures) = (Vec::new(), Vec::new(), Vec::new());
         let passes = Passes::new(clip.truth(), clip.spec().fps as usize)?;
-        Ok(Self { clip, passes, ids: BTreeMap::new(), number: 0, truth, tracks, pictures })
+        Ok(Self {
+            clip,
+            passes,
+            ids: BTreeMap::new(),
+            number: 0,
+            truth: Vec::new(),
+            boxes: Vec::new(),
+            tracks: Vec::new(),
+            pictures: Vec::new(),
+        })
     }
 
     /// `false`: what the picture shows is not known.
@@ -92,13 +101,17 @@ impl<'a> Record<'a> {
                 Label::Person => "person",
                 Label::Vehicle => "vehicle",
             };
-            let place = row(self.number, id as u64, &rect(object), size);
+            let place = row(self.number, i64::try_from(id)?, &rect(object), size);
             writeln!(self.truth, "{place},1,{label},{:.3}", object.visible)?;
         }
+        let label = |class: u16| shown.model.labels.get(usize::from(class)).map_or("?", String::as_str);
+        for Detection { class, score, rect } in &shown.detections {
+            let place = row(self.number, -1, rect, size);
+            writeln!(self.boxes, "{place},{score:.3},{},-1", label(*class))?;
+        }
         for track in shown.tracks.iter().filter(|track| track.confirmed && track.seen_now) {
-            let label = shown.model.labels.get(usize::from(track.class)).map_or("?", String::as_str);
-            let place = row(self.number, track.id, &track.rect, size);
-            writeln!(self.tracks, "{place},{:.3},{label},-1", track.score)?;
+            let place = row(self.number, i64::try_from(track.id)?, &track.rect, size);
+            writeln!(self.tracks, "{place},{:.3},{},-1", track.score, label(track.class))?;
         }
         Ok(true)
     }
@@ -113,7 +126,7 @@ impl<'a> Record<'a> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sides of a picture")]
-fn row(picture: u64, id: u64, rect: &Rect, (width, height): (usize, usize)) -> String {
+fn row(picture: u64, id: i64, rect: &Rect, (width, height): (usize, usize)) -> String {
     let (width, height) = (width as f32, height as f32);
     let Rect { x, y, w, h } = *rect;
     format!("{picture},{id},{:.2},{:.2},{:.2},{:.2}", x * width, y * height, w * width, h * height)

@@ -31,6 +31,7 @@ use kvs::FragmentNumber;
 use kvs::fragmenter::FragmentSummary;
 use media::ProducerTimestamp;
 use tokio::sync::{broadcast, mpsc, watch};
+use vision::Detection;
 use vision::event::{Change, ChangeKind, Count, Events, LineCount};
 use vision::figures::{Histogram, Latencies};
 use vision::rules::RulesError;
@@ -64,6 +65,8 @@ const SHOWN_PLACES: usize = 8;
 #[derive(Clone)]
 pub struct Shown {
     pub frame: Arc<Frame>,
+    /// What the tracks were made of.
+    pub detections: Vec<Detection>,
     pub tracks: Vec<Track>,
     pub model: Arc<Model>,
 }
@@ -367,14 +370,15 @@ impl Running {
         scene.last = at;
         let mut detections = seen.detections.clone();
         vision::nms::suppress(&mut detections, self.this.detect.iou, usize::MAX);
-        let tracks = scene.tracker.update(at, &detections).to_vec();
+        let tracks = scene.tracker.update(at, &detections, Some(&seen.frame.picture())).to_vec();
         let step = scene.events.update(at, &tracks);
         self.shots.take(&step.better, seen, self.frames, &tracks, &scene.model);
         self.tell(&step.changes, moment);
         self.count();
         let Some(scene) = &self.scene else { return };
         if self.this.shown.receiver_count() > 0 {
-            let shown = Shown { frame: seen.frame.clone(), tracks, model: scene.model.clone() };
+            let (frame, model) = (seen.frame.clone(), scene.model.clone());
+            let shown = Shown { frame, detections, tracks, model };
             let _ = self.this.shown.send(shown); // whoever looked has gone
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -66,7 +66,7 @@ impl Shots {
                 jpeg: self.open.get_mut(id).and_then(|older| older.jpeg.take()),
             };
             self.open.insert(*id, shot);
-            self.start_cutting(*id, seen, track.rect);
+            self.start_cutting(*id, seen, track.seen);
         }
     }
 

@@ -34,6 +34,7 @@ fn rules() -> Rules {
             to: Point { x: 0.5, y: 0.0 },
             labels: Vec::new(),
         }],
+        lost_after_ms: 2_000,
         ..Rules::default()
     }
 }
@@ -51,7 +52,7 @@ impl Chain {
     }
 
     fn see(&mut self, at: u64, boxes: &[Detection]) -> Outcome {
-        self.events.update(ms(at), self.tracker.update(ms(at), boxes))
+        self.events.update(ms(at), self.tracker.update(ms(at), boxes, None))
     }
 }
 
@@ -97,7 +98,7 @@ fn walk_through_the_yard() {
             (Update, vec![Why::Due], 11_200),
             (Update, vec![Why::Due], 12_200),
             (Update, entered, 13_000),
-            (Update, crossed, 13_200), // clearly over
+            (Update, crossed, 13_100), // clearly over
             (End, vec![Why::Lost], 16_000),
         ]
     );
@@ -181,7 +182,9 @@ fn labels_scores_and_areas_decide_what_is_told() {
         let mut changes = Vec::new();
         for n in 0..5 {
             changes.extend(
-                events.update(ms(n * 100), tracker.update(ms(n * 100), &[object(class, 0.8, score)])).changes,
+                events
+                    .update(ms(n * 100), tracker.update(ms(n * 100), &[object(class, 0.8, score)], None))
+                    .changes,
             );
         }
         let told = changes.iter().filter(|change| change.kind == New).count();
@@ -219,8 +222,13 @@ fn best_shot_gets_better_in_steps() {
     let last = &changes.last().unwrap().event;
     assert!(last.best.area > 0.05 && last.best.at >= ms(4_000), "{last:?}");
     // A larger box, but the edge of the picture cuts it.
-    let rect = Rect { x: 0.6, y: 0.1, w: 0.4, h: 0.5 };
+    let rect = Rect { x: 0.76, y: 0.2, w: 0.24, h: 0.45 };
     assert_eq!(chain.see(5_000, &[Detection { class: PERSON, score: 0.8, rect }]).better, [0; 0]);
+    assert_eq!(
+        chain.events.active().next().map(|event| event.last_seen),
+        Some(ms(5_000)),
+        "it is still the same"
+    );
 }
 
 #[test]
@@ -390,6 +398,7 @@ fn any_track() -> impl Strategy<Value = Track> {
             id,
             class: class % 4,
             rect,
+            seen: rect,
             score,
             smoothed_score: score,
             top_score: score,

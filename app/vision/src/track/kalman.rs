@@ -10,10 +10,12 @@ use crate::{Point, Rect};
 
 /// Standard deviations in sizes of the box. Chosen for walking people and urban traffic seen at 2 to 30 pictures a
 /// second: a person walks at about 1 size a second and starts or stops within a second. Twice the start speed or the
-/// acceleration made half as many id switches more in simulated crowds with missed boxes and occlusions.
+/// acceleration made half as many id switches more in simulated crowds with missed boxes and occlusions. Boxes are far
+/// steadier than `CENTRE_NOISE` while nothing is in front of them; but what comes in front moves their centre, and
+/// a filter that takes that for speed goes astray.
 const START_SPEED: f64 = 2.0; // per second, of an object seen for the first time
 const ACCELERATION: f64 = 1.0; // white, per s^1.5
-const CENTRE_NOISE: f64 = 0.06; // of one box that the detector is sure of
+const CENTRE_NOISE: f64 = 0.15; // of one box that the detector is sure of
 const SIZE_NOISE: f64 = 0.08;
 const SIZE_DRIFT: f64 = 0.4; // per root of a second
 /// Boxes with a low score are partly hidden or blurred.
@@ -187,7 +189,11 @@ mod tests {
         filter.predict(0.5);
         let unseen = filter.doubt();
         filter.correct(&at(0.1), false);
-        assert!(seen < 0.1 && unseen > 0.4 && filter.doubt() < 0.15, "{seen} {unseen} {}", filter.doubt());
+        assert!(
+            seen < 0.15 && unseen > 0.4 && filter.doubt() < unseen / 2.0,
+            "{seen} {unseen} {}",
+            filter.doubt()
+        );
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Colour, Matrix, Plane, Planes};
 
 /// Numbers that look random and are the same each time.
 struct Dice(u64);
@@ -87,7 +88,7 @@ impl Scene {
             let now = picture as f32 / self.fps;
             let found = self.detect(now);
             let boxes: Vec<Detection> = found.iter().map(|(_, detection)| *detection).collect();
-            let tracks = tracker.update(ms(1_000_000 + (now * 1_000.0) as u64), &boxes);
+            let tracks = tracker.update(ms(1_000_000 + (now * 1_000.0) as u64), &boxes, None);
             for (n, Detection { rect, .. }) in found {
                 let nearest = tracks
                     .iter()
@@ -167,9 +168,66 @@ fn ids_come_back_after_a_second_behind_a_lorry() {
         let mut scene = Scene::new(objects, fps);
         scene.dark = Some((2.9..4.1, 0.0));
         assert_one_id_each(&scene.run(7.0), &format!("{fps} fps"));
-        scene.dark = Some((2.9..5.5, 0.0)); // longer than lost_after_ms: somebody else
-        let ids = scene.run(8.0);
+        scene.dark = Some((1.9..7.5, 0.0)); // longer than lost_after_ms: somebody else
+        let ids = scene.run(9.0);
         assert!(ids.iter().all(|ids| ids.len() == 2 && ids[0] < ids[1]), "{ids:?}");
+    }
+}
+
+/// 320 x 180, grey, with one colour for each box.
+fn paint(boxes: &[(Rect, [u8; 3])]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let mut planes = (vec![100; 320 * 180], vec![128; 160 * 90], vec![128; 160 * 90]);
+    for (rect, [luma, u, v]) in boxes {
+        let range =
+            |begin: f32, len: f32, side: f32| (begin * side) as usize..((begin + len) * side) as usize;
+        for y in range(rect.y, rect.h, 180.0) {
+            for x in range(rect.x, rect.w, 320.0) {
+                planes.0[y * 320 + x] = *luma;
+                planes.1[y / 2 * 160 + x / 2] = *u;
+                planes.2[y / 2 * 160 + x / 2] = *v;
+            }
+        }
+    }
+    planes
+}
+
+#[test]
+fn who_turns_back_behind_something_is_known_by_his_looks() {
+    // They walk towards each other, are hidden for a second where they would cross, and each comes out again where he
+    // went in.
+    let turns = |seconds: f32| if seconds < 2.5 { 0.1 * seconds } else { 0.1 * (5.0 - seconds) };
+    let colours = [[90, 110, 180], [140, 160, 100]];
+    for fps in [5.0, 10.0, 30.0] {
+        let run = |with_picture: bool| {
+            let mut tracker = Tracker::new(TrackerConfig::default());
+            let mut ids: [Vec<u64>; 2] = Default::default();
+            for n in 0..(5.0 * fps) as u16 {
+                let now = f32::from(n) / fps;
+                let rects = [0.2 + turns(now), 0.75 - turns(now)].map(|x| person(x, 0.8).rect);
+                let hidden = (2.0..3.0).contains(&now);
+                let boxes: Vec<Detection> = (rects.iter().filter(|_| !hidden))
+                    .map(|rect| Detection { class: 0, score: 0.8, rect: *rect })
+                    .collect();
+                let (y, u, v) = paint(&[(rects[0], colours[0]), (rects[1], colours[1])]);
+                let plane = |bytes, stride| Plane { bytes, stride };
+                let planes = Planes::I420 { y: plane(&y, 320), u: plane(&u, 160), v: plane(&v, 160) };
+                let colour = Colour { matrix: Matrix::Bt709, full_range: false };
+                let picture = Picture::new(320, 180, planes, colour).unwrap();
+                let tracks = tracker.update(
+                    ms(7_000 + (now * 1_000.0) as u64),
+                    &boxes,
+                    with_picture.then_some(&picture),
+                );
+                for (ids, rect) in ids.iter_mut().zip(rects) {
+                    let here = tracks.iter().filter(|track| track.seen_now && track.rect.iou(&rect) > 0.3);
+                    ids.extend(here.map(|track| track.id));
+                    ids.dedup();
+                }
+            }
+            ids
+        };
+        assert_eq!(run(true), [[1], [2]], "{fps} fps");
+        assert_ne!(run(false), [[1], [2]], "{fps} fps: by their places alone they have crossed");
     }
 }
 
@@ -179,7 +237,7 @@ fn uneven_time_does_not_matter() {
     let (mut now, mut dice) = (0, Dice(3));
     while now < 8_000 {
         let x = 0.1 + 0.1 * now as f32 / 1_000.0;
-        let tracks = tracker.update(ms(5_000 + now), &[person(x, 0.8)]);
+        let tracks = tracker.update(ms(5_000 + now), &[person(x, 0.8)], None);
         assert_eq!(tracks.iter().map(|track| track.id).collect::<Vec<_>>(), [1], "at {now}");
         now += 33 + (dice.roll() * 700.0) as u64;
     }
@@ -189,11 +247,11 @@ fn uneven_time_does_not_matter() {
 
 #[test]
 fn life_of_a_track() {
-    let mut tracker = Tracker::new(TrackerConfig::default());
+    let mut tracker = Tracker::new(TrackerConfig { lost_after_ms: 2_000, ..TrackerConfig::default() });
     let mut at = 10_000;
     let mut step = |tracker: &mut Tracker, boxes: &[Detection]| {
         at += 100;
-        tracker.update(ms(at), boxes).to_vec()
+        tracker.update(ms(at), boxes, None).to_vec()
     };
     assert_eq!(step(&mut tracker, &[person(0.5, 0.4)]), []); // too unsure to begin
     let [track] = step(&mut tracker, &[person(0.5, 0.8)])[..] else { panic!() };
@@ -222,13 +280,17 @@ fn life_of_a_track() {
 fn time_that_runs_back_ends_all_tracks() {
     let mut tracker = Tracker::new(TrackerConfig::default());
     for n in 0..5 {
-        tracker.update(ms(50_000 + n * 100), &[person(0.5, 0.8)]);
+        tracker.update(ms(50_000 + n * 100), &[person(0.5, 0.8)], None);
     }
-    assert_eq!(tracker.update(ms(50_400), &[person(0.5, 0.8)])[0].id, 1, "the same time again is no jump");
-    assert_eq!(tracker.update(ms(50_399), &[person(0.5, 0.8)])[0].id, 2);
-    assert_eq!(tracker.update(ms(60_000), &[person(0.5, 0.8)])[0].id, 3);
-    assert_eq!(tracker.update(ms(u64::MAX), &[person(0.5, 0.8)])[0].id, 4);
-    assert_eq!(tracker.update(ms(0), &[person(0.5, 0.8)])[0].id, 5);
+    assert_eq!(
+        tracker.update(ms(50_400), &[person(0.5, 0.8)], None)[0].id,
+        1,
+        "the same time again is no jump"
+    );
+    assert_eq!(tracker.update(ms(50_399), &[person(0.5, 0.8)], None)[0].id, 2);
+    assert_eq!(tracker.update(ms(60_000), &[person(0.5, 0.8)], None)[0].id, 3);
+    assert_eq!(tracker.update(ms(u64::MAX), &[person(0.5, 0.8)], None)[0].id, 4);
+    assert_eq!(tracker.update(ms(0), &[person(0.5, 0.8)], None)[0].id, 5);
 }
 
 #[test]
@@ -238,7 +300,7 @@ fn class_is_what_most_boxes_say() {
     let mut told = Vec::new();
     for (n, class) in (0..).zip(classes) {
         let detection = Detection { class, ..person(0.5, 0.8) };
-        let [track] = tracker.update(ms(n * 100), &[detection]) else { panic!() };
+        let [track] = tracker.update(ms(n * 100), &[detection], None) else { panic!() };
         assert_eq!(track.id, 1);
         told.push(track.class);
     }
@@ -247,7 +309,7 @@ fn class_is_what_most_boxes_say() {
     for n in 0..200 {
         // Votes for many classes are bounded.
         let detection = Detection { class: 100 + n, ..person(0.5, 0.8) };
-        tracker.update(ms(2_000 + u64::from(n) * 10), &[detection]);
+        tracker.update(ms(2_000 + u64::from(n) * 10), &[detection], None);
         assert!(tracker.states[0].votes.len() <= MOST_CLASSES);
     }
 }
@@ -257,14 +319,14 @@ fn same_object_twice_is_one_track() {
     let mut tracker = Tracker::new(TrackerConfig::default());
     let other = Detection { class: 3, ..person(0.501, 0.7) };
     for n in 0..10 {
-        let tracks = tracker.update(ms(n * 100), &[other, person(0.5, 0.8), person(0.502, 0.6)]);
+        let tracks = tracker.update(ms(n * 100), &[other, person(0.5, 0.8), person(0.502, 0.6)], None);
         assert_eq!(tracks.iter().map(|track| (track.id, track.class)).collect::<Vec<_>>(), [(1, 0)]);
     }
     // Two that become one: the older stays.
     let mut tracker = Tracker::new(TrackerConfig::default());
     for n in 0..20 {
         let x = 0.5 + 0.1 * (1.0 - n.min(10) as f32 / 10.0);
-        tracker.update(ms(n * 100), &[person(0.5, 0.8), person(x, 0.7)]);
+        tracker.update(ms(n * 100), &[person(0.5, 0.8), person(x, 0.7)], None);
     }
     assert_eq!(tracker.tracks().iter().map(|track| track.id).collect::<Vec<_>>(), [1]);
 }
@@ -282,7 +344,7 @@ fn boxes_of_other_classes_and_sizes_are_ignored() {
         sized(0.1, 0.1, 1),
         sized(0.4, 0.3, 9),
     ];
-    let tracks = tracker.update(ms(0), &boxes);
+    let tracks = tracker.update(ms(0), &boxes, None);
     assert_eq!(tracks.iter().map(|track| track.class).collect::<Vec<_>>(), [0, 9]);
 }
 
@@ -303,8 +365,8 @@ fn boxes_that_are_no_boxes_are_ignored() {
         rect(1.5, 0.1, 0.2, 0.2),
         Detection { score: nan, ..person(0.5, 0.0) },
     ];
-    assert_eq!(tracker.update(ms(0), &wrong), []);
-    let tracks = tracker.update(ms(100), &[rect(0.9, 0.9, 0.5, 0.5), wrong[0]]);
+    assert_eq!(tracker.update(ms(0), &wrong, None), []);
+    let tracks = tracker.update(ms(100), &[rect(0.9, 0.9, 0.5, 0.5), wrong[0]], None);
     assert_eq!(tracks.len(), 1);
     assert!(tracks[0].rect.x + tracks[0].rect.w <= 1.0 + 1e-6, "{tracks:?}");
 }
@@ -321,7 +383,7 @@ fn thousands_of_boxes_are_bounded() {
                 Detection { class: (dice.roll() * 80.0) as u16, score: dice.roll(), rect }
             })
             .collect();
-        assert!(tracker.update(ms(n * 100), &boxes).len() <= 500);
+        assert!(tracker.update(ms(n * 100), &boxes, None).len() <= 500);
     }
 }
 
@@ -346,7 +408,7 @@ proptest! {
         for (step, boxes) in pictures {
             let back = step < 0;
             now += step;
-            let tracks = tracker.update(ms(now as u64), &boxes);
+            let tracks = tracker.update(ms(now as u64), &boxes, None);
             prop_assert!(tracks.len() <= 9);
             prop_assert!(tracks.windows(2).all(|two| two[0].id < two[1].id));
             let mut current = BTreeMap::new();
@@ -382,11 +444,11 @@ proptest! {
     ) {
         let mut trackers = [(); 2].map(|()| Tracker::new(TrackerConfig::default()));
         for (n, mut boxes) in (0..).zip(pictures) {
-            let tracks = trackers[0].update(ms(n * 100), &boxes).to_vec();
+            let tracks = trackers[0].update(ms(n * 100), &boxes, None).to_vec();
             boxes.reverse();
             let by = turn % boxes.len().max(1);
             boxes.rotate_left(by);
-            prop_assert_eq!(&tracks, trackers[1].update(ms(n * 100), &boxes));
+            prop_assert_eq!(&tracks, trackers[1].update(ms(n * 100), &boxes, None));
         }
     }
 }

@@ -217,7 +217,7 @@ fn interval_ms(detect: &CameraDetect) -> Option<u64> {
     (!detect.key_frames_only).then_some((1000.0 / fps).ceil() as u64)
 }
 
-/// Where nothing is said: two seconds, but three pictures at least.
+/// Where nothing is said: five seconds, but three pictures at least.
 fn lost_after_ms(detect: &CameraDetect) -> u64 {
     /// Two GOPs of nearly every camera.
     const KEY_FRAMES_MS: u64 = 10_000;
