@@ -16,7 +16,8 @@
 //! ```text
 //!              seen in confirm_hits pictures             not seen
 //!  tentative -------------------------------> confirmed <--------> lost (keeps its id, predicted on)
-//!      | not seen in 3 pictures and for 1 s                          | for longer than lost_after_ms
+//!      | not seen in 3 pictures and for 1 s                          | for longer than lost_after_ms,
+//!      |                                                             | or should have left the picture by now
 //!      +----------------------------> ended <------------------------+
 //! ```
 //!
@@ -119,6 +120,8 @@ const OTHER_LOOK: f32 = 27.0;
 const LEAST_LOOK: f32 = 0.05;
 /// With a doubt of this, in sizes of the box, the looks alone can forbid a pair.
 const LOOK_DECIDES: f32 = 0.5;
+/// Of an unseen object that is still there, so much is expected within the picture.
+const LEAST_INSIDE: f32 = 0.7;
 /// A box of which others cover more does not tell what its object looks like.
 const COVERED: f32 = 0.15;
 /// Share of the newest look in the mean one, once there were enough.
@@ -192,7 +195,9 @@ impl Tracker {
 
         self.states.retain(|state| {
             let unseen_ms = at.checked_ms_since(state.track.last_seen).unwrap_or(0);
-            state.track.confirmed || state.missed <= TENTATIVE_MISSES || unseen_ms <= TENTATIVE_LOST_MS
+            let believed =
+                state.track.confirmed || state.missed <= TENTATIVE_MISSES || unseen_ms <= TENTATIVE_LOST_MS;
+            believed && !state.has_left()
         });
         self.drop_duplicates();
         unused.retain(|found| !self.is_tracked(&found.detection.rect));
@@ -331,6 +336,11 @@ impl Tracker {
 }
 
 impl State {
+    fn has_left(&self) -> bool {
+        let expected = self.filter.rect();
+        !self.track.seen_now && clipped(&expected).area() < LEAST_INSIDE * expected.area()
+    }
+
     fn take(&mut self, at: ProducerTimestamp, found: &Candidate, confirm_hits: u32) {
         let Detection { class, score, rect } = found.detection;
         self.filter.correct(&rect, found.sure);

@@ -174,6 +174,28 @@ fn ids_come_back_after_a_second_behind_a_lorry() {
     }
 }
 
+#[test]
+fn who_comes_in_where_another_left_is_another() {
+    for fps in [5.0, 10.0, 30.0] {
+        let mut tracker = Tracker::new(TrackerConfig::default());
+        let mut ids = Vec::new();
+        for n in 0..(8.0 * fps) as u16 {
+            let now = f32::from(n) / fps;
+            // Out at the right edge after 3 s; 1 s later the next one comes in there.
+            let x = if now < 3.0 { 0.4 + 0.2 * now } else { 1.8 - 0.2 * now };
+            let boxes = [person(x, 0.8)];
+            let tracks =
+                tracker.update(ms(9_000 + (now * 1_000.0) as u64), if x < 0.99 { &boxes } else { &[] }, None);
+            ids.extend(tracks.iter().filter(|track| track.seen_now).map(|track| track.id));
+            if (3.5..4.0).contains(&now) {
+                assert_eq!(tracks, [], "{fps} fps: gone without waiting for lost_after_ms");
+            }
+        }
+        ids.dedup();
+        assert_eq!(ids, [1, 2], "{fps} fps");
+    }
+}
+
 /// 320 x 180, grey, with one colour for each box.
 fn paint(boxes: &[(Rect, [u8; 3])]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let mut planes = (vec![100; 320 * 180], vec![128; 160 * 90], vec![128; 160 * 90]);
