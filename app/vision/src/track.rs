@@ -349,7 +349,8 @@ impl State {
         self.vote(class, score);
         self.learn(found);
         let track = &mut self.track;
-        track.rect = clipped(&self.filter.rect());
+        let filtered = self.filter.rect();
+        track.rect = clipped(&if found.sure { halfway(&filtered, &rect) } else { filtered });
         track.seen = rect;
         track.velocity = self.filter.velocity();
         track.score = score;
@@ -468,6 +469,12 @@ impl Target {
         });
         (place * look.powf(self.look_decides) >= least).then_some(place * look)
     }
+}
+
+/// The filter follows an object that has just come or turned a little late; what the detector sees trembles.
+fn halfway(a: &Rect, b: &Rect) -> Rect {
+    let [x, y, w, h] = [(a.x, b.x), (a.y, b.y), (a.w, b.w), (a.h, b.h)].map(|(a, b)| f32::midpoint(a, b));
+    Rect { x, y, w, h }
 }
 
 fn widened(rect: &Rect, by: f32) -> Rect {
