@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     let install = !take(&mut arguments, "--no-install");
     let task = if arguments.is_empty() { String::new() } else { arguments.remove(0) };
     let done = match task.as_str() {
+        "test" | "bench" if !arguments.is_empty() => {
+            Err(format!("found `{}` after {task}, expected nothing there\n\n{USAGE}", arguments.join(" ")))
+        }
         "demo" => packages::ensure(packages::DEMO, install).and_then(|()| demo(&arguments)),
         "test" => packages::ensure(packages::TEST, install).and_then(|()| check::everything()),
         "bench" => packages::ensure(packages::TEST, install).and_then(|()| bench()),
