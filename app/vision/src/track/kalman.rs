@@ -11,7 +11,7 @@ use crate::{Point, Rect};
 /// Standard deviations in sizes of the box. Chosen for walking people and urban traffic seen at 2 to 30 pictures a
 /// second: a person walks at about 1 size a second and starts or stops within a second. Boxes are far steadier than
 /// `CENTRE_NOISE` while nothing is in front of them; but what comes in front moves their centre, and a filter that takes
-/// that for speed goes astray: 0.06 costs 0.03 of IDF1 in camera-sim's scenes, an acceleration of 1.5 costs 0.01.
+/// that for speed goes astray: 0.06 costs 0.02 of IDF1 in camera-sim's scenes, an acceleration of 1.5 costs 0.01.
 const START_SPEED: f64 = 2.0; // per second, of an object seen for the first time
 const ACCELERATION: f64 = 1.0; // white, per s^1.5
 const CENTRE_NOISE: f64 = 0.15; // of one box that the detector is sure of
@@ -189,7 +189,7 @@ mod tests {
         let unseen = filter.doubt();
         filter.correct(&at(0.1), false);
         assert!(
-            seen < 0.15 && unseen > 0.4 && filter.doubt() < unseen / 2.0,
+            seen < CENTRE_NOISE && unseen > 0.4 && filter.doubt() < UNSURE_FACTOR * CENTRE_NOISE,
             "{seen} {unseen} {}",
             filter.doubt()
         );

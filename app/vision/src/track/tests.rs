@@ -213,6 +213,17 @@ fn paint(boxes: &[(Rect, [u8; 3])]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     planes
 }
 
+fn picture((y, u, v): &(Vec<u8>, Vec<u8>, Vec<u8>)) -> Picture<'_> {
+    let plane = |bytes, stride| Plane { bytes, stride };
+    let planes = Planes::I420 { y: plane(y, 320), u: plane(u, 160), v: plane(v, 160) };
+    Picture::new(320, 180, planes, Colour { matrix: Matrix::Bt709, full_range: false }).unwrap()
+}
+
+/// Of different colours.
+fn two_halves() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    paint(&[(Rect { x: 0.0, y: 0.0, w: 0.5, h: 1.0 }, [90, 110, 180])])
+}
+
 #[test]
 fn who_turns_back_behind_something_is_known_by_his_looks() {
     // They walk towards each other, are hidden for a second where they would cross, and each comes out again where he
@@ -230,11 +241,8 @@ fn who_turns_back_behind_something_is_known_by_his_looks() {
                 let boxes: Vec<Detection> = (rects.iter().filter(|_| !hidden))
                     .map(|rect| Detection { class: 0, score: 0.8, rect: *rect })
                     .collect();
-                let (y, u, v) = paint(&[(rects[0], colours[0]), (rects[1], colours[1])]);
-                let plane = |bytes, stride| Plane { bytes, stride };
-                let planes = Planes::I420 { y: plane(&y, 320), u: plane(&u, 160), v: plane(&v, 160) };
-                let colour = Colour { matrix: Matrix::Bt709, full_range: false };
-                let picture = Picture::new(320, 180, planes, colour).unwrap();
+                let planes = paint(&[(rects[0], colours[0]), (rects[1], colours[1])]);
+                let picture = picture(&planes);
                 let tracks = tracker.update(
                     ms(7_000 + (now * 1_000.0) as u64),
                     &boxes,
@@ -424,13 +432,14 @@ proptest! {
             0..40,
         ),
     ) {
+        let planes = two_halves();
         let mut tracker = Tracker::new(TrackerConfig { max_tracks: 9, ..TrackerConfig::default() });
         let mut seen: BTreeMap<u64, Track> = BTreeMap::new();
         let (mut now, mut highest) = (1_000_000_i64, 0);
         for (step, boxes) in pictures {
             let back = step < 0;
             now += step;
-            let tracks = tracker.update(ms(now as u64), &boxes, None);
+            let tracks = tracker.update(ms(now as u64), &boxes, Some(&picture(&planes)));
             prop_assert!(tracks.len() <= 9);
             prop_assert!(tracks.windows(2).all(|two| two[0].id < two[1].id));
             let mut current = BTreeMap::new();
@@ -464,13 +473,14 @@ proptest! {
         pictures in proptest::collection::vec(proptest::collection::vec(any_detection(), 0..12), 0..20),
         turn in 0..12_usize,
     ) {
+        let planes = two_halves();
         let mut trackers = [(); 2].map(|()| Tracker::new(TrackerConfig::default()));
         for (n, mut boxes) in (0..).zip(pictures) {
-            let tracks = trackers[0].update(ms(n * 100), &boxes, None).to_vec();
+            let tracks = trackers[0].update(ms(n * 100), &boxes, Some(&picture(&planes))).to_vec();
             boxes.reverse();
             let by = turn % boxes.len().max(1);
             boxes.rotate_left(by);
-            prop_assert_eq!(&tracks, trackers[1].update(ms(n * 100), &boxes, None));
+            prop_assert_eq!(&tracks, trackers[1].update(ms(n * 100), &boxes, Some(&picture(&planes))));
         }
     }
 }
