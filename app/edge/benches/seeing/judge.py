@@ -153,8 +153,8 @@ def accumulate(camera: Camera, clear: bool, labels: list[str]) -> motmetrics.MOT
 
 def tracks_table(cameras: list[Camera], fps: float) -> str:
     lines = [
-        "| tracker | objects | label | objects | boxes | recall | precision | MOTA | IDF1 | id switches | per object | of these"
-        f" after > {LOST_AFTER_S:.0f} s unseen | mostly tracked | mostly lost |",
+        "| tracker | which | label | objects | boxes | recall | precision | MOTA | IDF1 | id switches | per object "
+        f"| of these after > {LOST_AFTER_S:.0f} s unseen | mostly tracked | mostly lost |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     peer = [replace(camera, tracks=byte_tracks(camera, fps)) for camera in cameras]
