@@ -13,7 +13,7 @@ const USAGE: &str = "\
 cargo xtask demo [ARGUMENTS]   the product on simulated cameras, a local KVS and a local broker;
                                ARGUMENTS go to `kvs-edge demo` (--cameras N, --seconds S, --fault NAME, --help)
 cargo xtask test               everything CI runs: format, lints, all tests
-cargo xtask bench              the benches behind the table in app/README.md
+cargo xtask bench              the benches behind the tables in app/README.md
 
   --no-install                 refuse to install Debian packages: say which are missing, and stop";
 
@@ -56,12 +56,21 @@ fn demo(arguments: &[String]) -> Result<(), String> {
 }
 
 fn bench() -> Result<(), String> {
-    run(cargo().args(["bench", "--package", "media", "--bench", "mkv_read"]))?;
-    run(cargo().args(["bench", "--package", "kvs-edge", "--bench", "upload"]))?;
     let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS, python::TRACKERS])?;
-    let mut seeing = cargo();
-    seeing.args(["bench", "--package", "kvs-edge", "--bench", "seeing"]);
-    run(seeing.env("KVS_EDGE_BENCH_PYTHON", python))
+    for (package, bench) in [
+        ("media", "mkv_read"),
+        ("vision", "letterbox"),
+        ("vision", "track"),
+        ("decode", "decode"),
+        ("detect", "backends"),
+        ("kvs-edge", "upload"),
+        ("kvs-edge", "seeing"),
+    ] {
+        let mut cargo = cargo();
+        cargo.args(["bench", "--package", package, "--bench", bench]);
+        run(cargo.env("KVS_EDGE_BENCH_PYTHON", &python))?;
+    }
+    Ok(())
 }
 
 /// The cargo that runs us.
