@@ -9,8 +9,10 @@
 //!
 //! A block leaves as soon as its picture is here: the fragment is on its way to the cloud while it still grows.
 //! Every time in a fragment lies after every time of the fragment before it, over all tracks, or KVS refuses it
-//! (error 4004): audio waits for the picture that it belongs to, and a frame that still comes late is moved up to
-//! the border and counted.
+//! (error 4004). Audio therefore waits for the picture that it belongs to, and a border between fragments waits for
+//! audio: while the audio track is behind, the pictures from the border on are held, for half a second of pictures
+//! at most. A frame that comes later still is moved up behind the border, 1 ms behind the frame before it, and
+//! counted. None is left out because it is late.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +26,11 @@ use crate::identity::{self, FragmentIdentity};
 
 /// Audio further behind the newest picture than this is no longer waited for or kept.
 const AUDIO_QUEUE_FRAMES: usize = 512;
+/// Audio further behind its pictures than this moves to the next fragment, and audio without pictures is kept for
+/// so long in front of the first picture and behind the last one. Cameras interleave their tracks to within 0.2 s.
+const AUDIO_LAG_MS: u64 = 500;
+/// More pictures are not held, whatever their times say.
+const HELD_PICTURES: usize = 64;
 /// Block times are signed 16-bit offsets to the cluster's timecode.
 const MAX_OFFSET_MS: u64 = 30_000;
 
@@ -128,7 +135,13 @@ pub struct Fragmenter {
     header: Option<Header>,
     /// The latest time in any finished fragment.
     border_ms: Option<u64>,
+    /// Pictures from a border on, which wait for the audio before it.
+    held: VecDeque<AccessUnit>,
     audio: VecDeque<AudioFrame>,
+    /// Of the audio frame that came last.
+    newest_audio_ms: Option<u64>,
+    /// Of the audio frame that was written last.
+    written_audio_ms: Option<u64>,
     audio_format: Option<Arc<AudioFormat>>,
     /// Audio came (or was announced) since the open fragment began.
     audio_flows: bool,
@@ -160,7 +173,10 @@ impl Fragmenter {
             open: None,
             header: None,
             border_ms: None,
+            held: VecDeque::new(),
             audio: VecDeque::new(),
+            newest_audio_ms: None,
+            written_audio_ms: None,
             audio_format: None,
             audio_flows: false,
             parts: VecDeque::new(),
@@ -179,10 +195,41 @@ impl Fragmenter {
 
     /// Takes the next coded picture in decoding order.
     pub fn video(&mut self, unit: &AccessUnit) {
+        if self.held.is_empty() && !self.waits_for_audio(unit, unit) {
+            self.place(unit);
+        } else {
+            self.held.push_back(unit.clone());
+            self.release_held();
+        }
+    }
+
+    /// Whether the audio before the border at `unit` may still come; `newest` is the latest picture.
+    fn waits_for_audio(&self, unit: &AccessUnit, newest: &AccessUnit) -> bool {
+        let time_ms = unit.timestamp.as_millis();
+        let declared = self.header.as_ref().is_some_and(|header| header.audio.is_some());
+        declared
+            && self.open.is_some()
+            && self.is_border(unit)
+            && self.newest_audio_ms.is_none_or(|audio_ms| audio_ms < time_ms)
+            && newest.timestamp.as_millis() < time_ms.saturating_add(AUDIO_LAG_MS)
+    }
+
+    fn release_held(&mut self) {
+        while let (Some(first), Some(newest)) = (self.held.front(), self.held.back()) {
+            if self.held.len() <= HELD_PICTURES && self.waits_for_audio(first, newest) {
+                return;
+            }
+            let Some(unit) = self.held.pop_front() else { return };
+            self.place(&unit);
+        }
+    }
+
+    /// Whether `unit` begins a fragment.
+    fn is_border(&self, unit: &AccessUnit) -> bool {
         let time_ms = unit.timestamp.as_millis();
         let new_format = self.header.as_ref().is_some_and(|header| header.video != unit.format);
         let long_enough = |open: &Open, limit_ms| time_ms.saturating_sub(open.timecode_ms) >= limit_ms;
-        let cut = match &self.open {
+        match &self.open {
             None => unit.random_access,
             Some(_) if new_format => true,
             Some(open) if unit.random_access => long_enough(open, self.config.fragment_ms),
@@ -190,10 +237,18 @@ impl Fragmenter {
             Some(open) => {
                 long_enough(open, self.config.fragment_max_ms) || time_ms + MAX_OFFSET_MS < open.timecode_ms
             }
-        };
-        if cut {
-            self.release_audio(time_ms);
-            self.end(false);
+        }
+    }
+
+    fn place(&mut self, unit: &AccessUnit) {
+        let time_ms = unit.timestamp.as_millis();
+        if self.is_border(unit) {
+            if self.open.is_some() {
+                self.release_audio(time_ms);
+                self.end(false);
+            } else {
+                self.drop_audio_before(time_ms.saturating_sub(AUDIO_LAG_MS));
+            }
             self.start(unit);
         } else if self.open.is_none() {
             self.stats.skipped_units += 1;
@@ -217,7 +272,9 @@ impl Fragmenter {
         }
         self.audio_format = Some(frame.format.clone());
         self.audio_flows = true;
+        self.newest_audio_ms = Some(frame.timestamp.as_millis());
         self.audio.push_back(frame);
+        self.release_held();
     }
 
     /// Time went far back: what follows is another timeline. KVS takes earlier times only in another session, so
@@ -227,12 +284,20 @@ impl Fragmenter {
         self.config.segment_uid = segment_uid;
         self.header = None;
         self.border_ms = None;
+        self.written_audio_ms = None;
+        self.drop_audio_before(u64::MAX);
     }
 
     /// Ends the open fragment: the camera stalled, was lost, or the program stops. The next fragment starts at
     /// the next random access point.
     pub fn finish(&mut self) {
-        self.release_audio(u64::MAX);
+        for unit in std::mem::take(&mut self.held) {
+            self.place(&unit);
+        }
+        // Audio further ahead stays for the next fragment: it would move the border, and pictures with it.
+        if let Some(open) = &self.open {
+            self.release_audio(open.last_ms.saturating_add(AUDIO_LAG_MS));
+        }
         self.end(true);
     }
 
@@ -250,16 +315,17 @@ impl Fragmenter {
         }
     }
 
+    /// Leaves waiting audio out that no picture will be near to.
+    fn drop_audio_before(&mut self, until_ms: u64) {
+        while self.audio.front().is_some_and(|frame| frame.timestamp.as_millis() < until_ms) {
+            self.audio.pop_front();
+            self.stats.dropped_audio += 1;
+        }
+    }
+
     fn start(&mut self, unit: &AccessUnit) {
         // Audio is declared only while it flows: a declared track without a frame makes KVS refuse the fragment.
-        // Its frames of the time before this fragment have no place any more.
         let start_ms = unit.timestamp.as_millis();
-        if self.open.is_none() {
-            while self.audio.front().is_some_and(|frame| frame.timestamp.as_millis() + 500 < start_ms) {
-                self.audio.pop_front();
-                self.stats.dropped_audio += 1;
-            }
-        }
         let audio = self.audio_format.clone().filter(|_| std::mem::take(&mut self.audio_flows));
         let header = self.header_for(unit.format.clone(), audio);
         let timecode_ms = start_ms.max(self.border_ms.map_or(0, |border| border + 1));
@@ -306,11 +372,15 @@ impl Fragmenter {
 
     fn block(&mut self, track: u8, time_ms: u64, key_frame: bool, payload: Bytes) {
         let Some(open) = &mut self.open else { return };
-        let earliest_ms = self.border_ms.map_or(0, |border| border + 1);
-        let allowed = earliest_ms.max(open.timecode_ms.saturating_sub(MAX_OFFSET_MS))
-            ..=open.timecode_ms.saturating_add(MAX_OFFSET_MS);
-        let placed_ms = time_ms.clamp(*allowed.start(), *allowed.end());
+        let written_ms = self.written_audio_ms.filter(|_| track != 1);
+        let after_ms = self.border_ms.max(written_ms).map_or(0, |before| before + 1);
+        let latest_ms = open.timecode_ms.saturating_add(MAX_OFFSET_MS);
+        let earliest_ms = after_ms.max(open.timecode_ms.saturating_sub(MAX_OFFSET_MS)).min(latest_ms);
+        let placed_ms = time_ms.clamp(earliest_ms, latest_ms);
         self.stats.moved_frames += u64::from(placed_ms != time_ms);
+        if track != 1 {
+            self.written_audio_ms = Some(placed_ms);
+        }
         let offset_ms = i16::try_from(i128::from(placed_ms) - i128::from(open.timecode_ms))
             .expect("placed within MAX_OFFSET_MS of the timecode");
         let head = write::block_head(track, offset_ms, key_frame, payload.len());
@@ -351,8 +421,10 @@ impl Fragmenter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::testing::{START_MS, audio, config, format, parts, unit, wholes};
+    use crate::testing::{START_MS, Whole, audio, block_times, config, format, parts, unit, wholes};
 
     fn shape(parts: &[Part]) -> String {
         let letter = |part: &Part| match part {
@@ -465,6 +537,152 @@ mod tests {
         assert!(Arc::ptr_eq(&wholes[0].header, &wholes[1].header));
         assert!(wholes[0].header.has_audio);
         assert_eq!(fragmenter.stats().moved_frames, 0);
+    }
+
+    /// Block times of the audio by fragment, in ms from the start.
+    fn audio_times(wholes: &[Whole]) -> Vec<Vec<u64>> {
+        let of_audio = |(track, time_ms): (u64, u64)| (track == 2).then_some(time_ms - START_MS);
+        wholes.iter().map(|whole| block_times(whole).into_iter().filter_map(of_audio).collect()).collect()
+    }
+
+    #[test]
+    fn a_border_waits_for_the_audio_before_it() {
+        let mut fragmenter = Fragmenter::new(config());
+        let format = format(640);
+        fragmenter.announce_audio(audio(0).format);
+        for n in 0..15 {
+            fragmenter.video(&unit(&format, n * 200, n % 5 == 0));
+            if let Some(late) = (n * 200).checked_sub(300) {
+                fragmenter.audio(audio(late));
+            }
+        }
+        fragmenter.finish();
+        assert_eq!(fragmenter.stats(), FragmenterStats::default());
+        let wholes = wholes(parts(&mut fragmenter));
+        assert_eq!(
+            wholes.iter().map(|w| w.summary.blocks - w.summary.audio_blocks).collect::<Vec<_>>(),
+            [5; 3]
+        );
+        let expected =
+            [vec![100, 300, 500, 700, 900], vec![1100, 1300, 1500, 1700, 1900], vec![2100, 2300, 2500]];
+        assert_eq!(audio_times(&wholes), expected);
+    }
+
+    #[test]
+    fn a_border_waits_half_a_second_for_audio_that_does_not_come() {
+        let mut fragmenter = Fragmenter::new(config());
+        let format = format(640);
+        fragmenter.audio(audio(0));
+        let mut written = String::new();
+        for n in 0..9 {
+            fragmenter.video(&unit(&format, n * 200, n % 5 == 0));
+            written.push_str(&shape(&parts(&mut fragmenter)));
+            written.push(' ');
+        }
+        assert_eq!(written, "Sbb b b b b    ESbbbb ");
+    }
+
+    #[test]
+    fn a_stop_writes_the_held_pictures() {
+        let mut fragmenter = Fragmenter::new(config());
+        let format = format(640);
+        fragmenter.audio(audio(0));
+        (0..6).for_each(|n| fragmenter.video(&unit(&format, n * 200, n % 5 == 0)));
+        assert_eq!(shape(&parts(&mut fragmenter)), "Sbbbbbb");
+        fragmenter.finish();
+        assert_eq!(shape(&parts(&mut fragmenter)), "ESbC");
+    }
+
+    #[test]
+    fn audio_that_comes_after_all_its_pictures_is_moved_and_not_left_out() {
+        let mut fragmenter = Fragmenter::new(config());
+        let format = format(640);
+        fragmenter.audio(audio(0));
+        // As after a stall: three seconds of pictures, then their audio.
+        (0..16).for_each(|n| fragmenter.video(&unit(&format, n * 200, n % 5 == 0)));
+        (1..20).for_each(|n| fragmenter.audio(audio(n * 150)));
+        fragmenter.video(&unit(&format, 3200, false));
+        fragmenter.video(&unit(&format, 4000, true));
+        fragmenter.finish();
+        let times = audio_times(&wholes(parts(&mut fragmenter)));
+        assert_eq!(times.iter().map(Vec::len).sum::<usize>(), 20, "{times:?}");
+        assert_eq!(fragmenter.stats().dropped_audio, 0);
+        assert!(fragmenter.stats().moved_frames > 0);
+        let times = times.concat();
+        assert!(times.windows(2).all(|two| two[0] < two[1]), "{times:?}");
+    }
+
+    #[test]
+    fn audio_far_ahead_does_not_move_the_pictures_after_a_break() {
+        let mut fragmenter = Fragmenter::new(config());
+        let format = format(640);
+        for ahead_ms in [0, 400, 9_000] {
+            fragmenter.audio(audio(ahead_ms));
+        }
+        fragmenter.video(&unit(&format, 0, true));
+        fragmenter.finish();
+        fragmenter.video(&unit(&format, 1000, true));
+        fragmenter.finish();
+        let wholes = wholes(parts(&mut fragmenter));
+        assert_eq!(wholes[1].summary.timecode.as_millis(), START_MS + 1000);
+        assert_eq!(audio_times(&wholes), [vec![0, 400], vec![]]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Input {
+        Video(bool),
+        Audio,
+        Break,
+    }
+
+    fn inputs() -> impl Strategy<Value = Vec<(Input, i64)>> {
+        let input = prop_oneof![
+            8 => any::<bool>().prop_map(Input::Video),
+            12 => Just(Input::Audio),
+            1 => Just(Input::Break),
+        ];
+        let step = prop_oneof![20 => 0_i64..200, 1 => -3000_i64..40_000];
+        prop::collection::vec((input, step), 1..200)
+    }
+
+    proptest! {
+        /// Tracks in any disorder: no picture is lost, audio only where that is counted, and every time lies where
+        /// KVS takes it.
+        #[test]
+        fn whatever_the_times_nothing_is_lost_uncounted(inputs in inputs()) {
+            let mut fragmenter = Fragmenter::new(config());
+            let format = format(640);
+            let (mut video_ms, mut audio_ms, mut counts) = (60_000_u64, 60_000_u64, [0_u64; 2]);
+            for (input, step) in inputs {
+                match input {
+                    Input::Video(key) => {
+                        video_ms = video_ms.saturating_add_signed(step);
+                        fragmenter.video(&unit(&format, video_ms, key));
+                        counts[0] += 1;
+                    }
+                    Input::Audio => {
+                        audio_ms = audio_ms.saturating_add_signed(step);
+                        fragmenter.audio(audio(audio_ms));
+                        counts[1] += 1;
+                    }
+                    Input::Break => fragmenter.finish(),
+                }
+            }
+            fragmenter.finish();
+            let left = fragmenter.audio.len() as u64;
+            let stats = fragmenter.stats();
+            let wholes = wholes(parts(&mut fragmenter));
+            let audio_blocks: u32 = wholes.iter().map(|whole| whole.summary.audio_blocks).sum();
+            let blocks: u32 = wholes.iter().map(|whole| whole.summary.blocks).sum();
+            prop_assert_eq!(u64::from(audio_blocks) + stats.dropped_audio + left, counts[1]);
+            prop_assert_eq!(u64::from(blocks - audio_blocks) + stats.skipped_units, counts[0]);
+            let mut border_ms = 0;
+            for whole in &wholes {
+                let times: Vec<_> = block_times(whole).into_iter().map(|(_, time_ms)| time_ms).collect();
+                prop_assert!(times.iter().all(|&time_ms| time_ms > border_ms), "{times:?} after {border_ms}");
+                border_ms = times.into_iter().max().unwrap_or(0);
+            }
+        }
     }
 
     #[test]

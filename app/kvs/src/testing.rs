@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use media::mkv::read::{EventKind, Limits, Parser};
 use media::mkv::write;
 use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoCodec, VideoFormat};
 
@@ -80,6 +81,24 @@ pub(crate) fn wholes(parts: impl IntoIterator<Item = Part>) -> Vec<Whole> {
         }
     }
     wholes
+}
+
+/// Track and time in ms of each block, in stored order.
+pub(crate) fn block_times(whole: &Whole) -> Vec<(u64, u64)> {
+    let mut parser = Parser::new(Limits::default());
+    parser.push(whole.header.bytes.clone());
+    parser.push(whole.cluster.clone().into());
+    let (mut times, mut timecode_ms) = (Vec::new(), 0);
+    while let Some(event) = parser.finish().expect("our own Matroska") {
+        match event.kind {
+            EventKind::Timecode { ms } => timecode_ms = ms,
+            EventKind::Block { track, offset, .. } => {
+                times.push((track, timecode_ms.saturating_add_signed(offset.into())));
+            }
+            _ => {}
+        }
+    }
+    times
 }
 
 pub(crate) fn fragments(count: u64) -> Vec<Whole> {
