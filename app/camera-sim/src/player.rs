@@ -230,19 +230,19 @@ impl Player {
     /// The moment at which [`Player::poll`] has something to do.
     pub(crate) fn next_due_ns(&self) -> u64 {
         let scheduled = self.scheduled.first().map(|(at, _)| *at);
-        let video = self.video.as_ref().map(|_| {
-            if self.in_flight.next < self.in_flight.packets.len() {
-                self.in_flight.due_ns
-            } else {
-                self.due_ns(self.position)
-            }
-        });
-        let audio = self.audio.as_ref().and_then(|_| self.audio_due_ns());
-        [scheduled, video, audio].into_iter().flatten().min().unwrap_or(u64::MAX)
+        [scheduled, self.video_due_ns(), self.audio_due_ns()].into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+
+    /// The next packets of the picture in flight, or the next picture.
+    fn video_due_ns(&self) -> Option<u64> {
+        self.video.as_ref()?;
+        let in_flight = self.in_flight.next < self.in_flight.packets.len();
+        Some(if in_flight { self.in_flight.due_ns } else { self.due_ns(self.position) })
     }
 
     /// A frame of sound is sent when its last sample has been taken.
     fn audio_due_ns(&self) -> Option<u64> {
+        self.audio.as_ref()?;
         let clip = self.setting.clip.audio()?;
         let samples = (self.audio_frame + 1) * u64::from(clip.samples_per_frame);
         Some(scale(samples, SECOND_NS, clip.sample_rate.into()))
@@ -287,7 +287,8 @@ impl Player {
         self.other_clip = Some(clip);
     }
 
-    /// Appends all packets that are due.
+    /// Appends all packets that are due, in the order in which they are: also after a pause the tracks stay
+    /// interleaved.
     pub(crate) fn poll(&mut self, now_ns: u64, output: &mut Output) {
         while let Some(&(at, fault)) = self.scheduled.first()
             && at <= now_ns
@@ -295,20 +296,18 @@ impl Player {
             self.scheduled.remove(0);
             self.apply(fault, output);
         }
-        while self.video.is_some() && !self.hang_up {
-            if self.in_flight.next < self.in_flight.packets.len() {
-                if self.in_flight.due_ns > now_ns {
-                    break;
-                }
-                self.send_slice(now_ns, output);
-            } else if self.due_ns(self.position) <= now_ns {
-                self.take_picture(now_ns);
-            } else {
+        let is_due = |due: Option<u64>| due.is_some_and(|at| at <= now_ns);
+        while !self.hang_up {
+            let (video, audio) = (self.video_due_ns(), self.audio_due_ns());
+            if is_due(audio) && video.is_none_or(|video| audio < Some(video)) {
+                self.send_sound(now_ns, output);
+            } else if !is_due(video) {
                 break;
+            } else if self.in_flight.next < self.in_flight.packets.len() {
+                self.send_slice(now_ns, output);
+            } else {
+                self.take_picture(now_ns);
             }
-        }
-        while self.audio.is_some() && self.audio_due_ns().is_some_and(|due| due <= now_ns) {
-            self.send_sound(now_ns, output);
         }
     }
 
@@ -481,4 +480,61 @@ fn within_loop(clip: &Clip, position: u64) -> usize {
 /// `value * to / from` without overflow on the way, rounded down.
 fn scale(value: u64, to: u64, from: u64) -> u64 {
     u64::try_from(u128::from(value) * u128::from(to) / u128::from(from)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clip::ClipSpec;
+
+    #[test]
+    fn after_a_pause_both_tracks_come_in_the_order_of_time() {
+        let spec = ClipSpec {
+            width: 192,
+            height: 108,
+            fps: 10,
+            bitrate_kbps: 100,
+            gop: 10,
+            loop_seconds: 1,
+            audio: Audio::Pcmu,
+            ..ClipSpec::default()
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let clip = Clip::load(&spec, folder.path()).expect("GStreamer encodes");
+        let setting = Setting {
+            clip,
+            plan: FaultPlan::default(),
+            session: 1,
+            camera: 0,
+            recorder: Arc::default(),
+            slice: 4,
+        };
+        let source =
+            |channel, rate| Source { clock: RtpClock { rate, offset: 0 }, ..Source::new(channel, rate) };
+        let start_ns = 1000 * SECOND_NS;
+        let mut player = Player::new(setting, Some(source(0, 90_000)), Some(source(2, 8_000)), start_ns);
+        let mut output = Output::default();
+        player.poll(start_ns + 3 * SECOND_NS, &mut output);
+
+        // Moments at which each packet was due, in ms from the start; a picture's packets are due until the next one.
+        let rtp: Vec<_> = output.datagrams().filter(|(channel, _)| channel % 2 == 0).collect();
+        let ms = |packet: &[u8], rate: u64| {
+            let timestamp = u32::from_be_bytes(packet[4..8].try_into().expect("four bytes"));
+            u64::from(timestamp) * 1000 / rate - 1_000_000
+        };
+        let (mut pictures, mut sounds, mut latest) = (0, 0, 0);
+        for (channel, packet) in rtp {
+            let due = if channel == 0 {
+                pictures += u32::from(packet[1] & 0x80 != 0);
+                ms(packet, 90_000)..ms(packet, 90_000) + 100
+            } else {
+                sounds += 1;
+                let end = ms(packet, 8_000) + 20;
+                end..end + 1
+            };
+            assert!(due.end > latest, "due in {due:?}, after one that was due at {latest} ms");
+            latest = latest.max(due.start);
+        }
+        assert_eq!((pictures, sounds), (30, 149), "the last picture is still being sent");
+    }
 }
