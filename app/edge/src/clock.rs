@@ -143,7 +143,8 @@ impl RtpClock {
             }
         };
         self.applied = Some(Applied { offset, rtp, received });
-        let ms = rtp.saturating_add(offset).div_euclid(1000);
+        // The nearest one: a microsecond's rounding on the way shall not make another millisecond of it.
+        let ms = rtp.saturating_add(offset).saturating_add(500).div_euclid(1000);
         let timestamp = ProducerTimestamp::from_millis(u64::try_from(ms).unwrap_or(0));
         Stamp { timestamp, source, new_timeline }
     }
@@ -258,6 +259,25 @@ mod tests {
         }
         assert!(rig.error_ms().abs() <= 1, "{}", rig.error_ms());
         assert!(rig.never_back());
+    }
+
+    #[test]
+    fn the_coarseness_of_rtp_and_ntp_changes_no_millisecond() {
+        for late_us in (0..2_000_000).step_by(33_300) {
+            let mut clock = RtpClock::new(90_000);
+            // As a camera writes it: both times rounded down, to 11 us and to 2^-32 s.
+            let seconds = ((START / SECOND + 2_208_988_800 + late_us / SECOND) as u64) << 32;
+            let fraction = ((late_us % SECOND) as u64 * (1 << 32)) / SECOND as u64;
+            clock.report(late_us * 90_000 / SECOND, ntp_to_micros(seconds + fraction), START + late_us);
+            for n in 0..20 {
+                let stamp = clock.stamp(n * 9000, START + n * 100_000);
+                assert_eq!(
+                    stamp.timestamp.as_millis() as i64,
+                    START / 1000 + n * 100,
+                    "report at {late_us} us"
+                );
+            }
+        }
     }
 
     #[test]
