@@ -15,6 +15,9 @@ const FPS_DEVIATION: f64 = 0.2;
 /// NTP time of the Unix epoch in seconds (RFC 5905, 6).
 const NTP_UNIX_EPOCH_S: f64 = 2_208_988_800.0;
 
+/// The probe looks at the clock at least so often.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
 /// Everything counted over one session.
 pub(super) struct Measured {
     codec: VideoCodec,
@@ -22,6 +25,7 @@ pub(super) struct Measured {
     in_sdp: bool,
     declared: Option<f64>,
     begun: Instant,
+    watched: Watched,
     pub(super) format: Option<VideoFormat>,
     parameter_problem: Option<String>,
     frames: u64,
@@ -34,6 +38,8 @@ pub(super) struct Measured {
     lost_packets: u64,
     first_picture_ms: Option<u64>,
     first_key_ms: Option<u64>,
+    /// The same in watched time.
+    first_key_after: Option<Duration>,
     /// RTP time of the newest random access point and the pictures since.
     key: Option<(i64, u32)>,
     longest_gop: Option<(u32, i64)>,
@@ -42,6 +48,26 @@ pub(super) struct Measured {
     offsets_ms: Vec<f64>,
     /// Why the camera ended the session, if it did.
     pub(super) ended: Option<String>,
+}
+
+/// Time in which pictures could be seen. A box that stands still sees nothing meanwhile, and shall not judge the camera
+/// by it: of a step that took longer than [`Watched::STEP`] only so much counts.
+#[derive(Debug, Default)]
+struct Watched {
+    last: Option<Instant>,
+    total: Duration,
+}
+
+impl Watched {
+    /// Twice the time after which the probe looks at the clock in any case.
+    const STEP: Duration = LOOK.saturating_mul(2);
+
+    fn until(&mut self, now: Instant) -> Duration {
+        let passed =
+            self.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.total += passed.min(Watched::STEP);
+        self.total
+    }
 }
 
 impl Measured {
@@ -57,6 +83,7 @@ impl Measured {
             in_sdp,
             declared,
             begun: Instant::now(),
+            watched: Watched::default(),
             format: None,
             parameter_problem: None,
             frames: 0,
@@ -68,6 +95,7 @@ impl Measured {
             lost_packets: 0,
             first_picture_ms: None,
             first_key_ms: None,
+            first_key_after: None,
             key: None,
             longest_gop: None,
             sound_bytes: 0,
@@ -98,6 +126,7 @@ impl Measured {
         self.highest = self.highest.max(ticks);
         if nal::is_random_access(self.codec, data).unwrap_or(false) {
             self.first_key_ms.get_or_insert(now_ms);
+            self.first_key_after.get_or_insert(self.watched.total);
             if let Some((start, frames)) = self.key {
                 let length = ticks.saturating_sub(start);
                 if self.longest_gop.is_none_or(|(_, longest)| length > longest) {
@@ -124,15 +153,21 @@ impl Measured {
         self.offsets_ms.push((theirs_s - ours_s) * 1000.0);
     }
 
-    /// Until when it is worth to wait for a whole GOP: until a first key picture should have come, then until it is
+    /// Counts the time since the last call as watched, and says whether it is enough: at least `watch`, and as long
+    /// as it is worth to wait for a whole GOP.
+    pub(super) fn is_enough(&mut self, watch: Duration, gop_limit: Duration) -> bool {
+        let total = self.watched.until(Instant::now());
+        total >= self.patience(gop_limit).unwrap_or_default().max(watch)
+    }
+
+    /// How long it is worth to wait for a whole GOP: until a first key picture should have come, then until it is
     /// known that the next one is too late. `None`: nothing left to wait for.
-    pub(super) fn patience(&self, gop_limit: Duration) -> Option<Instant> {
-        let first_key = self.first_key_ms.map(Duration::from_millis);
+    fn patience(&self, gop_limit: Duration) -> Option<Duration> {
         let margin = Duration::from_millis(500);
-        match (self.longest_gop, first_key) {
+        match (self.longest_gop, self.first_key_after) {
             (Some(_), _) => None,
-            (None, None) => Some(self.begun + gop_limit + margin),
-            (None, Some(first_key)) => Some(self.begun + first_key + gop_limit + margin),
+            (None, None) => Some(gop_limit + margin),
+            (None, Some(first_key)) => Some(first_key + gop_limit + margin),
         }
     }
 
@@ -341,6 +376,18 @@ mod tests {
         assert!(measured.patience(LIMIT).is_some());
         assert!(codes(&measured, Transport::Tcp).contains(&"long_gop"));
         assert!(!codes(&measure(101, 25), Transport::Tcp).contains(&"long_gop"));
+    }
+
+    #[test]
+    fn a_box_that_stands_still_watches_longer() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut watched = Watched::default();
+        assert_eq!(watched.until(begun), Duration::ZERO);
+        assert_eq!(watched.until(at(100)), Duration::from_millis(100));
+        assert_eq!(watched.until(at(5000)), Duration::from_millis(300));
+        assert_eq!(watched.until(at(4000)), Duration::from_millis(300));
+        assert_eq!(watched.until(at(4050)), Duration::from_millis(350));
     }
 
     #[test]

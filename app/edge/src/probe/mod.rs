@@ -17,13 +17,13 @@ use retina::client::{Demuxed, Described, Session, SessionGroup};
 use retina::codec::{CodecItem, ParametersRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::config::{Login, Transport, Upload};
 use crate::rtsp;
 pub use decoder::{DecoderReport, SkippedDecoder};
-use measure::Measured;
+use measure::{LOOK, Measured};
 pub use report::{
     AudioReport, ClockReport, ParameterSets, Problem, Report, Severity, StepTimes, TrackReport, VideoReport,
 };
@@ -98,7 +98,8 @@ pub enum ProbeError {
     Protocol { step: &'static str, text: String },
 }
 
-/// Looks at one camera. Ends within about `watch` + 2 * `gop_limit` + 6 * `step_limit`, whatever the camera does.
+/// Looks at one camera. Ends within about `watch` + 2 * `gop_limit` + 6 * `step_limit`, whatever the camera does; later
+/// when the box itself stands still meanwhile.
 pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
     let (host, port) = target(&options.url)?;
     let begun = Instant::now();
@@ -356,11 +357,9 @@ impl<'a> Attempt<'a> {
         let declared = stream.framerate().map(f64::from);
         let mut measured = Measured::new(tracks.codec, stream.clock_rate_hz(), in_sdp, declared);
         read_format(&mut measured, &demuxed, tracks.video);
-        let end = tokio::time::Instant::now() + self.options.watch;
-        loop {
-            let until = measured.patience(self.options.gop_limit).map_or(end, |until| end.max(until.into()));
-            match timeout_at(until, demuxed.next()).await {
-                Err(_) => break,
+        while !measured.is_enough(self.options.watch, self.options.gop_limit) {
+            match timeout(LOOK, demuxed.next()).await {
+                Err(_) => {}
                 Ok(None) => {
                     measured.ended = Some("the camera closed the connection".into());
                     break;
