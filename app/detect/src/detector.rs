@@ -10,6 +10,9 @@ use crate::backend::{Backend, BackendError, Input, InputFormat, InputSpec, Outpu
 use crate::capacity::{BatchCost, Measured};
 use crate::load::Loaded;
 
+/// Calls that are measured in any case.
+const LEAST_ROUNDS: usize = 3;
+
 /// What is reported, besides what the model sees.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -212,7 +215,8 @@ impl Detector {
     }
 
     /// What a picture of `width` x `height` costs, by batch sizes 1, 2, 4 ... `max_batch`, on a synthetic picture.
-    /// Takes at most about `limit` (one call per batch size in any case) and at most `rounds` calls per batch size.
+    /// Takes at most about `limit` and at most `rounds` calls per batch size; but [`LEAST_ROUNDS`] in any case, so that
+    /// the median is not the one call in which the machine was busy with something else.
     pub fn measure(
         &mut self,
         (width, height): (usize, usize),
@@ -236,7 +240,7 @@ impl Detector {
             let start = Instant::now();
             // The first call fills caches and buffers.
             self.detect(&pictures, &mut outputs)?;
-            while calls.is_empty() || (calls.len() < rounds && start.elapsed() < share) {
+            while calls.len() < LEAST_ROUNDS || (calls.len() < rounds && start.elapsed() < share) {
                 calls.push(self.detect(&pictures, &mut outputs)?.total());
             }
             by_batch.extend(BatchCost::of(batch, &mut calls));

@@ -195,9 +195,9 @@ fn measuring_tells_the_cost_by_batch() {
             measured.by_batch.iter().map(|cost| (cost.batch, cost.rounds)).collect();
         assert_eq!(batches, [(1, 5), (2, 5), (4, 5), (8, 5)], "{what}");
         assert!(measured.picture() > Duration::ZERO);
-        // No time at all is one call of each.
+        // No time at all is three calls of each: their median is not spoilt by one.
         let measured = detector.measure((160, 90), 5, Duration::ZERO).unwrap();
-        assert!(measured.by_batch.iter().all(|cost| cost.rounds == 1), "{what}");
+        assert!(measured.by_batch.iter().all(|cost| cost.rounds == 3), "{what}");
         assert!(detector.measure((0, 90), 1, Duration::ZERO).is_err());
     });
 }
