@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use camera_sim::{AuthKind, CameraSim, CameraStats, Clip, ClipSpec, Codec, FaultPlan, Faults};
-use kvs_edge::messages::{CameraState, OFFLINE, ONLINE, Status, Topics};
+use kvs_edge::messages::{CameraState, OFFLINE, ONLINE, Status, Topics, Upload, UploadState};
 use kvs_local::{Credentials, KvsLocal, Options};
 
 use crate::broker::Mosquitto;
@@ -417,6 +417,12 @@ impl Rig {
     pub async fn more_fragments(&self, camera: &str, count: usize) {
         let now = self.kvs.local().fragments(&self.stream_of(camera)).await.expect("it can be read").len();
         self.fragments(camera, now + count).await;
+    }
+
+    /// Waits until a camera's backlog is sent: KVS takes 5 fragments a second, and a stop waits for its grace only.
+    pub async fn caught_up(&self, camera: &str) {
+        let sent = |upload: &Upload| upload.state == UploadState::Sending && upload.backlog_s < 3.0;
+        let _: Upload = self.mqtt.wait_after(self.mqtt.mark(), &self.mqtt.topics.upload(camera), sent).await;
     }
 
     /// SIGTERM; the daemon says `offline` and exits with 0.

@@ -184,9 +184,7 @@ async fn a_slow_service_fills_the_window_and_never_slows_the_camera() {
         rig.mqtt.wait_after(mark, &topics.upload("slow"), |u: &Upload| u.backlog_s > 5.0).await;
     assert!(behind.backlog_bytes > 0, "{behind:#?}");
     rig.kvs.local().faults().clear();
-    let drained = |u: &Upload| u.backlog_s < 3.0;
-    let mark = rig.mqtt.mark();
-    rig.mqtt.wait_after(mark, &topics.upload("slow"), drained).await;
+    rig.caught_up("slow").await;
     rig.stop().await;
     let footage = rig.expect_everything_proven("slow").await;
     footage.expect_no_picture_missing();
@@ -221,6 +219,7 @@ async fn a_full_window_loses_the_oldest_footage_and_tells_which() {
     rig.status(0, "full", |status| status.state == CameraState::Degraded).await;
     rig.kvs.local().faults().clear();
     rig.more_fragments("full", 4).await;
+    rig.caught_up("full").await;
     rig.stop().await;
 
     let stored = rig.kvs.stored("full").await;

@@ -79,6 +79,7 @@ async fn an_unknown_key_is_told() {
     std::fs::write(rig.folder().join("other-id"), Credentials::local().access_key)
         .expect("it can be written");
     eventually("an upload with the right key", async || (stored(&rig, "cam").await > 2).then_some(())).await;
+    rig.caught_up("cam").await;
     expect_nothing_lost(&rig, "cam").await;
 }
 
@@ -97,6 +98,7 @@ async fn a_fresh_token_replaces_an_expired_one_while_the_box_runs() {
     let (new, name) = (rig.folder().join("aws-token.new"), rig.folder().join("aws-token"));
     std::fs::write(&new, "fresh\n").and_then(|()| std::fs::rename(new, name)).expect("it can be replaced");
     eventually("an upload with the new token", async || (stored(&rig, "cam").await > 2).then_some(())).await;
+    rig.caught_up("cam").await;
     expect_nothing_lost(&rig, "cam").await;
 }
 
@@ -147,6 +149,7 @@ async fn a_stream_that_is_missing_or_keeps_nothing_is_told_and_taken_once_it_is_
     for camera in ["missing", "keeps-nothing"] {
         let uploads = async || rig.kvs.stored(camera).await.len() > 2;
         patiently(&format!("uploads of {camera}"), uploads).await;
+        rig.caught_up(camera).await;
     }
     rig.stop().await;
     for camera in ["missing", "keeps-nothing"] {
@@ -171,6 +174,7 @@ async fn a_full_disk_in_the_cloud_holds_the_upload_up_and_loses_nothing() {
         removed += 1;
     }
     rig.more_fragments("cam", 4).await;
+    rig.caught_up("cam").await;
     rig.stop().await;
     let upload: Upload = rig.mqtt.last(&rig.mqtt.topics.upload("cam"));
     let stored = rig.kvs.stored("cam").await;

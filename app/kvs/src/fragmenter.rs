@@ -24,7 +24,7 @@ use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat}
 use crate::cluster_sums::{ClusterHasher, ClusterSums};
 use crate::identity::{self, FragmentIdentity};
 
-/// Audio further behind the newest picture than this is no longer waited for or kept.
+/// More audio is not kept while no fragment takes it; ten seconds of the shortest usual frames.
 const AUDIO_QUEUE_FRAMES: usize = 512;
 /// Audio further behind its pictures than this moves to the next fragment, and audio without pictures is kept for
 /// so long in front of the first picture and behind the last one. Cameras interleave their tracks to within 0.2 s.
