@@ -7,7 +7,7 @@ use kvs_local::{AckKind, Options};
 use media::mkv::write::{block_head, cluster_start};
 use serde_json::json;
 
-use crate::client::{Rig, name, names, persisted};
+use crate::client::{PutMedia, Rig, name, names, persisted};
 use crate::mkv::{block, body, chunks, cluster, end_of_fragment, head, tag};
 
 /// A body that is refused with `error` in or after the fragment with `timecode`; `kept` fragments stay.
@@ -236,15 +236,23 @@ async fn a_full_disk_is_5001_and_spoils_nothing() {
     assert_eq!(persisted(&rig.client.put_whole("cam1", &body(&[4_000])).await).len(), 1);
 }
 
+/// A producer that falls silent in its second fragment, with times until an IDLE ack and until the end.
+async fn quiet_producer(idle_ack: Duration, idle_close: Duration) -> (Rig, PutMedia) {
+    let limits = move |options: &mut Options| {
+        options.limits.put_media_idle_ack = idle_ack;
+        options.limits.put_media_idle_close = idle_close;
+    };
+    let rig = Rig::with(1, limits).await;
+    let session = rig.client.put_media("cam1").await;
+    session.send(&[body(&[1_000]), end_of_fragment(), cluster(2_000)].concat()).await;
+    (rig, session)
+}
+
+const NEVER: Duration = Duration::from_secs(3600);
+
 #[tokio::test]
 async fn a_quiet_producer_gets_idle_acks() {
-    let quiet = |options: &mut Options| {
-        options.limits.put_media_idle_ack = Duration::from_millis(50);
-        options.limits.put_media_idle_close = Duration::from_secs(3600);
-    };
-    let rig = Rig::with(1, quiet).await;
-    let mut session = rig.client.put_media("cam1").await;
-    session.send(&[body(&[1_000]), end_of_fragment(), cluster(2_000)].concat()).await;
+    let (rig, mut session) = quiet_producer(Duration::from_millis(50), NEVER).await;
     for _ in 0..2 {
         assert_eq!(session.until("IDLE").await.timecode_ms, None);
     }
@@ -254,13 +262,7 @@ async fn a_quiet_producer_gets_idle_acks() {
 
 #[tokio::test]
 async fn a_producer_that_stays_quiet_is_closed() {
-    let quiet = |options: &mut Options| {
-        options.limits.put_media_idle_ack = Duration::from_secs(3600);
-        options.limits.put_media_idle_close = Duration::from_millis(300);
-    };
-    let rig = Rig::with(1, quiet).await;
-    let mut session = rig.client.put_media("cam1").await;
-    session.send(&[body(&[1_000]), end_of_fragment(), cluster(2_000)].concat()).await;
+    let (_rig, mut session) = quiet_producer(NEVER, Duration::from_millis(300)).await;
     let acks = session.rest().await;
     assert_eq!(persisted(&acks).len(), 1, "the open fragment is lost: {:?}", names(&acks));
 }
