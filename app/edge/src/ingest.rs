@@ -31,6 +31,7 @@ use crate::fanout::Fanout;
 use crate::messages::{ClockSource, Reason};
 use crate::recent::Recent;
 use crate::rtsp;
+use crate::watched::Watched;
 
 /// What the rest of the box gets of a camera.
 #[derive(Clone, Debug)]
@@ -192,6 +193,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// A session of this length was a good one: the next failure starts with the shortest delay.
 const HEALTHY: Duration = Duration::from_secs(30);
+/// How often the clock is looked at while no picture comes: a box that stood still shall not leave its cameras for it.
+const LOOKS_BEFORE_STALL: u32 = 10;
 /// Between attempts that only an operator's change can make succeed.
 const OPERATOR_DELAY: Duration = Duration::from_secs(60);
 
@@ -320,24 +323,29 @@ impl Session<'_> {
         });
         set_state(self.report, IngestState::WaitingForKey);
         self.announce_audio(&demuxed, &tracks);
-        let mut last_picture = tokio::time::Instant::now();
+        let look = self.camera.stall / LOOKS_BEFORE_STALL;
+        let mut without_picture = Watched::new(look);
+        without_picture.restart(Instant::now());
         loop {
-            let item = match tokio::time::timeout_at(last_picture + self.camera.stall, demuxed.next()).await {
-                Err(_) => return Err(IngestError::Stalled { after: self.camera.stall }),
+            let item = match timeout(look, demuxed.next()).await {
+                Err(_) => None,
                 Ok(None) => return Err(IngestError::Disconnected),
-                Ok(Some(item)) => item.map_err(|source| IngestError::protocol("media", source))?,
+                Ok(Some(item)) => Some(item.map_err(|source| IngestError::protocol("media", source))?),
             };
             match item {
-                CodecItem::VideoFrame(frame) => {
-                    last_picture = tokio::time::Instant::now();
+                Some(CodecItem::VideoFrame(frame)) => {
+                    without_picture.restart(Instant::now());
                     if frame.has_new_parameters() || self.format.is_none() {
                         self.read_format(&demuxed.streams()[tracks.video])?;
                     }
                     self.video(frame);
                 }
-                CodecItem::AudioFrame(frame) => self.audio(&frame),
-                CodecItem::Rtcp(packet) => self.sender_report(&packet, &tracks),
+                Some(CodecItem::AudioFrame(frame)) => self.audio(&frame),
+                Some(CodecItem::Rtcp(packet)) => self.sender_report(&packet, &tracks),
                 _ => {}
+            }
+            if without_picture.until(Instant::now()) >= self.camera.stall {
+                return Err(IngestError::Stalled { after: self.camera.stall });
             }
         }
     }

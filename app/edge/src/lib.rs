@@ -22,3 +22,4 @@ pub mod report;
 mod rtsp;
 pub mod seeing;
 pub mod upload;
+mod watched;

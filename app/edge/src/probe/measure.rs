@@ -7,6 +7,7 @@ use media::{VideoCodec, VideoFormat, nal};
 
 use super::report::{ClockReport, ParameterSets, Problem, Report, Severity, VideoReport};
 use crate::config::Transport;
+use crate::watched::Watched;
 
 /// A camera clock further off than this makes pictures of several cameras hard to bring together.
 const CLOCK_OFFSET_LIMIT_MS: f64 = 1000.0;
@@ -50,26 +51,6 @@ pub(super) struct Measured {
     pub(super) ended: Option<String>,
 }
 
-/// Time in which pictures could be seen. A box that stands still sees nothing meanwhile, and shall not judge the camera
-/// by it: of a step that took longer than [`Watched::STEP`] only so much counts.
-#[derive(Debug, Default)]
-struct Watched {
-    last: Option<Instant>,
-    total: Duration,
-}
-
-impl Watched {
-    /// Twice the time after which the probe looks at the clock in any case.
-    const STEP: Duration = LOOK.saturating_mul(2);
-
-    fn until(&mut self, now: Instant) -> Duration {
-        let passed =
-            self.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        self.total += passed.min(Watched::STEP);
-        self.total
-    }
-}
-
 impl Measured {
     pub(super) fn new(
         codec: VideoCodec,
@@ -83,7 +64,7 @@ impl Measured {
             in_sdp,
             declared,
             begun: Instant::now(),
-            watched: Watched::default(),
+            watched: Watched::new(LOOK),
             format: None,
             parameter_problem: None,
             frames: 0,
@@ -126,7 +107,7 @@ impl Measured {
         self.highest = self.highest.max(ticks);
         if nal::is_random_access(self.codec, data).unwrap_or(false) {
             self.first_key_ms.get_or_insert(now_ms);
-            self.first_key_after.get_or_insert(self.watched.total);
+            self.first_key_after.get_or_insert(self.watched.total());
             if let Some((start, frames)) = self.key {
                 let length = ticks.saturating_sub(start);
                 if self.longest_gop.is_none_or(|(_, longest)| length > longest) {
@@ -156,8 +137,7 @@ impl Measured {
     /// Counts the time since the last call as watched, and says whether it is enough: at least `watch`, and as long
     /// as it is worth to wait for a whole GOP.
     pub(super) fn is_enough(&mut self, watch: Duration, gop_limit: Duration) -> bool {
-        let total = self.watched.until(Instant::now());
-        total >= self.patience(gop_limit).unwrap_or_default().max(watch)
+        self.watched.until(Instant::now()) >= self.patience(gop_limit).unwrap_or_default().max(watch)
     }
 
     /// How long it is worth to wait for a whole GOP: until a first key picture should have come, then until it is
@@ -376,18 +356,6 @@ mod tests {
         assert!(measured.patience(LIMIT).is_some());
         assert!(codes(&measured, Transport::Tcp).contains(&"long_gop"));
         assert!(!codes(&measure(101, 25), Transport::Tcp).contains(&"long_gop"));
-    }
-
-    #[test]
-    fn a_box_that_stands_still_watches_longer() {
-        let begun = Instant::now();
-        let at = |ms| begun + Duration::from_millis(ms);
-        let mut watched = Watched::default();
-        assert_eq!(watched.until(begun), Duration::ZERO);
-        assert_eq!(watched.until(at(100)), Duration::from_millis(100));
-        assert_eq!(watched.until(at(5000)), Duration::from_millis(300));
-        assert_eq!(watched.until(at(4000)), Duration::from_millis(300));
-        assert_eq!(watched.until(at(4050)), Duration::from_millis(350));
     }
 
     #[test]
