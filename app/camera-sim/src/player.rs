@@ -278,7 +278,7 @@ impl Player {
                 self.switch_pending = true;
                 self.wants_other_clip = self.other_clip.is_none();
             }
-            Fault::DropPackets(count) => self.drop_next += count,
+            Fault::DropPackets(count) => self.drop_next = self.drop_next.saturating_add(count),
         }
     }
 
@@ -414,8 +414,9 @@ impl Player {
     /// Sends, loses or holds back one packet; false when it was lost.
     fn send(&mut self, packet: &[u8], output: &mut Output) -> bool {
         let (lose, swap) = (self.chance(self.setting.plan.drop), self.chance(self.setting.plan.reorder));
-        if self.drop_next > 0 || lose {
-            self.drop_next = self.drop_next.saturating_sub(1);
+        let is_video = self.video.as_ref().is_some_and(|source| source.channel == packet[1]);
+        if lose || (is_video && self.drop_next > 0) {
+            self.drop_next = self.drop_next.saturating_sub(u32::from(is_video));
             return false;
         }
         if let Some(held) = self.held.take() {
@@ -487,8 +488,10 @@ mod tests {
     use super::*;
     use crate::clip::ClipSpec;
 
-    #[test]
-    fn after_a_pause_both_tracks_come_in_the_order_of_time() {
+    const START_NS: u64 = 1000 * SECOND_NS;
+
+    /// Plays 10 pictures and 50 frames of sound a second.
+    fn player() -> Player {
         let spec = ClipSpec {
             width: 192,
             height: 108,
@@ -511,10 +514,22 @@ mod tests {
         };
         let source =
             |channel, rate| Source { clock: RtpClock { rate, offset: 0 }, ..Source::new(channel, rate) };
-        let start_ns = 1000 * SECOND_NS;
-        let mut player = Player::new(setting, Some(source(0, 90_000)), Some(source(2, 8_000)), start_ns);
-        let mut output = Output::default();
-        player.poll(start_ns + 3 * SECOND_NS, &mut output);
+        Player::new(setting, Some(source(0, 90_000)), Some(source(2, 8_000)), START_NS)
+    }
+
+    #[test]
+    fn lost_video_packets_spare_the_sound() {
+        let (mut player, mut output) = (player(), Output::default());
+        player.apply(Fault::DropPackets(u32::MAX), &mut output);
+        player.poll(START_NS + SECOND_NS, &mut output);
+        let of = |wanted| output.datagrams().filter(|(channel, _)| *channel == wanted).count();
+        assert_eq!((of(0), of(2)), (0, 49));
+    }
+
+    #[test]
+    fn after_a_pause_both_tracks_come_in_the_order_of_time() {
+        let (mut player, mut output) = (player(), Output::default());
+        player.poll(START_NS + 3 * SECOND_NS, &mut output);
 
         // Moments at which each packet was due, in ms from the start; a picture's packets are due until the next one.
         let rtp: Vec<_> = output.datagrams().filter(|(channel, _)| channel % 2 == 0).collect();
