@@ -3,7 +3,7 @@
 
 use camera_sim::{Audio, Fault, FaultPlan, HandshakeStep};
 use futures_util::future::join_all;
-use kvs_edge::messages::{CameraState, ClockSource, Health, Reason, Stats, Status};
+use kvs_edge::messages::{CameraState, ClockSource, Health, Reason, Stats, Status, Verify};
 use kvs_edge_tests::{Camera, Footage, Rig};
 
 /// A camera that fails once, and what the box says about it.
@@ -54,6 +54,17 @@ async fn break_once(rig: &Rig, &Breaking { camera, fault, reason }: &Breaking) {
     let online = rig.status(mark, camera, |status| status.state == CameraState::Online).await;
     assert_eq!((online.reason, online.attempts), (None, 0), "{camera}: {online:?}");
     rig.more_fragments(camera, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sound_alone_does_not_keep_a_session() {
+    let camera = Camera::new("sound").set("timeouts.stall_s", "1").clip(|clip| clip.audio = Audio::Pcmu);
+    let Some(rig) = Rig::builder().camera(camera).start().await else { return };
+    let breaking = Breaking { camera: "sound", fault: Fault::DropPackets(u32::MAX), reason: Reason::Stalled };
+    break_once(&rig, &breaking).await;
+    rig.stop().await;
+    let verify: Verify = rig.mqtt.last(&rig.mqtt.topics.verify("sound"));
+    assert!(verify.identical >= 3 && (verify.missing, verify.corrupt) == (0, 0), "{verify:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
