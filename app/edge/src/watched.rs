@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A box that stands still (suspended, starved, its clock stepped by a hypervisor) sees nothing meanwhile, and shall not
-/// judge a camera by it. Whoever watches looks at the clock at least each `look`; of a step that took longer than twice
+/// A box that stands still (starved, its virtual machine paused) sees nothing meanwhile, and shall not judge a camera by it. Whoever watches looks at the clock at least each `look`; of a step that took longer than twice
 /// that only so much counts.
 #[derive(Debug)]
 pub(crate) struct Watched {
