@@ -1,0 +1,185 @@
+//! The one place that asks the system for the time.
+//!
+//! Drivers get a [`Clock`] handed in and ask nothing else, so that a test decides what time it is. Monotonic time is
+//! tokio's: under `tokio::time::pause` it stands still until the runtime is idle, and then jumps to the next deadline.
+//! Wall time is the system's, or in a test one that runs with monotonic time and can be stepped.
+//!
+//! ```text
+//!              now()  monotonic: deadlines, back-off, ages     never steps
+//!  Clock ------wall() UTC: stamps, tags, logs, signatures      steps when somebody sets it
+//!              trust() whether wall() may be written into footage
+//! ```
+
+#![expect(clippy::disallowed_methods, reason = "this is the one place")]
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A clock that drivers ask; clones are the same clock.
+#[derive(Clone)]
+pub struct Clock {
+    wall: Wall,
+    trust: Arc<AtomicU8>,
+}
+
+/// Whether wall time may be written into footage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody said anything about it yet.
+    Unknown,
+    /// It is disciplined, or a witness agrees with it.
+    Trusted,
+    /// Known to be wrong.
+    Wrong,
+}
+
+#[derive(Clone)]
+enum Wall {
+    System,
+    Simulated(Arc<Mutex<Simulated>>),
+}
+
+/// Wall time `wall` was at monotonic time `at`.
+struct Simulated {
+    at: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    /// The machine's own clocks.
+    pub fn system() -> Self {
+        Self::with(Wall::System)
+    }
+
+    /// Wall time begins at `start` and runs with monotonic time; [`step_to`](Self::step_to) sets it. For tests: on a
+    /// runtime with paused time nothing in it depends on the machine.
+    pub fn simulated(start: SystemTime) -> Self {
+        let simulated = Simulated { at: monotonic(), wall: start };
+        Self::with(Wall::Simulated(Arc::new(Mutex::new(simulated))))
+    }
+
+    fn with(wall: Wall) -> Self {
+        Self { wall, trust: Arc::new(AtomicU8::new(Trust::Unknown as u8)) }
+    }
+
+    /// Of all clones.
+    pub fn trust(&self) -> Trust {
+        match self.trust.load(Ordering::Relaxed) {
+            trust if trust == Trust::Trusted as u8 => Trust::Trusted,
+            trust if trust == Trust::Wrong as u8 => Trust::Wrong,
+            _ => Trust::Unknown,
+        }
+    }
+
+    /// Whoever judges the wall clock says so here.
+    pub fn set_trust(&self, trust: Trust) {
+        self.trust.store(trust as u8, Ordering::Relaxed);
+    }
+
+    /// Monotonic time.
+    pub fn now(&self) -> Instant {
+        monotonic()
+    }
+
+    /// UTC as far as this machine knows.
+    pub fn wall(&self) -> SystemTime {
+        match &self.wall {
+            Wall::System => SystemTime::now(),
+            Wall::Simulated(simulated) => {
+                let simulated = simulated.lock().unwrap_or_else(PoisonError::into_inner);
+                simulated.wall + monotonic().saturating_duration_since(simulated.at)
+            }
+        }
+    }
+
+    /// Milliseconds since the Unix epoch; 0 before it.
+    pub fn wall_ms(&self) -> u64 {
+        let since = self.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Time that passed since `earlier`, zero if that lies ahead.
+    pub fn since(&self, earlier: Instant) -> Duration {
+        self.now().saturating_duration_since(earlier)
+    }
+
+    /// Sets simulated wall time, ahead or back, as somebody who sets the system's clock would; the system's own clock is
+    /// never set.
+    pub fn step_to(&self, wall: SystemTime) {
+        if let Wall::Simulated(simulated) = &self.wall {
+            let now = Simulated { at: monotonic(), wall };
+            *simulated.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
+    }
+
+    /// Waits until monotonic time `at`.
+    pub async fn sleep_until(&self, at: Instant) {
+        tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await;
+    }
+
+    /// Waits for `duration` of monotonic time.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.wall {
+            Wall::System => "Clock(system)",
+            Wall::Simulated(_) => "Clock(simulated)",
+        })
+    }
+}
+
+/// On a runtime with paused time that time, else the system's.
+fn monotonic() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1_795_186_073);
+
+    #[tokio::test(start_paused = true)]
+    async fn simulated_wall_time_runs_with_paused_time_and_can_be_stepped() {
+        let clock = Clock::simulated(UNIX_EPOCH + START);
+        let (begun, same) = (clock.now(), clock.clone());
+        clock.sleep(Duration::from_secs(3600)).await;
+        assert_eq!(clock.since(begun), Duration::from_secs(3600));
+        assert_eq!(same.wall(), UNIX_EPOCH + START + Duration::from_secs(3600));
+        clock.step_to(UNIX_EPOCH);
+        clock.sleep_until(clock.now() + Duration::from_millis(250)).await;
+        assert_eq!(same.wall_ms(), 250);
+        assert_eq!(clock.since(begun + Duration::from_secs(9000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn all_clones_share_one_trust() {
+        let clock = Clock::system();
+        let same = clock.clone();
+        assert_eq!(same.trust(), Trust::Unknown);
+        for trust in [Trust::Wrong, Trust::Trusted, Trust::Unknown] {
+            clock.set_trust(trust);
+            assert_eq!(same.trust(), trust);
+        }
+    }
+
+    #[test]
+    fn the_system_clock_is_never_stepped() {
+        let clock = Clock::system();
+        clock.step_to(UNIX_EPOCH);
+        assert!(clock.wall() > UNIX_EPOCH + START);
+        assert!(clock.now() <= clock.now(), "also outside of a runtime");
+    }
+}
