@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use camera_sim::{CameraStats, Clip, Codec, SentPicture};
-use kvs_edge::messages::{Stats, Status, Upload, Verdict, Verify};
 use media::nal;
+use messages::{Stats, Status, Upload, Verdict, Verify};
 
 use crate::cloud::Stored;
 use crate::rig::Rig;

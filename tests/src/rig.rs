@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use camera_sim::{AuthKind, CameraSim, CameraStats, Clip, ClipSpec, Codec, FaultPlan, Faults};
-use kvs_edge::messages::{CameraState, OFFLINE, ONLINE, Status, Topics, Upload, UploadState};
 use kvs_local::{Credentials, KvsLocal, Options};
+use messages::{CameraState, OFFLINE, ONLINE, Status, Topics, Upload, UploadState};
 
 use crate::broker::Mosquitto;
 use crate::cloud::{Kvs, KvsProcess, REGION, documents};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use camera_sim::{Label, TruthBox};
-use kvs_edge::messages::{ClockSource, Event, EventKind};
+use messages::{ClockSource, Event, EventKind};
 
 use crate::cloud::{REGION, Stored};
 use crate::footage::{Footage, PictureBack};

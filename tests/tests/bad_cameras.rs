@@ -5,8 +5,8 @@ use std::net::TcpListener;
 
 use camera_sim::{Audio, AuthKind, ForeignCodec};
 use futures_util::future::join_all;
-use kvs_edge::messages::{CameraState, Health, Reason, Stats, Status, Upload, UploadState, Verdict, Verify};
 use kvs_edge_tests::{Camera, Rig, free_port};
+use messages::{CameraState, Health, Reason, Stats, Status, Upload, UploadState, Verdict, Verify};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Bad {

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use kvs_edge::messages::{CameraState, OFFLINE, ONLINE, Status, Topics};
 use kvs_edge_tests::{Camera, Mosquitto, Observer, Process, Rig, free_port, program, within};
+use messages::{CameraState, OFFLINE, ONLINE, Status, Topics};
 
 /// Somebody who subscribes now, and what the broker has kept.
 async fn newcomer(rig: &Rig, topics: &[String]) -> Observer {
@@ -62,7 +62,7 @@ async fn a_broker_that_is_away_at_the_start_and_later_gets_the_whole_truth_each_
     let since: Vec<_> = said.iter().skip_while(|text| *text == OFFLINE).collect();
     assert_eq!(since, [ONLINE, OFFLINE], "{said:?}");
     rig.expect_everything_proven("cam").await.expect_no_picture_missing();
-    let reconnects = rig.mqtt.last::<kvs_edge::messages::Health>(&topics.health()).mqtt.reconnects;
+    let reconnects = rig.mqtt.last::<messages::Health>(&topics.health()).mqtt.reconnects;
     assert_eq!(reconnects, 1);
 }
 

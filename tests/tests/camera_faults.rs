@@ -3,8 +3,8 @@
 
 use camera_sim::{Audio, Fault, FaultPlan, HandshakeStep};
 use futures_util::future::join_all;
-use kvs_edge::messages::{CameraState, ClockSource, Health, Reason, Stats, Status, Verify};
 use kvs_edge_tests::{Camera, Footage, Rig};
+use messages::{CameraState, ClockSource, Health, Reason, Stats, Status, Verify};
 
 /// A camera that fails once, and what the box says about it.
 struct Breaking {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kvs::ack::{AckError, Reaction};
 use kvs::api::path;
-use kvs_edge::messages::{CameraState, Reason, Upload, UploadState, Verdict, Verify, VerifyMethod};
 use kvs_edge_tests::{Camera, Rig, Stored, eventually};
 use kvs_local::{AckKind, At, Fault, FaultKind, SentAck};
+use messages::{CameraState, Reason, Upload, UploadState, Verdict, Verify, VerifyMethod};
 
 /// Between two pictures of a small clip, and a little more.
 const PICTURE_MS: u64 = 150;

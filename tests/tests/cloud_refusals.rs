@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvs::api::{CreateStreamInput, StreamId};
-use kvs_edge::messages::{CameraState, Reason, Upload, UploadState, Verdict, Verify};
 use kvs_edge_tests::{Camera, Rig, eventually, streams_client};
 use kvs_local::{Clock, Credentials, Tls};
+use messages::{CameraState, Reason, Upload, UploadState, Verdict, Verify};
 
 /// Longer than the 30 s between two attempts that only an operator's change can make succeed.
 const OPERATOR_DEADLINE: Duration = Duration::from_secs(75);

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kvs::identity::Sha256Sum;
-use kvs_edge::messages::{Health, OFFLINE, Upload, UploadState, Verdict, Verify};
 use kvs_edge_tests::{Camera, Process, Rig, Stored, binary, clip_cache, eventually, within};
+use messages::{Health, OFFLINE, Upload, UploadState, Verdict, Verify};
 use serde_json::Value;
 use tokio::net::UnixDatagram;
 

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use camera_sim::{Audio, AuthKind};
-use kvs_edge::messages::{
+use kvs_edge_tests::{Camera, Footage, Rig, decode_errors, program};
+use messages::{
     CameraState, ClockSource, Health, Info, OFFLINE, ONLINE, Stats, Status, Upload, UploadState, Verdict,
     Verify, VerifyMethod,
 };
-use kvs_edge_tests::{Camera, Footage, Rig, decode_errors, program};
 
 /// The cameras: what differs between them, and what has to be seen of it.
 const CAMERAS: [Expected; 3] = [

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use kvs_edge::messages::{CameraState, ClockSource, Reason, Stats};
 use kvs_edge_tests::{Camera, Process, Rig, Stored, program};
 use media::{VideoCodec, nal};
+use messages::{CameraState, ClockSource, Reason, Stats};
 
 /// The server and its port; `None`, and a word to stderr, where GStreamer's parts are missing.
 async fn server(folder: &Path, port: u16) -> Option<(Process, u16)> {

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use camera_sim::{ClipSpec, Fault, FaultPlan, HandshakeStep};
 use futures_util::future::join_all;
-use kvs_edge::messages::{
+use kvs_edge_tests::{Camera, Life, Observer, Rig, RigBuilder, SeenFootage, jpeg_size, within};
+use messages::{
     CameraState, DetectionRecord, Detector, DetectorState, Direction, Event, EventKind, OFF, ON, Severity,
     Stats, WorkerSummary,
 };
-use kvs_edge_tests::{Camera, Life, Observer, Rig, RigBuilder, SeenFootage, jpeg_size, within};
 use sha2::{Digest, Sha256};
 
 const EVERYWHERE: &str = r#"[{ name = "everywhere", polygon = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], severity = "alert" }]"#;

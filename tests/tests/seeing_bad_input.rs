@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use futures_util::future::join_all;
-use kvs_edge::messages::{
+use kvs_edge_tests::{Camera, Rig, RigBuilder, binary};
+use messages::{
     CameraState, Detector, DetectorState, Event, EventKind, Reason, Stats, Status, WorkerSummary,
 };
-use kvs_edge_tests::{Camera, Rig, RigBuilder, binary};
 
 const MODEL: &str = "detect.model_file";
 const LABELS: &str = "detect.labels_file";

@@ -16,15 +16,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::camera::{self, CameraView, Ending, SeeingSurroundings, Surroundings};
-use crate::config::Config;
 use crate::health::Pulses;
-use crate::messages::{Info, InfoCamera, Topics, Version, WorkerSummary};
 use crate::mqtt::{Mqtt, MqttHandle, Qos};
 use crate::report::Reporter;
 use crate::seeing::detector::{self, DetectorHandle};
 use crate::seeing::worker::Worker;
 use crate::seeing::{Sequence, model};
 use crate::{aws, host};
+use config::Config;
+use messages::{Info, InfoCamera, Topics, Version, WorkerSummary};
 
 /// Without a watchdog in the unit, the stillness of a loop is still looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -263,7 +263,7 @@ async fn check_streams(client: Client, cameras: Vec<CameraView>) {
                 tracing::warn!(
                     camera,
                     stream,
-                    error = crate::upload::chain(&error),
+                    error = health::chain(&error),
                     "stream could not be looked at"
                 );
             }

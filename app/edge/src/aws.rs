@@ -7,7 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use kvs_client::{Client, Endpoint, Endpoints};
 
-use crate::config::{self, Secret};
+use config::Secret;
 
 /// Key files are read again after this, so that they may be rotated while the box runs.
 const KEYS_LAST: Duration = Duration::from_secs(300);

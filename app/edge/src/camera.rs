@@ -15,22 +15,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvs::backoff::Backoff;
+use health::Backoff;
 use kvs_client::Client;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
 use crate::fanout::{Fanout, SEEING_PLACES};
 use crate::health::{Pulse, Pulses};
 use crate::ingest::{self, FEED_PLACES, IngestReport};
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
-use crate::messages::Topics;
 use crate::mqtt::MqttHandle;
 use crate::seeing::detector::DetectorHandle;
 use crate::seeing::{self, Seeing, SeeingReport, Sequence, Shown};
 use crate::upload::{UploadReport, Uploader};
+use messages::Topics;
 
 /// Fragments in front of the seeing branch: it only copies numbers into events.
 const NUMBER_PLACES: usize = 64;

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 
 use media::ProducerTimestamp;
 
-use crate::messages::ClockSource;
+use media::ClockSource;
 
 /// A camera whose clock is further off than this is not believed.
 const CAMERA_LIMIT_US: i64 = 10_000_000;

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::messages::{ClockHealth, HostHealth, UtcTime};
+use messages::{ClockHealth, HostHealth, UtcTime};
 
 /// Takes samples; processor load is between one sample and the next.
 #[derive(Debug, Default)]

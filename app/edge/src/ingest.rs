@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use kvs::backoff::Backoff;
+use health::Backoff;
 use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat, nal};
 use retina::client::{self, SessionGroup};
 use retina::codec::{CodecItem, ParametersRef};
@@ -26,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::clock::{Micros, RtpClock, ntp_to_micros};
-use crate::config::{self, Audio, Source, Transport};
 use crate::fanout::Fanout;
-use crate::messages::{ClockSource, Reason};
-use crate::recent::Recent;
 use crate::rtsp;
 use crate::watched::Watched;
+use config::{Audio, Source, Transport};
+use health::Recent;
+use health::{Problem, Reason};
+use media::ClockSource;
 
 /// What the rest of the box gets of a camera.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ pub const FEED_PLACES: usize = 256;
 pub struct IngestReport {
     pub state: IngestState,
     pub since: SystemTime,
-    pub problem: Option<(Reason, String)>,
+    pub problem: Option<Problem>,
     /// Failed attempts since the last picture.
     pub attempts: u32,
     pub last_frame: Option<SystemTime>,
@@ -243,7 +244,7 @@ pub async fn run(
         tracing::warn!(camera = camera.id, error = %error, retry_in_ms = delay.as_millis(), "camera lost");
         report.send_modify(|report| {
             report.attempts += 1;
-            report.problem = Some((error.reason(), error.to_string()));
+            report.problem = Some(Problem::new(error.reason(), error.to_string(), SystemTime::now()));
             report.reconnects.add(now);
             if matches!(error, IngestError::Stalled { .. }) {
                 report.stalls.add(now);

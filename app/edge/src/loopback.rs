@@ -17,9 +17,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use health::Backoff;
 use kvs::FragmentNumber;
 use kvs::api::{Fragment, StartSelector, StreamId, milliseconds};
-use kvs::backoff::Backoff;
 use kvs::chunk::{Answer, Chunk, ChunkError, ChunkReader, Event};
 use kvs::fragmenter::FragmentSummary;
 use kvs::verify::{Finding, Verifier, VerifyCounts};
@@ -28,11 +28,11 @@ use media::ProducerTimestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, VerifyMode};
-use crate::messages::{Reason, Verdict};
 use crate::readback::{self, ReadBackError};
-use crate::recent::Samples;
-use crate::upload::{News, chain, optional, reason_of};
+use crate::upload::{News, optional, reason_of};
+use config::VerifyMode;
+use health::Samples;
+use health::{Problem, Reason};
 
 /// Pieces of news that may wait: half an hour of fragments.
 pub const NEWS_PLACES: usize = 1024;
@@ -61,12 +61,25 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Latency samples kept: more than a minute of pictures.
 const LATENCY_SAMPLES: usize = 2048;
 
+/// The answer to "is my footage in the cloud as sent?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that was due has been read back and is identical.
+    Ok,
+    /// Something is overdue.
+    Late,
+    /// Something read back differs or is missing.
+    Mismatch,
+    /// Nothing to judge by yet, or verification is off.
+    Unknown,
+}
+
 /// Where one camera's verification stands; counters run since start.
 #[derive(Clone, Debug)]
 pub struct VerifyReport {
     pub verdict: Verdict,
     pub since: SystemTime,
-    pub problem: Option<(Reason, String)>,
+    pub problem: Option<Problem>,
     pub counts: VerifyCounts,
     /// Fragments found by ListFragments with the number and time of their ack.
     pub listed: u64,
@@ -398,7 +411,7 @@ impl Running {
                 if error.service_kind() == Some(&ServiceErrorKind::InvalidArgument) {
                     self.skip_ahead();
                 }
-                self.reader_failed(Some((reason_of(&error), chain(&error))));
+                self.reader_failed(Some((reason_of(&error), health::chain(&error))));
             }
         }
     }
@@ -422,7 +435,7 @@ impl Running {
             }
             // The ordinary end; a cut last chunk is read again from its start by the token.
             Ok(None) => self.reader_failed(None),
-            Err(error) => self.reader_failed(Some((reason_of(&error), chain(&error)))),
+            Err(error) => self.reader_failed(Some((reason_of(&error), health::chain(&error)))),
         }
     }
 
@@ -469,7 +482,7 @@ impl Running {
         tracing::warn!(camera = self.this.camera.id, error = detail, "read-back failed");
         self.this.report.send_modify(|report| {
             report.failures += 1;
-            report.problem = Some((reason, detail));
+            report.problem = Some(Problem::new(reason, detail, SystemTime::now()));
         });
     }
 
@@ -488,14 +501,14 @@ impl Running {
                 }
             }
             Asked::Fetched(Err(ReadBackError::Client(error))) => {
-                self.failed((reason_of(&error), chain(&error)))
+                self.failed((reason_of(&error), health::chain(&error)))
             }
             Asked::Fetched(Err(error)) => {
                 self.look_batch = 1;
-                self.failed((Reason::VerifyFailed, chain(&error)));
+                self.failed((Reason::VerifyFailed, health::chain(&error)));
             }
             Asked::Listed(Ok(rows)) => self.listed(&rows, now),
-            Asked::Listed(Err(error)) => self.failed((reason_of(&error), chain(&error))),
+            Asked::Listed(Err(error)) => self.failed((reason_of(&error), health::chain(&error))),
         }
     }
 
@@ -548,7 +561,7 @@ impl Running {
             report.unlisted += late.len() as u64;
             if !late.is_empty() {
                 let text = format!("{} persisted fragments are not in the list of fragments", late.len());
-                report.problem = Some((Reason::VerifyMismatch, text));
+                report.problem = Some(Problem::new(Reason::VerifyMismatch, text, SystemTime::now()));
             }
         });
     }
@@ -571,7 +584,7 @@ impl Running {
             Finding::Corrupt(mismatch) => {
                 tracing::error!(camera, error = %mismatch, "read back differs from what was sent");
                 self.last_bad = Some(now);
-                let problem = (Reason::VerifyMismatch, mismatch.to_string());
+                let problem = Problem::new(Reason::VerifyMismatch, mismatch.to_string(), SystemTime::now());
                 self.this.report.send_modify(|report| report.problem = Some(problem));
             }
             Finding::Duplicate { sequence, first, second, .. } => {

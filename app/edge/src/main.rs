@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use config::{Config, EXAMPLE, Login, Secret, Transport};
 use kvs_edge::app::{App, default_config};
-use kvs_edge::config::{Config, EXAMPLE, Login, Secret, Transport};
 use kvs_edge::probe::{self, ProbeOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -155,7 +155,7 @@ async fn run(path: PathBuf) -> ExitCode {
     );
     let app = match App::start(config).await {
         Ok(app) => app,
-        Err(error) => return fail(&kvs_edge::upload::chain(&error)),
+        Err(error) => return fail(&health::chain(&error)),
     };
     let reason = first(&mut term, &mut interrupt).await;
     let hurry = CancellationToken::new();
@@ -172,7 +172,7 @@ async fn run(path: PathBuf) -> ExitCode {
 
 /// The last word about what was detected, one line of JSON on standard output.
 #[expect(clippy::print_stdout, reason = "the log is on standard error")]
-fn print_summary(worker: Option<&kvs_edge::messages::WorkerSummary>) {
+fn print_summary(worker: Option<&messages::WorkerSummary>) {
     if let Some(json) = worker.and_then(|worker| serde_json::to_string(worker).ok()) {
         println!("{json}");
     }

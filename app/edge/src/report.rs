@@ -1,21 +1,21 @@
 //! Turns the reports of the stages into MQTT messages: state topics when they change, figures at each interval.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::camera::{CameraView, SeeingView};
 use crate::ingest::{IngestReport, IngestState};
-use crate::loopback::VerifyReport;
-use crate::messages::{
-    CameraState, Check, Fps, Gap, Health, Reason, Stats, Status, Topics, Upload, UploadState, UtcTime,
-    Verdict, Verify, VerifyMethod, Version, rounded,
-};
+use crate::loopback::{Verdict, VerifyReport};
 use crate::mqtt::{MqttHandle, Qos};
 use crate::seeing::worker::{self, Worker};
-use crate::upload::UploadReport;
-use crate::{config, host, upload};
+use crate::upload::{UploadReport, UploadState};
+use crate::{host, upload};
+use health::{Problem, Reason};
+use messages::{
+    CameraState, Check, Fps, Gap, Health, Stats, Status, Topics, Upload, UtcTime, Verify, VerifyMethod,
+    Version, rounded,
+};
 
 /// How soon a change of state is noticed.
 const LOOK: Duration = Duration::from_millis(250);
@@ -43,8 +43,8 @@ pub struct Reporter {
 #[derive(Default)]
 struct Published {
     status: Option<(CameraState, Option<Reason>, UtcTime)>,
-    upload: Option<(UploadState, Option<Reason>, u64)>,
-    verify: Option<(Verdict, Option<Reason>)>,
+    upload: Option<(messages::UploadState, Option<Reason>, u64)>,
+    verify: Option<(messages::Verdict, Option<Reason>)>,
     refreshed: Option<Instant>,
     stats: Option<Counters>,
 }
@@ -161,23 +161,9 @@ impl Reporter {
 
 /// The state of a camera as an operator means it, with the most telling reason.
 pub fn status(camera: &CameraView) -> Status {
+    let (state, problem) = judge(camera);
     let ingest = camera.ingest.borrow();
-    let (state, problem) = if !camera.config.enabled {
-        (CameraState::Disabled, None)
-    } else if ingest.state == IngestState::Live {
-        let recorded = degraded(&camera.config, &ingest, &camera.upload.borrow(), &camera.verify.borrow());
-        // Footage first: what is not seen now can still be looked at later.
-        match recorded.or_else(|| camera.seeing.as_ref()?.report.borrow().problem.clone()) {
-            Some(problem) => (CameraState::Degraded, Some(problem)),
-            None => (CameraState::Online, None),
-        }
-    } else if let Some(problem) = waiting(&camera.config, &ingest) {
-        (CameraState::Degraded, Some(problem))
-    } else {
-        let starting = || (Reason::Starting, "no picture yet".to_owned());
-        (CameraState::Offline, Some(ingest.problem.clone().unwrap_or_else(starting)))
-    };
-    let (reason, detail) = problem.unzip();
+    let (reason, detail) = told(problem.as_ref());
     Status {
         v: Version::default(),
         ts: SystemTime::now().into(),
@@ -190,20 +176,54 @@ pub fn status(camera: &CameraView) -> Status {
     }
 }
 
+fn problem_of(camera: &CameraView) -> Option<Problem> {
+    judge(camera).1
+}
+
+fn judge(camera: &CameraView) -> (CameraState, Option<Problem>) {
+    let ingest = camera.ingest.borrow();
+    if !camera.config.enabled {
+        (CameraState::Disabled, None)
+    } else if ingest.state == IngestState::Live {
+        let recorded = degraded(&camera.config, &ingest, &camera.upload.borrow(), &camera.verify.borrow());
+        // Footage first: what is not seen now can still be looked at later.
+        match recorded.or_else(|| camera.seeing.as_ref()?.report.borrow().problem.clone()) {
+            Some(problem) => (CameraState::Degraded, Some(problem)),
+            None => (CameraState::Online, None),
+        }
+    } else if let Some(problem) = waiting(&camera.config, &ingest) {
+        (CameraState::Degraded, Some(problem))
+    } else {
+        let starting = || problem(Reason::Starting, "no picture yet");
+        (CameraState::Offline, Some(ingest.problem.clone().unwrap_or_else(starting)))
+    }
+}
+
+const FIX_GOP: &str = "set a GOP of 1 to 4 s in the camera";
+
+fn problem(reason: Reason, found: impl Into<String>) -> Problem {
+    Problem::new(reason, found, SystemTime::now())
+}
+
+/// A problem as it stands in a body: its name, and what was found with what to change.
+fn told(problem: Option<&Problem>) -> (Option<Reason>, Option<String>) {
+    problem.map(|problem| (problem.reason, problem.to_string())).unzip()
+}
+
 /// Pictures arrive, but only the next random access point can be recorded.
-fn waiting(camera: &config::Camera, ingest: &IngestReport) -> Option<(Reason, String)> {
+fn waiting(camera: &config::Camera, ingest: &IngestReport) -> Option<Problem> {
     if ingest.state != IngestState::WaitingForKey {
         return None;
     }
     let is_long = ingest.since.elapsed().unwrap_or_default() > camera.upload.fragment_max;
     let arrive = ingest.last_frame.is_some_and(|last| last > ingest.since);
-    let text = "pictures arrive, but no key frame to begin with; set a GOP of 1 to 4 s in the camera";
-    recent_loss(ingest).or((is_long && arrive).then(|| (Reason::LongGop, text.to_owned())))
+    let long = || problem(Reason::LongGop, "pictures arrive, but no key frame to begin with").fix(FIX_GOP);
+    recent_loss(ingest).or((is_long && arrive).then(long))
 }
 
-fn recent_loss(ingest: &IngestReport) -> Option<(Reason, String)> {
+fn recent_loss(ingest: &IngestReport) -> Option<Problem> {
     let loss = ingest.loss.as_ref().filter(|loss| loss.at.elapsed() < LOSS_NOTICE)?;
-    Some((loss.reason, loss.text.clone()))
+    Some(problem(loss.reason, loss.text.clone()))
 }
 
 /// Pictures arrive, but something that matters does not work.
@@ -212,7 +232,7 @@ fn degraded(
     ingest: &IngestReport,
     upload: &UploadReport,
     verify: &VerifyReport,
-) -> Option<(Reason, String)> {
+) -> Option<Problem> {
     let failing = matches!(upload.state, UploadState::BackingOff | UploadState::Failed);
     if let Some(problem) = upload.problem.clone().filter(|_| failing || backlog_s(upload) > BACKLOG_NOTICE_S)
     {
@@ -221,24 +241,22 @@ fn degraded(
     if matches!(verify.verdict, Verdict::Mismatch | Verdict::Late) {
         let reason =
             if verify.verdict == Verdict::Late { Reason::VerifyLate } else { Reason::VerifyMismatch };
-        let text =
-            verify.problem.clone().map_or_else(|| "footage is not read back as sent".to_owned(), |p| p.1);
-        return Some((reason, text));
+        let found =
+            verify.problem.as_ref().map_or("footage is not read back as sent", |problem| &problem.found);
+        return Some(problem(reason, found));
     }
     if let Some(loss) = recent_loss(ingest) {
         return Some(loss);
     }
     if ingest.clock_is_wrong {
         let seconds = ingest.clock_offset_us.unwrap_or_default() / 1_000_000;
-        let text =
-            format!("the camera's clock is off by {seconds} s, receive time is used; set NTP in the camera");
-        return Some((Reason::CameraClock, text));
+        let found = format!("the camera's clock is off by {seconds} s, receive time is used");
+        return Some(problem(Reason::CameraClock, found).fix("set NTP in the camera"));
     }
     let fragment_max_ms = camera.upload.fragment_max.as_millis();
     if upload.forced_cuts > 0 && ingest.gop_ms.is_none_or(|ms| u128::from(ms) > fragment_max_ms) {
-        let text =
-            "key frames are further apart than a fragment may be long; set a GOP of 1 to 4 s in the camera";
-        return Some((Reason::LongGop, text.to_owned()));
+        let found = "key frames are further apart than a fragment may be long";
+        return Some(problem(Reason::LongGop, found).fix(FIX_GOP));
     }
     None
 }
@@ -250,14 +268,14 @@ pub fn backlog_s(upload: &UploadReport) -> f64 {
 }
 
 fn upload_message(camera: &config::Camera, report: &UploadReport) -> Upload {
-    let (reason, detail) = report.problem.clone().unzip();
+    let (reason, detail) = told(report.problem.as_ref());
     let day = Duration::from_secs(24 * 3600);
     let recent = |gap: &&upload::Gap| gap.noted.elapsed().unwrap_or_default() < day;
     let gaps: Vec<_> = report.gaps.iter().filter(recent).map(gap).collect();
     Upload {
         v: Version::default(),
         ts: SystemTime::now().into(),
-        state: report.state,
+        state: report.state.into(),
         since: report.since.into(),
         stream: camera.stream.clone(),
         reason,
@@ -281,12 +299,12 @@ fn gap(gap: &upload::Gap) -> Gap {
 }
 
 fn verify_message(camera: &config::Camera, report: &VerifyReport, upload: &UploadReport) -> Verify {
-    let (reason, detail) = report.problem.clone().unzip();
+    let (reason, detail) = told(report.problem.as_ref());
     let counts = report.counts;
     Verify {
         v: Version::default(),
         ts: SystemTime::now().into(),
-        verdict: report.verdict,
+        verdict: report.verdict.into(),
         since: report.since.into(),
         method: match camera.verify.mode {
             config::VerifyMode::Continuous => VerifyMethod::Continuous,
@@ -304,8 +322,31 @@ fn verify_message(camera: &config::Camera, report: &VerifyReport, upload: &Uploa
         duplicate: counts.duplicate.max(report.listed_twice),
         listed: report.listed,
         late: report.overdue as u64,
-        delay: report.delay.percentiles(),
+        delay: report.delay.percentiles().map(Into::into),
         open_gaps: upload.gaps.iter().map(gap).collect(),
+    }
+}
+
+impl From<UploadState> for messages::UploadState {
+    fn from(state: UploadState) -> messages::UploadState {
+        match state {
+            UploadState::Idle => messages::UploadState::Idle,
+            UploadState::Connecting => messages::UploadState::Connecting,
+            UploadState::Sending => messages::UploadState::Sending,
+            UploadState::BackingOff => messages::UploadState::BackingOff,
+            UploadState::Failed => messages::UploadState::Failed,
+        }
+    }
+}
+
+impl From<Verdict> for messages::Verdict {
+    fn from(verdict: Verdict) -> messages::Verdict {
+        match verdict {
+            Verdict::Ok => messages::Verdict::Ok,
+            Verdict::Late => messages::Verdict::Late,
+            Verdict::Mismatch => messages::Verdict::Mismatch,
+            Verdict::Unknown => messages::Verdict::Unknown,
+        }
     }
 }
 
@@ -357,13 +398,13 @@ fn stats(ingest: &IngestReport, verify: &VerifyReport, before: Counters, now: Co
         size: format.map(|format| [format.width, format.height]),
         audio_codec: ingest.audio.as_ref().map(|audio| audio.codec_id().to_owned()),
         transport: ingest.transport.map(str::to_owned),
-        clock: ingest.clock,
+        clock: ingest.clock.map(Into::into),
         clock_offset_ms: ingest.clock_offset_us.map(|us| us as f64 / 1000.0),
         lost_packets: ingest.lost_packets,
         dropped_frames: ingest.dropped_frames,
         reconnects_1h: ingest.reconnects.count(now.at),
         stalls_1h: ingest.stalls.count(now.at),
-        latency: verify.latency.percentiles(),
+        latency: verify.latency.percentiles().map(Into::into),
         detect: None,
     }
 }
@@ -371,39 +412,44 @@ fn stats(ingest: &IngestReport, verify: &VerifyReport, before: Counters, now: Co
 /// Keeps since when each check fails.
 #[derive(Default)]
 struct Checks {
-    since: BTreeMap<(String, Option<String>), SystemTime>,
+    failing: Vec<(String, Problem)>,
 }
 
 impl Checks {
-    fn update(&mut self, found: Vec<(Reason, String, String)>) -> Vec<Check> {
-        let now = SystemTime::now();
-        let mut since = BTreeMap::new();
-        let mut checks = Vec::new();
-        for (reason, text, camera) in found {
-            // The code of a check is the reason's name on the wire.
-            let code = serde_json::to_value(reason)
-                .ok()
-                .and_then(|v| Some(v.as_str()?.to_owned()))
-                .unwrap_or_default();
-            let key = (code.clone(), Some(camera.clone()));
-            let at = *self.since.get(&key).unwrap_or(&now);
-            since.insert(key, at);
-            checks.push(Check { code, text, since: at.into(), camera: Some(camera) });
-        }
-        self.since = since;
+    /// `found` by camera; what fails still has the time at which it began.
+    fn update(&mut self, found: Vec<(String, Problem)>) -> Vec<Check> {
+        let before = std::mem::take(&mut self.failing);
+        self.failing = found
+            .into_iter()
+            .map(|(camera, problem)| {
+                let same = before.iter().find(|(of, old)| (of, old.reason) == (&camera, problem.reason));
+                let problem = problem.again(same.map(|(_, old)| old));
+                (camera, problem)
+            })
+            .collect();
+        let mut checks: Vec<_> = self.failing.iter().map(check).collect();
         checks.sort_by_key(|check| check.since);
         checks
     }
 }
 
-fn failing(camera: &CameraView) -> Vec<(Reason, String, String)> {
-    let status = status(camera);
-    let mut found: Vec<_> = status.reason.zip(status.detail).into_iter().collect();
+fn check((camera, problem): &(String, Problem)) -> Check {
+    Check {
+        code: problem.reason.to_string(),
+        text: problem.to_string(),
+        since: problem.since.into(),
+        camera: Some(camera.clone()),
+    }
+}
+
+fn failing(camera: &CameraView) -> Vec<(String, Problem)> {
+    let mut found: Vec<_> = problem_of(camera).into_iter().collect();
     let skew_us = camera.ingest.borrow().clock_offset_us.filter(|us| us.abs() > CLOCK_NOTICE_US);
     if let Some(skew_us) = skew_us
-        && found.iter().all(|(reason, _)| *reason != Reason::CameraClock)
+        && found.iter().all(|problem| problem.reason != Reason::CameraClock)
     {
-        found.push((Reason::CameraClock, format!("the camera's clock is off by {} ms", skew_us / 1000)));
+        let text = format!("the camera's clock is off by {} ms", skew_us / 1000);
+        found.push(problem(Reason::CameraClock, text).fix("set NTP in the camera"));
     }
-    found.into_iter().map(|(reason, text)| (reason, text, camera.config.id.clone())).collect()
+    found.into_iter().map(|problem| (camera.config.id.clone(), problem)).collect()
 }

@@ -10,7 +10,7 @@ use retina::client::{
 };
 use retina::codec::{FrameFormat, ParametersRef};
 
-use crate::config::{self, Login};
+use config::Login;
 
 /// UseFirst, because go2rtc answers each SETUP with another session id.
 pub(crate) fn session_options(login: Option<&Login>, group: &Arc<SessionGroup>) -> SessionOptions {

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use health::Backoff;
 use kvs::FragmentNumber;
 use kvs::ack::Reaction;
 use kvs::api::StreamId;
-use kvs::backoff::Backoff;
 use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
 use kvs::put_media::{Backlog, CloseReason, Event, Output, PutMedia, PutMediaConfig, Unconfirmed};
 use kvs_client::{Action, Client, PutMediaInput, ServiceErrorKind, TimecodeType};
@@ -29,11 +29,10 @@ use media::ProducerTimestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
 use crate::ingest::Feed;
-use crate::messages::{Reason, UploadState};
 use crate::readback;
-use crate::recent::Recent;
+use health::Recent;
+use health::{Problem, Reason};
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -70,12 +69,26 @@ pub enum News {
     Lost(ProducerTimestamp),
 }
 
+/// What PutMedia of one camera does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadState {
+    /// No connection wanted: the camera delivers nothing.
+    Idle,
+    Connecting,
+    /// Media flows.
+    Sending,
+    /// Waiting before the next attempt.
+    BackingOff,
+    /// Will not heal without somebody's action: see the problem.
+    Failed,
+}
+
 /// Where one camera's upload stands; counters run since start.
 #[derive(Clone, Debug)]
 pub struct UploadReport {
     pub state: UploadState,
     pub since: SystemTime,
-    pub problem: Option<(Reason, String)>,
+    pub problem: Option<Problem>,
     /// Fragments completed by the fragmenter.
     pub complete: u64,
     pub persisted: u64,
@@ -345,7 +358,11 @@ impl Running {
             }
             // The acks may still come; a session without any is ended by the ack timeout.
             Err(error) => {
-                tracing::warn!(camera, error = chain(&error), "cannot ask for fragments without an ack")
+                tracing::warn!(
+                    camera,
+                    error = health::chain(&error),
+                    "cannot ask for fragments without an ack"
+                )
             }
         }
     }
@@ -448,7 +465,7 @@ impl Running {
             report.lost += 1;
             // Why KVS could not be reached says more than that the window is full.
             if reason != Reason::BacklogFull || report.problem.is_none() {
-                report.problem = Some((reason, text));
+                report.problem = Some(Problem::new(reason, text, SystemTime::now()));
             }
             // Lost fragments in a row are one gap.
             let follows =
@@ -559,7 +576,7 @@ impl Running {
             Action::RetrySlower => SLOWER_DELAY,
             _ => Duration::ZERO,
         };
-        self.give_up(reason_of(error), chain(error), least);
+        self.give_up(reason_of(error), health::chain(error), least);
     }
 
     /// Drops the connection and tries again later.
@@ -579,7 +596,7 @@ impl Running {
         );
         self.retry_at = Some(tokio::time::Instant::now() + delay);
         self.this.report.send_modify(|report| {
-            report.problem = Some((reason, detail));
+            report.problem = Some(Problem::new(reason, detail, SystemTime::now()));
             report.reconnects.add(now);
         });
         self.set_state(if least >= OPERATOR_DELAY { UploadState::Failed } else { UploadState::BackingOff });
@@ -641,7 +658,11 @@ async fn connect(
             }
             Err(error) => {
                 // Sending again can make a duplicate, which the verifier names; not sending could make a gap.
-                tracing::warn!(camera, error = chain(&error), "cannot ask what arrived, sending all again");
+                tracing::warn!(
+                    camera,
+                    error = health::chain(&error),
+                    "cannot ask what arrived, sending all again"
+                );
                 Vec::new()
             }
         }
@@ -669,7 +690,7 @@ async fn end_in_order(mut connection: kvs_client::PutMedia) {
         Ok::<_, kvs_client::Error>(())
     };
     if let Ok(Err(error)) = tokio::time::timeout(CLOSE_LIMIT, end).await {
-        tracing::debug!(error = chain(&error), "PutMedia did not end in order");
+        tracing::debug!(error = health::chain(&error), "PutMedia did not end in order");
     }
 }
 
@@ -726,20 +747,6 @@ pub fn reason_of(error: &kvs_client::Error) -> Reason {
             _ => Reason::UploadFailed,
         },
     }
-}
-
-/// An error with all its causes on one line; those that it says itself are not said again.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn millis(duration: Duration) -> u64 {

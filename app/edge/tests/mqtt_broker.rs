@@ -7,9 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use kvs_edge::config;
-use kvs_edge::messages::Topics;
 use kvs_edge::mqtt::{Mqtt, MqttHandle, MqttState, Protocol, Qos};
+use messages::Topics;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

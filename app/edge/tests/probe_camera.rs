@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use camera_sim::{Audio, AuthKind, CameraSim, ClipSpec, Codec};
-use kvs_edge::config::{Login, Secret, Transport};
+use config::{Login, Secret, Transport};
 use kvs_edge::probe::{self, ParameterSets, ProbeError, ProbeOptions, Report};
 
 /// A second of 10 small pictures each, so that the clip is made quickly.

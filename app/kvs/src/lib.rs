@@ -12,7 +12,6 @@
 
 pub mod ack;
 pub mod api;
-pub mod backoff;
 pub mod chunk;
 pub mod cluster_sums;
 mod fragment_number;

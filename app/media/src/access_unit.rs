@@ -247,6 +247,15 @@ fn wave_format_ex(tag: u16, sample_rate: u32, channels: u16) -> Bytes {
     out.freeze()
 }
 
+/// Where the producer timestamps of a camera come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClockSource {
+    /// The camera's clock, by its RTCP sender reports.
+    Rtcp,
+    /// Our clock at arrival, smoothed.
+    Receive,
+}
+
 /// One coded picture.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AccessUnit {

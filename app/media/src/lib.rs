@@ -11,6 +11,7 @@ pub mod mkv;
 pub mod nal;
 
 pub use access_unit::{
-    AccessUnit, AudioCodec, AudioFormat, AudioFrame, FormatError, ProducerTimestamp, VideoCodec, VideoFormat,
+    AccessUnit, AudioCodec, AudioFormat, AudioFrame, ClockSource, FormatError, ProducerTimestamp, VideoCodec,
+    VideoFormat,
 };
 pub use bits::BitsError;

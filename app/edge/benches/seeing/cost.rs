@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use camera_sim::ClipSpec;
-use kvs_edge::messages::{CameraSummary, Detector, Percentiles, Stats, Upload, WorkerSummary};
+use messages::{CameraSummary, Detector, Percentiles, Stats, Upload, WorkerSummary};
 
 use crate::process::{Child, Memory};
 use crate::proof::{self, Stored};

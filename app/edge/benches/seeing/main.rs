@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use camera_sim::ClipSpec;
 use clap::Parser;
+use config::Config;
 use kvs_edge::app::App;
-use kvs_edge::config::Config;
-use kvs_edge::messages::Upload;
+use messages::Upload;
 use tokio_util::sync::CancellationToken;
 
 use proof::Stored;

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use camera_sim::{Clip, Label, read_frame_index};
-use kvs_edge::messages::{Event, EventKind};
 use kvs_edge::seeing::Shown;
+use messages::{Event, EventKind};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vision::{Detection, Rect};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use camera_sim::{CameraSim, ClipSpec};
 use kvs_edge::demo::broker::{Broker, Seen};
-use kvs_edge::messages::{Event, OFFLINE, Topics};
 use kvs_local::{Credentials, KvsLocal, Options};
+use messages::{Event, OFFLINE, Topics};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, MqttOptions};

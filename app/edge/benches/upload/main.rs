@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Parser;
-use kvs_edge::messages::{Percentiles, Stats, Upload};
+use messages::{Percentiles, Stats, Upload};
 
 use process::{Child, Memory};
 use proof::Stored;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use camera_sim::{CameraSim, ClipSpec};
 use kvs_edge::demo::broker::{Broker, Seen};
-use kvs_edge::messages::{OFFLINE, Topics};
 use kvs_local::{Credentials, KvsLocal, Options};
+use messages::{OFFLINE, Topics};
 use serde::de::DeserializeOwned;
 
 use crate::Error;

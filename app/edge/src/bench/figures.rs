@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::series::{Column, Merge, Series, Summary};
-use crate::config::Config;
-use crate::messages::{
+use config::Config;
+use messages::{
     Detector, DetectorState, Health, Info, Reason, Spread, Stats, Topics, Upload, UploadState, UtcTime,
 };
 

@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
 use crate::mqtt::Protocol;
 use crate::mqtt::link::{self, Client, Failure, FailureKind, Link, Step};
 

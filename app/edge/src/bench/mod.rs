@@ -34,13 +34,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::default_config;
-use crate::config::{Config, ConfigErrors};
-use crate::messages::{Topics, UtcTime};
+use config::{Config, ConfigErrors};
 pub use criteria::LimitArguments;
 use figures::Figures;
 pub use judge::{Limit, LimitError};
 pub use listen::ListenError;
 use listen::{Heard, Listener};
+use messages::{Topics, UtcTime};
 pub use process::FindError;
 use process::{Daemon, Sampler};
 use report::Machine;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Run;
 use super::judge::{Bound, Judged, Verdict};
 use crate::host;
-use crate::messages::{UtcTime, Version};
+use messages::{UtcTime, Version};
 
 /// Where the bench ran.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -79,7 +79,7 @@ pub(super) fn summary(run: &Run, machine: &Machine, judged: &[Judged]) -> Value 
         "program": concat!("kvs-edge bench ", env!("CARGO_PKG_VERSION")),
         "started": run.begun,
         "ended": run.ended,
-        "duration_s": crate::messages::rounded(run.measured_s),
+        "duration_s": messages::rounded(run.measured_s),
         "asked_s": run.asked_s,
         "ended_by": run.ended_by,
         "config": run.config.display().to_string(),

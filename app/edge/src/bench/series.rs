@@ -5,7 +5,7 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::messages::rounded;
+use messages::rounded;
 
 /// Rows that are kept; even. At one sample a second the first 5.5 hours are whole.
 const MOST: usize = 20_000;

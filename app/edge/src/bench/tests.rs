@@ -3,8 +3,8 @@
 use super::criteria::judge_all;
 use super::judge::{Judged, Verdict};
 use super::*;
-use crate::config::Surroundings;
-use crate::messages::{
+use config::Environment;
+use messages::{
     DetectStats, Detector, DetectorState, Fps, Percentiles, Spread, Stats, Upload, UploadState, Version,
     WorkerFigures,
 };
@@ -21,7 +21,7 @@ fn config(detect: bool) -> Config {
          [[camera]]\nid = \"a\"\nurl = \"rtsp://192.0.2.1/x\"\n[[camera]]\nid = \"b\"\nurl = \"rtsp://192.0.2.2/x\"\n",
         if detect { "[detect]\n" } else { "" }
     );
-    Config::parse(text.as_bytes(), &Surroundings::default()).expect("a configuration")
+    Config::parse(text.as_bytes(), &Environment::default()).expect("a configuration")
 }
 
 fn run_of(config: &Config) -> Run {

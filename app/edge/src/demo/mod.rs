@@ -18,8 +18,8 @@ use kvs_local::{KvsLocal, Options};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::config::Config;
 use broker::Broker;
+use config::Config;
 pub use fault::DemoFault;
 use summary::Summary;
 use table::Table;
@@ -105,7 +105,7 @@ pub async fn run(arguments: DemoArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say(&format!("the demo does not start: {}", crate::upload::chain(error.as_ref())));
+            say(&format!("the demo does not start: {}", health::chain(error.as_ref())));
             ExitCode::FAILURE
         }
     }

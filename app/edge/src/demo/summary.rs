@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{DemoArguments, DemoVerify};
 use crate::app::Stopped;
 use crate::camera::CameraView;
-use crate::messages::{ClockSource, Percentiles, Verdict};
+use messages::{ClockSource, Percentiles, Verdict};
 
 #[derive(Serialize)]
 pub(super) struct Summary {
@@ -112,10 +112,10 @@ impl CameraSummary {
             put_media_sessions: upload.sessions,
             error_acks: upload.error_acks,
             ack_delay_ms: upload.ack_delay.map(|delay| delay.as_millis()),
-            read_back_latency: verify.latency.percentiles(),
+            read_back_latency: verify.latency.percentiles().map(Into::into),
             read_back_latency_samples: verify.latency.total(),
-            clock: ingest.clock,
-            verdict: verify.verdict,
+            clock: ingest.clock.map(Into::into),
+            verdict: verify.verdict.into(),
             accounted: proven && clean && whole,
         }
     }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use vision::figures::Histogram;
 
 use crate::camera::CameraView;
-use crate::messages::{CameraState, ClockSource};
 use crate::report::{backlog_s, status};
+use media::ClockSource;
+use messages::CameraState;
 
 /// Into a file or pipe the table goes this often.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -164,8 +165,8 @@ fn row(camera: &CameraView, rates: &[f64; 4]) -> String {
     let ms = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
     let problem = state
         .detail
-        .or_else(|| upload.problem.clone().map(|p| p.1))
-        .or_else(|| verify.problem.clone().map(|p| p.1));
+        .or_else(|| upload.problem.clone().map(|problem| problem.to_string()))
+        .or_else(|| verify.problem.clone().map(|problem| problem.to_string()));
     let problem: String = problem.unwrap_or_else(|| "-".to_owned()).chars().take(60).collect();
     format!(
         "{:<8} {:<9} {:>4.1} {:>7.0} {:>6} {:>6} {:>7} {:>7} {:>8} {:>10}   {:<8} {:>5.1} s  {}",

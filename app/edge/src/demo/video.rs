@@ -13,9 +13,9 @@ use vision::overlay::{self, Mark};
 use vision::rgb;
 
 use crate::camera::CameraView;
-use crate::config::CameraDetect;
-use crate::messages::UtcTime;
 use crate::seeing::Shown;
+use config::CameraDetect;
+use messages::UtcTime;
 
 /// Pictures waiting to be drawn.
 const PLACES: usize = 4;

@@ -9,8 +9,7 @@ use rumqttc::{TlsConfiguration, Transport, v5};
 
 use super::outbox::Message;
 use super::{Protocol, Qos, tls};
-use crate::config;
-use crate::messages::OFFLINE;
+use messages::OFFLINE;
 
 /// For each of: connecting, TLS and CONNACK together.
 const CONNECT_TIMEOUT_S: u64 = 10;

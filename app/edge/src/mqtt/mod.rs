@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvs::backoff::Backoff;
+use health::Backoff;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -32,9 +32,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::config;
-use crate::messages::{MqttHealth, OFFLINE, ONLINE, Topics};
 use link::{Client, Failure, FailureKind, Link, Step};
+use messages::{MqttHealth, OFFLINE, ONLINE, Topics};
 use outbox::{Message, Outbox};
 
 /// Longest body. AWS IoT Core takes 128 KiB for a whole message.

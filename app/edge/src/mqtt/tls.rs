@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::link::{Failure, FailureKind};
-use crate::config::MqttTls;
+use config::MqttTls;
 
 /// Files are read anew for each connection, so certificates may be rotated while the daemon runs.
 pub(super) fn client_config(tls: &MqttTls) -> Result<Arc<ClientConfig>, Failure> {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use media::{VideoCodec, VideoFormat, nal};
 
 use super::report::{ClockReport, ParameterSets, Problem, Report, Severity, VideoReport};
-use crate::config::Transport;
 use crate::watched::Watched;
+use config::Transport;
 
 /// A camera clock further off than this makes pictures of several cameras hard to bring together.
 const CLOCK_OFFSET_LIMIT_MS: f64 = 1000.0;

@@ -20,8 +20,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::config::{Login, Transport, Upload};
 use crate::rtsp;
+use config::{Login, Transport, Upload};
 pub use decoder::{DecoderReport, SkippedDecoder};
 use measure::{LOOK, Measured};
 pub use report::{

@@ -17,7 +17,7 @@ use decode::Frame;
 use detect::capacity::{Demand, Measured, admit};
 use detect::schedule::{Limits, Scheduler};
 use detect::{Detector, Loaded, Settings, Timing};
-use kvs::backoff::Backoff;
+use health::Backoff;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use vision::Detection;
@@ -373,7 +373,7 @@ impl Work {
         settings.nms_iou = self.options.iou;
         let mut detector = Detector::new(loaded.backend, loaded.head, settings);
         let measured = detector.measure(MEASURED_SIZE, ROUNDS, MEASURE);
-        self.introduce(model, &measured.map_err(|error| crate::upload::chain(&error))?);
+        self.introduce(model, &measured.map_err(|error| health::chain(&error))?);
         let mut found: Vec<Vec<Detection>> = Vec::new();
         let mut errors = 0;
         while let Some(batch) = self.next(input.max_batch.max(1)) {
@@ -397,9 +397,9 @@ impl Work {
                         inner.counted[*camera].errors += 1;
                     }
                     drop(inner);
-                    tracing::warn!(error = crate::upload::chain(&error), "a picture could not be looked at");
+                    tracing::warn!(error = health::chain(&error), "a picture could not be looked at");
                     if errors >= ERRORS {
-                        return Err(crate::upload::chain(&error));
+                        return Err(health::chain(&error));
                     }
                 }
             }

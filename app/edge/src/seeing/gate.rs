@@ -7,7 +7,7 @@ use decode::Frame;
 use tokio::sync::watch;
 use vision::motion::{Motion, MotionConfig};
 
-use crate::config::CameraDetect;
+use config::CameraDetect;
 
 /// With the motion gate and nothing moving, a picture is looked at this often.
 const STILL: Duration = Duration::from_secs(1);

@@ -14,9 +14,8 @@ use ulid::Ulid;
 use vision::event::{Change, ChangeKind, Crossed};
 
 use super::detector::Model;
-use crate::messages::{
-    Clip, ClockSource, Crossing, Direction, Event, EventKind, EventModel, UtcTime, Version,
-};
+use media::ClockSource;
+use messages::{Clip, Crossing, Direction, Event, EventKind, EventModel, UtcTime, Version};
 
 /// Persisted fragments that are remembered: an event is confirmed some pictures after its start, and the fragment of
 /// that start may be there first. Two minutes at two seconds each.
@@ -119,7 +118,7 @@ impl LiveEvents {
             device: self.origin.device.clone(),
             camera: self.origin.camera.clone(),
             ts: UtcTime::from_millis(moment.at.as_millis()),
-            clock: moment.clock,
+            clock: moment.clock.into(),
             label: seen.label.to_string(),
             severity: seen.severity.into(),
             score: seen.score.into(),

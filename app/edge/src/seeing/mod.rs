@@ -37,15 +37,17 @@ use vision::figures::{Histogram, Latencies};
 use vision::rules::RulesError;
 use vision::track::{Track, Tracker};
 
-use crate::config::{self, CameraDetect};
 use crate::fanout::Sight;
 use crate::ingest::IngestReport;
-use crate::messages::{self, ClockSource, DetectionRecord, Reason, Topics, UtcTime, rounded};
 use crate::mqtt::{MqttHandle, Qos};
+use config::CameraDetect;
 use detector::{DetectorHandle, DetectorReport, DetectorState, Model, Seen};
 use gate::Gate;
+use health::{Problem, Reason};
 pub use live::Sequence;
 use live::{LiveEvents, Moment, Origin};
+use media::ClockSource;
+use messages::{DetectionRecord, Topics, UtcTime, rounded};
 use records::Records;
 use shots::{Cut, Shot, Shots};
 
@@ -74,7 +76,7 @@ pub struct Shown {
 /// Where the branch of one camera stands; counters run since start.
 #[derive(Clone, Debug, Default)]
 pub struct SeeingReport {
-    pub problem: Option<(Reason, String)>,
+    pub problem: Option<Problem>,
     pub decode: Option<DecodeReport>,
     pub moving: Option<bool>,
     /// Confirmed objects in the picture now, by label.
@@ -106,6 +108,11 @@ pub struct Seeing {
     pub shown: broadcast::Sender<Shown>,
 }
 
+/// A problem that begins now.
+fn problem(reason: Reason, found: impl Into<String>) -> Problem {
+    Problem::new(reason, found, SystemTime::now())
+}
+
 /// A channel for those who draw.
 pub fn shown() -> broadcast::Sender<Shown> {
     broadcast::channel(SHOWN_PLACES).0
@@ -135,7 +142,7 @@ impl Seeing {
                 return;
             }
             tracing::error!(camera = self.camera.id, "the seeing branch crashed, beginning anew");
-            let problem = (Reason::DetectorFailed, "the seeing branch crashed and begins anew".to_owned());
+            let problem = problem(Reason::DetectorFailed, "the seeing branch crashed and begins anew");
             self.report.send_modify(|report| report.problem = Some(problem));
             tokio::time::sleep(CRASH_DELAY).await;
         }
@@ -197,7 +204,7 @@ struct Running {
     /// Pictures per second that the detector takes.
     rate: f64,
     /// Why they are not, when that is not as it should be.
-    refused: Option<(Reason, String)>,
+    refused: Option<Problem>,
     /// With the model that was loaded last; absent before the first one.
     scene: Option<Scene>,
     records: Option<Arc<Mutex<Records>>>,
@@ -246,9 +253,13 @@ impl Running {
     fn detector_changed(&mut self, report: &DetectorReport) {
         let room = report.rooms.get(self.this.number);
         self.refused = match (report.state, room.and_then(|room| room.advice.clone())) {
-            (DetectorState::Running, Some(advice)) => Some((Reason::DetectorOverloaded, advice)),
-            (DetectorState::Stuck, _) => Some(Reason::DetectorStuck).zip(report.problem.clone()),
-            (DetectorState::Failed, _) => Some(Reason::DetectorFailed).zip(report.problem.clone()),
+            (DetectorState::Running, Some(advice)) => Some(problem(Reason::DetectorOverloaded, advice)),
+            (DetectorState::Stuck, _) => {
+                report.problem.clone().map(|found| problem(Reason::DetectorStuck, found))
+            }
+            (DetectorState::Failed, _) => {
+                report.problem.clone().map(|found| problem(Reason::DetectorFailed, found))
+            }
             _ => None,
         };
         self.rate = room.map_or(0.0, |room| room.fps);
@@ -264,7 +275,7 @@ impl Running {
                 }
                 Err(error) => {
                     tracing::error!(camera = self.this.camera.id, %error, "rules do not fit the model");
-                    self.refused = Some((Reason::DetectorFailed, error.to_string()));
+                    self.refused = Some(problem(Reason::DetectorFailed, error.to_string()));
                     self.wanted = false;
                 }
             }
@@ -316,11 +327,11 @@ impl Running {
             match self.start_decoder() {
                 Ok(decoder) => self.decoder = Some(decoder),
                 Err(error) => {
-                    self.refused = Some((Reason::DecoderFailed, error.to_string()));
+                    self.refused = Some(problem(Reason::DecoderFailed, error.to_string()));
                     self.wanted = false;
                     tracing::error!(
                         camera = self.this.camera.id,
-                        error = crate::upload::chain(&error),
+                        error = health::chain(&error),
                         "no decoder"
                     );
                     return self.report_problem();
@@ -424,7 +435,7 @@ impl Running {
         }
     }
 
-    fn write_record(&self, shot: Shot, event: crate::messages::Event) {
+    fn write_record(&self, shot: Shot, event: messages::Event) {
         let Some(records) = self.records.clone() else { return };
         let source_id = self.this.camera.id.clone();
         tokio::task::spawn_blocking(move || {
@@ -543,11 +554,12 @@ impl Running {
 
     fn report_problem(&self) {
         let failing = self.this.report.borrow().decode.as_ref().and_then(|decode| {
-            let problem = decode.last_problem.as_ref().filter(|_| decode.stage != Stage::Running)?;
-            Some((Reason::DecoderFailed, problem.to_string()))
+            let found = decode.last_problem.as_ref().filter(|_| decode.stage != Stage::Running)?;
+            Some(problem(Reason::DecoderFailed, found.to_string()))
         });
-        let problem = self.refused.clone().or(failing);
+        let found = self.refused.clone().or(failing);
         self.this.report.send_if_modified(|report| {
+            let problem = found.map(|problem| problem.again(report.problem.as_ref()));
             let changed = report.problem != problem;
             report.problem = problem;
             changed

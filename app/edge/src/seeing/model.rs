@@ -8,7 +8,7 @@ use detect::{BackendChoice, LabelSource, LoadOptions, Loaded, ModelSource};
 use sha2::{Digest, Sha256};
 
 use super::detector::{DetectorOptions, HANG};
-use crate::config::{self, DetectBackend};
+use config::DetectBackend;
 
 /// Knows the rendered figures of the simulated cameras, and nothing else.
 const BUILT_IN: &[u8] = include_bytes!("../../../model/scene.onnx");
@@ -59,8 +59,7 @@ fn load(settings: &config::Detect) -> Result<(Loaded, String), String> {
         max_batch: 1,
         ..LoadOptions::default()
     };
-    let mut loaded =
-        detect::load(&source, &labels, &options).map_err(|error| crate::upload::chain(&error))?;
+    let mut loaded = detect::load(&source, &labels, &options).map_err(|error| health::chain(&error))?;
     // The folder of the model is nobody's business on a dashboard.
     if let Some(name) = settings.model_file.as_deref().and_then(Path::file_stem) {
         loaded.model = name.to_string_lossy().into_owned();

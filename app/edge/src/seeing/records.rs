@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::messages::DetectionRecord;
+use messages::DetectionRecord;
 
 /// The files of one camera.
 pub(super) struct Records {
@@ -86,7 +86,7 @@ fn whole(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{
+    use messages::{
         BoxParts, Clip, ClockSource, Event, EventKind, EventModel, Part, Severity, UtcTime, Version,
     };
 

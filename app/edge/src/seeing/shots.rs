@@ -14,7 +14,7 @@ use vision::track::Track;
 
 use super::detector::{Model, Seen};
 use super::snapshot;
-use crate::messages::Prediction;
+use messages::Prediction;
 
 /// Pictures being cut at a time.
 const PLACES: usize = 2;

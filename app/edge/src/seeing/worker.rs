@@ -6,7 +6,7 @@ use vision::figures::Histogram;
 
 use super::detector::{self, DetectorHandle, DetectorState, Figures};
 use crate::camera::{CameraView, SeeingView};
-use crate::messages::{
+use messages::{
     self, CameraSummary, DetectStats, Detector, DetectorModel, LineCount, NotAdmitted, Percentiles, Reason,
     Spread, UtcTime, Version, WorkerFigures, WorkerSummary, rounded,
 };

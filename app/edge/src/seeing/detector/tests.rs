@@ -10,7 +10,6 @@ use detect::{
 use media::{AccessUnit, ProducerTimestamp, VideoCodec, VideoFormat};
 
 use super::*;
-use crate::config;
 
 /// Real pictures of the simulated scene, decoded.
 fn frames(count: usize) -> Vec<Arc<Frame>> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::super::Secret;
-use super::super::document::{At, Report, Section, brief, read_file};
+use crate::Secret;
+use crate::document::{At, Report, Section, brief, read_file};
 
 pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -65,7 +65,7 @@ pub(super) fn name_like(
         format!("for example {clean:?}")
     };
     let expected = format!("1 to {limit} characters of {}", alphabet.text);
-    report.problem(name.at, &section.path(key), format!("{:?}", brief(&name.value)), expected, fix);
+    report.mistake(name.at, &section.path(key), format!("{:?}", brief(&name.value)), expected, fix);
     None
 }
 
@@ -105,7 +105,7 @@ pub(super) fn https_url(report: &mut Report, section: &mut Section, key: &'stati
             return Some(url);
         }
     };
-    report.problem(text.at, &path, redacted(&text.value), EXPECTED, fix);
+    report.mistake(text.at, &path, redacted(&text.value), EXPECTED, fix);
     None
 }
 
@@ -123,10 +123,10 @@ pub(super) fn secret(
     let (key, at, path) = match (file, credential) {
         (Some(_), Some(credential)) => {
             let fix = format!("remove {file_key} or {credential_key}");
-            report.problem(credential.at, &section.path(credential_key), "two sources", "one source", fix);
+            report.mistake(credential.at, &section.path(credential_key), "two sources", "one source", fix);
             return Some(Err(()));
         }
-        (Some(file), None) => (file_key, file.at, report.surroundings.folder.join(&file.value)),
+        (Some(file), None) => (file_key, file.at, report.environment.folder.join(&file.value)),
         (None, Some(credential)) => match credential_path(report, section, credential_key, &credential) {
             Some(path) => (credential_key, credential.at, path),
             None => return Some(Err(())),
@@ -138,7 +138,7 @@ pub(super) fn secret(
             warn_if_readable_by_all(report, &section.path(key), at, &path);
             return Some(Ok(secret));
         }
-        Err(error) => format!("{} ({error})", file_name(&path, &report.surroundings.folder)),
+        Err(error) => format!("{} ({error})", file_name(&path, &report.environment.folder)),
     };
     let expected = format!("a readable file with the {} on one line", name.replace('_', " "));
     let fix = if name == "password" {
@@ -146,7 +146,7 @@ pub(super) fn secret(
     } else {
         "create it for the user of the daemon alone (chmod 600)"
     };
-    report.problem(at, &section.path(key), found, expected, fix);
+    report.mistake(at, &section.path(key), found, expected, fix);
     Some(Err(()))
 }
 
@@ -155,12 +155,12 @@ fn credential_path(report: &mut Report, section: &Section, key: &str, name: &At<
     let value = &name.value;
     if value.is_empty() || value.contains(['/', '\0']) || value == "." || value == ".." {
         let fix = "write the name that LoadCredential= gives it, without a path";
-        report.problem(name.at, &key, format!("{:?}", brief(value)), "the name of a systemd credential", fix);
+        report.mistake(name.at, &key, format!("{:?}", brief(value)), "the name of a systemd credential", fix);
         return None;
     }
-    if report.surroundings.credentials.is_none() {
+    if report.environment.credentials.is_none() {
         let fix = format!("add LoadCredential={value}:FILE to the unit, or use the _file key");
-        report.problem(
+        report.mistake(
             name.at,
             &key,
             "no $CREDENTIALS_DIRECTORY",
@@ -169,7 +169,7 @@ fn credential_path(report: &mut Report, section: &Section, key: &str, name: &At<
         );
         return None;
     }
-    report.surroundings.credentials.as_ref().map(|folder| folder.join(value))
+    report.environment.credentials.as_ref().map(|folder| folder.join(value))
 }
 
 /// The path as an operator knows it. A bare name is not repeated: it may be a password in the wrong place.
@@ -205,7 +205,7 @@ pub(super) fn pem_file(
     is_secret: bool,
 ) -> Option<PathBuf> {
     let file = section.string(report, key)?;
-    let path = report.surroundings.folder.join(&file.value);
+    let path = report.environment.folder.join(&file.value);
     let found = match read_file(&path) {
         Ok(bytes) => {
             let marker = format!("{label}-----");
@@ -221,7 +221,7 @@ pub(super) fn pem_file(
         Err(error) => format!("{} ({error})", brief(&path.display().to_string())),
     };
     let expected = format!("a PEM file with -----BEGIN {label}-----");
-    report.problem(file.at, &section.path(key), found, expected, "check path, permissions and format");
+    report.mistake(file.at, &section.path(key), found, expected, "check path, permissions and format");
     None
 }
 
@@ -233,7 +233,7 @@ pub(super) fn file(
     expected: &str,
 ) -> Option<PathBuf> {
     let file = section.string(report, key)?;
-    let path = report.surroundings.folder.join(&file.value);
+    let path = report.environment.folder.join(&file.value);
     // A pipe or a device may never end, so look before opening.
     let found = match std::fs::metadata(&path).and_then(|metadata| {
         let is_file = metadata.is_file();
@@ -243,6 +243,6 @@ pub(super) fn file(
         Ok(false) => format!("{} (not a regular file)", brief(&path.display().to_string())),
         Err(error) => format!("{} ({error})", brief(&path.display().to_string())),
     };
-    report.problem(file.at, &section.path(key), found, expected, "check path and permissions");
+    report.mistake(file.at, &section.path(key), found, expected, "check path and permissions");
     None
 }

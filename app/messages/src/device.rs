@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{UtcTime, Version};
+use crate::{UtcTime, Version};
 
 /// What the box is and runs; published at start, at a clean stop (with `stop_reason`) and when it changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

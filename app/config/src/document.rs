@@ -1,4 +1,4 @@
-//! Walks a TOML document table by table, remembers which keys were asked for, and collects every problem.
+//! Walks a TOML document table by table, remembers which keys were asked for, and collects every mistake.
 
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Problem, Surroundings};
+use super::{Environment, Mistake};
 
 /// Longest configuration file that is read.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -25,21 +25,21 @@ pub(super) fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// Everything found so far. Offsets are bytes into the text.
 pub(super) struct Report<'a> {
-    pub(super) surroundings: &'a Surroundings,
+    pub(super) environment: &'a Environment,
     text: &'a str,
-    problems: Vec<(usize, Problem)>,
-    warnings: Vec<(usize, Problem)>,
+    mistakes: Vec<(usize, Mistake)>,
+    warnings: Vec<(usize, Mistake)>,
     /// Keys that some section was asked for, as `camera.upload.fragment_ms`: without indices.
     #[cfg(test)]
     pub(super) asked: std::collections::BTreeSet<String>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(text: &'a str, surroundings: &'a Surroundings) -> Report<'a> {
+    pub(super) fn new(text: &'a str, environment: &'a Environment) -> Report<'a> {
         Report {
-            surroundings,
+            environment,
             text,
-            problems: Vec::new(),
+            mistakes: Vec::new(),
             warnings: Vec::new(),
             #[cfg(test)]
             asked: Default::default(),
@@ -54,12 +54,12 @@ impl<'a> Report<'a> {
                 error.message().split_once(", expected ").unwrap_or((error.message(), "TOML 1.0"));
             let at = error.span().map_or(0, |span| span.start);
             let fix = "strings need quotes, each table header its own line, each key one value";
-            self.problem(at, "syntax", message.to_owned(), expected, fix);
+            self.mistake(at, "syntax", message.to_owned(), expected, fix);
         }
         document.into_inner()
     }
 
-    pub(super) fn problem(
+    pub(super) fn mistake(
         &mut self,
         at: usize,
         key: &str,
@@ -67,8 +67,8 @@ impl<'a> Report<'a> {
         expected: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        let problem = self.describe(at, key, found.into(), expected.into(), fix.into());
-        self.problems.push((at, problem));
+        let mistake = self.describe(at, key, found.into(), expected.into(), fix.into());
+        self.mistakes.push((at, mistake));
     }
 
     pub(super) fn warning(
@@ -79,13 +79,13 @@ impl<'a> Report<'a> {
         expected: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        let problem = self.describe(at, key, found.into(), expected.into(), fix.into());
-        self.warnings.push((at, problem));
+        let mistake = self.describe(at, key, found.into(), expected.into(), fix.into());
+        self.warnings.push((at, mistake));
     }
 
-    fn describe(&self, at: usize, key: &str, found: String, expected: String, fix: String) -> Problem {
-        Problem {
-            file: self.surroundings.file.clone(),
+    fn describe(&self, at: usize, key: &str, found: String, expected: String, fix: String) -> Mistake {
+        Mistake {
+            file: self.environment.file.clone(),
             position: Some(position(self.text, at)),
             key: key.to_owned(),
             found,
@@ -96,21 +96,21 @@ impl<'a> Report<'a> {
 
     /// Problems and warnings in the order of the file. A line that is not TOML is reported as such only, and keys it
     /// may have held are not reported as missing.
-    pub(super) fn into_parts(mut self) -> (Vec<Problem>, Vec<Problem>) {
-        self.problems.sort_by_key(|(at, _)| *at);
+    pub(super) fn into_parts(mut self) -> (Vec<Mistake>, Vec<Mistake>) {
+        self.mistakes.sort_by_key(|(at, _)| *at);
         self.warnings.sort_by_key(|(at, _)| *at);
-        let broken: Vec<usize> = (self.problems.iter())
-            .filter(|(_, problem)| problem.key == "syntax")
-            .filter_map(|(_, problem)| problem.position.map(|(line, _)| line))
+        let broken: Vec<usize> = (self.mistakes.iter())
+            .filter(|(_, mistake)| mistake.key == "syntax")
+            .filter_map(|(_, mistake)| mistake.position.map(|(line, _)| line))
             .collect();
-        let keep = |problem: &Problem| {
-            problem.key == "syntax"
+        let keep = |mistake: &Mistake| {
+            mistake.key == "syntax"
                 || broken.is_empty()
-                || (problem.found != MISSING
-                    && problem.position.is_none_or(|(line, _)| !broken.contains(&line)))
+                || (mistake.found != MISSING
+                    && mistake.position.is_none_or(|(line, _)| !broken.contains(&line)))
         };
-        let problems = self.problems.into_iter().map(|(_, problem)| problem).filter(keep).collect();
-        (problems, self.warnings.into_iter().map(|(_, problem)| problem).collect())
+        let mistakes = self.mistakes.into_iter().map(|(_, mistake)| mistake).filter(keep).collect();
+        (mistakes, self.warnings.into_iter().map(|(_, mistake)| mistake).collect())
     }
 }
 
@@ -194,12 +194,12 @@ impl<'d> Section<'d> {
         expected: &str,
         fix: &str,
     ) {
-        report.problem(at, &self.path(key), type_name(value), expected, fix);
+        report.mistake(at, &self.path(key), type_name(value), expected, fix);
     }
 
     /// A key without which nothing works.
     pub(super) fn missing(&self, report: &mut Report, key: &str, expected: &str, fix: &str) {
-        report.problem(self.at, &self.path(key), MISSING, expected, fix);
+        report.mistake(self.at, &self.path(key), MISSING, expected, fix);
     }
 
     pub(super) fn string(&mut self, report: &mut Report, key: &'static str) -> Option<At<String>> {
@@ -243,7 +243,7 @@ impl<'d> Section<'d> {
             Ok(value) if range.contains(&value) => Some(At { value, at }),
             _ => {
                 let fix = format!("choose a value in the range; the default is {default}");
-                report.problem(at, &self.path(key), brief(integer.as_str()), expected, fix);
+                report.mistake(at, &self.path(key), brief(integer.as_str()), expected, fix);
                 None
             }
         }
@@ -264,7 +264,7 @@ impl<'d> Section<'d> {
             Some((value, _)) if range.contains(&value) => Some(At { value, at }),
             Some((_, text)) => {
                 let fix = format!("choose a value in the range; the default is {default}");
-                report.problem(at, &self.path(key), brief(text), expected, fix);
+                report.mistake(at, &self.path(key), brief(text), expected, fix);
                 None
             }
             None => {
@@ -289,7 +289,7 @@ impl<'d> Section<'d> {
                 strings.push(At { value: text.clone().into_owned(), at });
             } else {
                 let path = format!("{}[{i}]", self.path(key));
-                report.problem(at, &path, type_name(item.get_ref()), "a string", &fix);
+                report.mistake(at, &path, type_name(item.get_ref()), "a string", &fix);
                 good = false;
             }
         }
@@ -334,7 +334,7 @@ impl<'d> Section<'d> {
                 }
                 other => {
                     let fix = format!("write [{}]", header(&path));
-                    report.problem(value.span().start, &path, type_name(other), "a table", fix);
+                    report.mistake(value.span().start, &path, type_name(other), "a table", fix);
                 }
             }
         }
@@ -368,7 +368,7 @@ impl<'d> Section<'d> {
             Some(word) => format!("did you mean {word:?}?"),
             None => "choose one of them".to_owned(),
         };
-        report.problem(text.at, &self.path(key), format!("{:?}", brief(&text.value)), all.join(" or "), fix);
+        report.mistake(text.at, &self.path(key), format!("{:?}", brief(&text.value)), all.join(" or "), fix);
         None
     }
 
@@ -401,7 +401,7 @@ impl<'d> Section<'d> {
                 DeValue::Table(table) => {
                     sections.push(Section { path, table: Some(table), at, asked: Vec::new() });
                 }
-                other => report.problem(at, &path, type_name(other), "a table", &fix),
+                other => report.mistake(at, &path, type_name(other), "a table", &fix),
             }
         }
         sections
@@ -423,7 +423,7 @@ impl<'d> Section<'d> {
                 known.sort_unstable();
                 format!("remove it; known here: {}", known.join(", "))
             };
-            report.problem(name.span().start, &self.path(&brief(key)), "an unknown key", "a known one", fix);
+            report.mistake(name.span().start, &self.path(&brief(key)), "an unknown key", "a known one", fix);
         }
     }
 }
@@ -497,7 +497,7 @@ fn point(report: &mut Report, path: &str, at: usize, value: &DeValue) -> Option<
     };
     let fix =
         "write parts of the picture from its left top corner: x in pixels / width, y in pixels / height";
-    report.problem(at, path, found, "[x, y], both from 0 to 1", fix);
+    report.mistake(at, path, found, "[x, y], both from 0 to 1", fix);
     None
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ClockSource, UtcTime, Version};
+use crate::{ClockSource, UtcTime, Version};
 
 /// A score, a coordinate or a size as a part of one, 0.0..=1.0; four decimals on the wire, a tenth of a pixel at 1080p.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]

@@ -11,6 +11,7 @@ mod device;
 mod event;
 mod times;
 
+pub use health::Reason;
 use serde::{Deserialize, Serialize};
 
 pub use camera::*;

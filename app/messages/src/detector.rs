@@ -1,8 +1,9 @@
 //! What the detector does: for the whole box, for one camera, and over the whole life of the daemon.
 
+use health::Reason;
 use serde::{Deserialize, Serialize};
 
-use super::{Percentiles, Reason, UtcTime, Version};
+use crate::{Percentiles, UtcTime, Version};
 
 /// What the detector that all cameras share is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,9 +4,9 @@ use vision::Point;
 use vision::rules::{Line, MAX_SHAPES, Rules, Zone};
 use vision::zone::{Polygon, Segment, ShapeError};
 
-use super::super::document::{At, Report, Section};
 use super::detect::{labels, seconds_ms, severity};
 use super::values::{ID, name_like};
+use crate::document::{At, Report, Section};
 
 /// Fits MQTT levels, like ids.
 const NAME_BYTES: usize = 48;
@@ -74,7 +74,7 @@ fn each<T>(
     if let Some(section) = sections.get(MAX_SHAPES) {
         let found = format!("{} of them", sections.len());
         let (path, fix) = (camera.path(key), "put neighbours that mean the same into one");
-        report.problem(section.at, &path, found, format!("at most {MAX_SHAPES}"), fix);
+        report.mistake(section.at, &path, found, format!("at most {MAX_SHAPES}"), fix);
     }
     sections.into_iter().filter_map(|section| shape((report, section))).collect()
 }
@@ -94,7 +94,7 @@ impl Names {
         if let Some((_, first)) = self.0.iter().find(|(taken, _)| *taken == name) {
             let expected = format!("another name than {first} has");
             let fix = "give each its own name: messages know them by nothing else";
-            report.problem(at, &section.path("name"), format!("{name:?} again"), expected, fix);
+            report.mistake(at, &section.path("name"), format!("{name:?} again"), expected, fix);
         }
         self.0.push((name.clone(), section.name().to_owned()));
         Some(name)
@@ -109,7 +109,7 @@ fn wanted(report: &mut Report, section: &mut Section, rules: &Rules) -> Vec<Stri
         let at = section.at_key("labels").unwrap_or(section.at);
         let fix = "add it to the labels of the camera, or remove it here";
         let found = format!("{label:?}, which this camera does not look for");
-        report.problem(at, &section.path("labels"), found, format!("among {:?}", rules.labels), fix);
+        report.mistake(at, &section.path("labels"), found, format!("among {:?}", rules.labels), fix);
     }
     wanted
 }
@@ -121,7 +121,7 @@ fn bad<T>(report: &mut Report, at: usize, path: &str, error: &ShapeError) -> Opt
     let is_advice = !error.contains(", expected ");
     let expected = if is_advice || rest.is_empty() { "an outline that does not meet itself" } else { rest };
     let fix = if is_advice { rest } else { "draw it again; corners are parts of the picture, in order" };
-    report.problem(at, path, found, expected, fix);
+    report.mistake(at, path, found, expected, fix);
     None
 }
 

@@ -9,7 +9,7 @@
 mod check;
 mod detect;
 mod document;
-mod problem;
+mod mistake;
 mod secret;
 
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use std::time::Duration;
 use url::Url;
 
 pub use detect::{CameraDetect, Detect, DetectBackend};
-pub use problem::{ConfigErrors, Problem};
+pub use mistake::{ConfigErrors, Mistake};
 pub use secret::{Secret, SecretError};
 
 /// The complete sample file; every default in it is the real one.
-pub const EXAMPLE: &str = include_str!("../../kvs-edge.example.toml");
+pub const EXAMPLE: &str = include_str!("../kvs-edge.example.toml");
 
 /// A configuration that passed every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +41,7 @@ pub struct Config {
     /// In the order of the file; at least one, ids and stream names unique.
     pub cameras: Vec<Camera>,
     /// What someone should look at although the file is valid.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Mistake>,
 }
 
 /// `[device]`
@@ -267,7 +267,7 @@ pub enum Audio {
 
 /// What a file is checked against besides itself.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// The file's name in messages.
     pub file: String,
     /// Relative paths in the file start here.
@@ -279,11 +279,11 @@ pub struct Surroundings {
     pub hostname: Option<String>,
 }
 
-impl Surroundings {
+impl Environment {
     /// Of this process, for the configuration file at `path`.
-    pub fn of(path: &Path) -> Surroundings {
+    pub fn of(path: &Path) -> Environment {
         let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-        Surroundings {
+        Environment {
             file: path.display().to_string(),
             folder: path.parent().map(Path::to_owned).unwrap_or_default(),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
@@ -296,12 +296,12 @@ impl Surroundings {
 impl Config {
     /// Reads and checks the file at `path`; all errors at once.
     pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-        let surroundings = Surroundings::of(path);
+        let environment = Environment::of(path);
         match document::read_file(path) {
-            Ok(bytes) => Config::parse(&bytes, &surroundings),
+            Ok(bytes) => Config::parse(&bytes, &environment),
             Err(error) => Err(ConfigErrors {
-                problems: vec![Problem {
-                    file: surroundings.file,
+                mistakes: vec![Mistake {
+                    file: environment.file,
                     position: None,
                     key: String::new(),
                     found: format!("a file that cannot be read ({error})"),
@@ -314,7 +314,7 @@ impl Config {
     }
 
     /// Checks the bytes of a file. Reads the files that are named in it.
-    pub fn parse(bytes: &[u8], surroundings: &Surroundings) -> Result<Config, ConfigErrors> {
-        check::config(bytes, surroundings)
+    pub fn parse(bytes: &[u8], environment: &Environment) -> Result<Config, ConfigErrors> {
+        check::config(bytes, environment)
     }
 }

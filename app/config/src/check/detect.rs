@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use vision::rules::{LabelRule, Severity};
 
-use super::super::document::{At, Report, Section, brief};
-use super::super::{CameraDetect, Detect, DetectBackend};
 use super::shapes;
 use super::values::{ID, file, ms, name_like, seconds};
+use crate::document::{At, Report, Section, brief};
+use crate::{CameraDetect, Detect, DetectBackend};
 
 /// What a table says, with everything that it inherits.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub(super) fn for_all(report: &mut Report, mut section: Section) -> (Detect, Sai
     if backend == DetectBackend::Rten && section.has("onnxruntime_file") {
         let at = section.at_key("backend").unwrap_or(section.at);
         let fix = "remove onnxruntime_file, or write backend = \"auto\" or \"ort\"";
-        report.problem(at, &section.path("backend"), "\"rten\" beside onnxruntime_file", "one of both", fix);
+        report.mistake(at, &section.path("backend"), "\"rten\" beside onnxruntime_file", "one of both", fix);
     }
     let threads = section.integer(report, "threads", 1..=64, default.threads as u64);
     let decoder = section.string(report, "decoder").filter(|decoder| decoder.value != "auto");
@@ -242,7 +242,7 @@ impl Conflict {
             Some((name, at)) => (format!("{}.label.{}.{}", section.name(), brief(name), self.key), Some(*at)),
             None => (section.path(self.key), section.at_key(self.key)),
         };
-        report.problem(at.unwrap_or(section.at), &path, self.found, self.expected, self.fix);
+        report.mistake(at.unwrap_or(section.at), &path, self.found, self.expected, self.fix);
     }
 }
 
@@ -294,7 +294,7 @@ pub(super) fn labels(report: &mut Report, section: &mut Section) -> Option<Vec<S
         };
         if names.contains(&name) {
             let found = format!("{:?} again", brief(&name));
-            report.problem(at, &path, found, "each label once", "remove one of them");
+            report.mistake(at, &path, found, "each label once", "remove one of them");
         } else {
             names.push(name);
         }
@@ -309,7 +309,7 @@ fn label(report: &mut Report, path: &str, name: At<String>) -> Option<String> {
     }
     let found = format!("{:?}", brief(&name.value));
     let fix = "copy it from the model's list of labels, which `kvs-edge` logs when it loads the model";
-    report.problem(name.at, path, found, "a label of 1 to 64 bytes", fix);
+    report.mistake(name.at, path, found, "a label of 1 to 64 bytes", fix);
     None
 }
 
@@ -342,7 +342,7 @@ pub(super) fn seconds_ms(
 /// Made at start where it is not there yet.
 fn events_folder(report: &mut Report, section: &mut Section) -> Option<PathBuf> {
     let folder = section.string(report, "events_folder")?;
-    let path = report.surroundings.folder.join(&folder.value);
+    let path = report.environment.folder.join(&folder.value);
     let found = if folder.value.is_empty() {
         "an empty path".to_owned()
     } else if path.exists() && !path.is_dir() {
@@ -351,6 +351,6 @@ fn events_folder(report: &mut Report, section: &mut Section) -> Option<PathBuf> 
         return Some(path);
     };
     let fix = "give a folder of its own, which the daemon may write to; it is made when it is not there";
-    report.problem(folder.at, &section.path("events_folder"), found, "a folder", fix);
+    report.mistake(folder.at, &section.path("events_folder"), found, "a folder", fix);
     None
 }

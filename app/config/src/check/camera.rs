@@ -5,10 +5,10 @@ use std::time::Duration;
 use kvs::identity::MAX_ID_BYTES;
 use url::Url;
 
-use super::super::document::{At, Report, Section};
-use super::super::{Audio, Camera, Login, Source, Transport, Upload, Verify};
 use super::values::{ID, STREAM, name_like, redacted, seconds, secret};
 use super::{detect, upload, verify};
+use crate::document::{At, Report, Section};
+use crate::{Audio, Camera, Login, Source, Transport, Upload, Verify};
 
 /// What a camera has where it says nothing else.
 pub(super) struct Defaults<'a> {
@@ -39,7 +39,7 @@ impl Taken {
         if let Some((_, first)) = self.ids.iter().find(|(taken, _)| taken == id) {
             let (at, expected) = (section.at_key("id"), format!("another id than {first} has"));
             let fix = "give each camera its own id";
-            report.problem(
+            report.mistake(
                 at.unwrap_or(section.at),
                 &section.path("id"),
                 format!("{id:?} again"),
@@ -60,7 +60,7 @@ impl Taken {
             let (at, expected) = (section.at_key("stream"), format!("another stream than {first} has"));
             let fix = "give each camera its own KVS stream: a stream takes one PutMedia at a time";
             let found = format!("{stream:?} again");
-            report.problem(at.unwrap_or(section.at), &section.path("stream"), found, expected, fix);
+            report.mistake(at.unwrap_or(section.at), &section.path("stream"), found, expected, fix);
         }
         self.streams.push((stream.to_owned(), section.name().to_owned()));
     }
@@ -105,7 +105,7 @@ fn camera(
     if source == Source::Go2rtc && transport != Transport::Tcp {
         let at = section.at_key("transport").unwrap_or(section.at);
         let fix = "write transport = \"tcp\" or remove it: go2rtc refuses UDP";
-        report.problem(at, &section.path("transport"), "UDP from go2rtc", "\"tcp\"", fix);
+        report.mistake(at, &section.path("transport"), "UDP from go2rtc", "\"tcp\"", fix);
     }
     let audio = section.choice(report, "audio", &[("auto", Audio::Auto), ("off", Audio::Off)]);
     let stream = section
@@ -166,7 +166,7 @@ fn rtsp_url(report: &mut Report, section: &Section, url: At<String>) -> Option<U
         Ok(parsed) => parsed,
         Err(error) => {
             let found = format!("{} ({error})", redacted(&url.value));
-            report.problem(
+            report.mistake(
                 url.at,
                 &path,
                 found,
@@ -200,6 +200,6 @@ fn rtsp_url(report: &mut Report, section: &Section, url: At<String>) -> Option<U
         }
         return Some(parsed);
     };
-    report.problem(url.at, &path, redacted(&url.value), EXPECTED, fix);
+    report.mistake(url.at, &path, redacted(&url.value), EXPECTED, fix);
     None
 }

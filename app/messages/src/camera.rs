@@ -1,8 +1,9 @@
 //! State and figures of one camera.
 
+use health::Reason;
 use serde::{Deserialize, Serialize};
 
-use super::{DetectStats, UtcTime, Version};
+use crate::{DetectStats, UtcTime, Version};
 
 /// Whether the camera's picture arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,72 +17,6 @@ pub enum CameraState {
     Offline,
     /// Switched off by configuration.
     Disabled,
-}
-
-/// Why a camera, an upload or a verification is not as it should be; stable names for machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// First connection since start, nothing wrong yet.
-    Starting,
-    /// The name of the host does not resolve.
-    DnsFailed,
-    /// No route, or the host is down.
-    Unreachable,
-    /// The host is there, nothing listens on the port.
-    ConnectionRefused,
-    /// A handshake step was not answered in time; `detail` names it.
-    Timeout,
-    /// Wrong or missing user name or password (RTSP 401, 403).
-    Unauthorized,
-    /// The path of the URL does not exist on the camera (RTSP 404).
-    NotFound,
-    /// The camera offers no video.
-    NoVideo,
-    /// The camera offers no codec that can be uploaded.
-    UnsupportedCodec,
-    /// Connected, but no picture within `stall_s`.
-    Stalled,
-    /// The camera closed the connection.
-    Disconnected,
-    /// The camera broke RTSP or RTP rules; `detail` has the words.
-    ProtocolError,
-    /// Packets are lost; whole GOPs are dropped.
-    PacketLoss,
-    /// The camera's clock is absent or far from ours; receive time is used.
-    CameraClock,
-    /// GOPs longer than a fragment may be; fragments are cut between key frames.
-    LongGop,
-    /// KVS or the network behind it refuses or does not answer.
-    UploadFailed,
-    /// AWS credentials are missing, wrong or expired.
-    Credentials,
-    /// The KVS stream does not exist.
-    StreamMissing,
-    /// The KVS stream's settings do not fit (no retention, wrong media type).
-    StreamSettings,
-    /// KVS limits the rate of calls or bytes.
-    Throttled,
-    /// The system clock is too wrong for signing.
-    ClockSkew,
-    /// The upload window is full: fragments are being lost.
-    BacklogFull,
-    /// Fragments were not read back in time.
-    VerifyLate,
-    /// A fragment read back differs from what was sent.
-    VerifyMismatch,
-    /// Fragments could not be read back at all.
-    VerifyFailed,
-    /// No decoder works for this camera, or it keeps failing.
-    DecoderFailed,
-    /// The model cannot be loaded, or its backend fails.
-    DetectorFailed,
-    /// The backend does not come back from a picture.
-    DetectorStuck,
-    /// The detector has no time for this camera: not admitted, or slower than the latency budget.
-    DetectorOverloaded,
-    /// The daemon stops.
-    Stopping,
 }
 
 /// The state of one camera.
@@ -185,6 +120,22 @@ pub struct Percentiles {
     pub p95_ms: f64,
 }
 
+impl From<health::Percentiles> for Percentiles {
+    fn from(percentiles: health::Percentiles) -> Percentiles {
+        let health::Percentiles { p50_ms, p95_ms } = percentiles;
+        Percentiles { p50_ms, p95_ms }
+    }
+}
+
+impl From<media::ClockSource> for ClockSource {
+    fn from(source: media::ClockSource) -> ClockSource {
+        match source {
+            media::ClockSource::Rtcp => ClockSource::Rtcp,
+            media::ClockSource::Receive => ClockSource::Receive,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,19 +175,6 @@ mod tests {
             let json = serde_json::to_string(&fps).expect("serialises");
             assert_eq!(json, expected);
             assert_eq!(serde_json::from_str::<Fps>(&json).expect("reads back"), fps);
-        }
-    }
-
-    #[test]
-    fn reasons_of_detection_have_stable_names() {
-        let reasons = [
-            (Reason::DecoderFailed, "decoder_failed"),
-            (Reason::DetectorFailed, "detector_failed"),
-            (Reason::DetectorStuck, "detector_stuck"),
-            (Reason::DetectorOverloaded, "detector_overloaded"),
-        ];
-        for (reason, name) in reasons {
-            assert_eq!(serde_json::to_value(reason).expect("serialises"), name);
         }
     }
 }

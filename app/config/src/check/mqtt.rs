@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::document::{Report, Section, brief};
-use super::super::{ClientCertificate, Mqtt, MqttProtocol, MqttTls};
 use super::values::{ID, is_local, name_like, pem_file, redacted, seconds, secret};
+use crate::document::{Report, Section, brief};
+use crate::{ClientCertificate, Mqtt, MqttProtocol, MqttTls};
 
 pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> Option<Mqtt> {
     let host = section.string(report, "host");
@@ -28,7 +28,7 @@ pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> O
         }
         let fix =
             "write host = \"broker.example\" and, where it differs, port = 8883; TLS is the table [mqtt.tls]";
-        report.problem(
+        report.mistake(
             host.at,
             &section.path("host"),
             redacted(&host.value),
@@ -53,7 +53,7 @@ pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> O
             return Some(id.value);
         }
         let fix = "shorten it, or remove it for kvs-edge-DEVICE";
-        report.problem(
+        report.mistake(
             id.at,
             &section.path("client_id"),
             format!("{:?}", brief(&id.value)),
@@ -72,7 +72,7 @@ pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> O
     if tls.is_some() && host.as_ref().is_some_and(|host| host.contains(':')) {
         let at = section.at_key("host").unwrap_or(section.at);
         let fix = "give the broker a name, in DNS or in /etc/hosts";
-        report.problem(at, &section.path("host"), "an IPv6 address with [mqtt.tls]", "a name", fix);
+        report.mistake(at, &section.path("host"), "an IPv6 address with [mqtt.tls]", "a name", fix);
     }
     if let (Some(host), Some(_), None) = (&host, &password, &tls)
         && !is_local(host)

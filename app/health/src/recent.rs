@@ -3,10 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::messages::Percentiles;
-
 /// More marks than this in the window are not told apart.
 const MOST: usize = 10_000;
+
+/// Median and 95th percentile, ms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Percentiles {
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+}
 
 /// Counts events inside a sliding window.
 #[derive(Clone, Debug)]
@@ -97,7 +102,7 @@ mod tests {
 
     #[test]
     fn marks_leave_the_window() {
-        let (mut recent, start) = (Recent::hour(), Instant::now());
+        let (mut recent, start) = (Recent::hour(), crate::epoch());
         recent.add(start);
         recent.add(start + Duration::from_secs(3000));
         assert_eq!(recent.count(start + Duration::from_secs(3599)), 2);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvs_edge::config::*;
+use config::*;
 use proptest::prelude::*;
 use vision::Point;
 use vision::rules::{LabelRule, Line, Rules, Severity, Zone};
@@ -10,8 +10,8 @@ use vision::rules::{LabelRule, Line, Rules, Severity, Zone};
 const CAMERA: &str = "[[camera]]\nid = \"door\"\nurl = \"rtsp://192.0.2.10/1\"\n";
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
-    let surroundings = Surroundings { file: "f".into(), ..Surroundings::default() };
-    Config::parse(format!("aws.region = \"eu-west-1\"\n{text}").as_bytes(), &surroundings)
+    let environment = Environment { file: "f".into(), ..Environment::default() };
+    Config::parse(format!("aws.region = \"eu-west-1\"\n{text}").as_bytes(), &environment)
 }
 
 /// Cameras of a valid file.
@@ -29,11 +29,11 @@ fn detect(text: &str) -> CameraDetect {
 #[track_caller]
 fn check(text: &str, expected: &str) {
     let errors = parse(text).expect_err("a mistake");
-    let line = |problem: &Problem| {
-        let (line, _) = problem.position.expect("in the file");
-        problem.to_string().replacen(&format!("f:{line}:"), &format!("{}:", line - 1), 1)
+    let line = |mistake: &Mistake| {
+        let (line, _) = mistake.position.expect("in the file");
+        mistake.to_string().replacen(&format!("f:{line}:"), &format!("{}:", line - 1), 1)
     };
-    assert_eq!(errors.problems.iter().map(line).collect::<Vec<_>>(), [expected]);
+    assert_eq!(errors.mistakes.iter().map(line).collect::<Vec<_>>(), [expected]);
 }
 
 /// Lines of `[detect]` begin at line 2.
@@ -79,7 +79,7 @@ fn empty_table_is_the_defaults_and_a_word_about_the_model() {
     assert_eq!(config.detect, Some(Detect::default()));
     assert_eq!(config.cameras[0].detect, Some(CameraDetect::default()));
     assert_eq!(
-        config.warnings.iter().map(Problem::to_string).collect::<Vec<_>>(),
+        config.warnings.iter().map(Mistake::to_string).collect::<Vec<_>>(),
         [
             "f:2:1: detect.model_file: found no model, expected one that was trained for what the cameras see; fix: give model_file: the built-in model knows only the figures of the demo, no real people or vehicles"
         ]
@@ -136,8 +136,8 @@ fn box_level_keys_arrive() {
          latency_budget_ms = 200\ncore_share = 150\nevents_folder = \"events\"\nevents_keep = 10\n\
          figures_every_s = 5\n{CAMERA}"
     );
-    let surroundings = Surroundings { folder: folder.path().to_owned(), ..Surroundings::default() };
-    let config = Config::parse(text.as_bytes(), &surroundings).expect("valid");
+    let environment = Environment { folder: folder.path().to_owned(), ..Environment::default() };
+    let config = Config::parse(text.as_bytes(), &environment).expect("valid");
     let expected = Detect {
         model_file: Some(folder.path().join("site.onnx")),
         labels_file: Some(folder.path().join("site.labels")),
@@ -493,11 +493,11 @@ fn outlines_that_enclose_nothing() {
     ] {
         let text = format!("[detect]\n{CAMERA}[[camera.detect.zone]]\nname = \"z\"\npolygon = {polygon}\n");
         let errors = parse(&text).expect_err(polygon);
-        assert_eq!(errors.problems.len(), 1, "{errors}");
-        let problem = &errors.problems[0];
-        assert_eq!(problem.position, Some((8, 11)), "{errors}");
-        assert_eq!(problem.key, "camera[0].detect.zone[0].polygon");
-        assert!(problem.to_string().contains(found) && !problem.fix.is_empty(), "{errors}");
+        assert_eq!(errors.mistakes.len(), 1, "{errors}");
+        let mistake = &errors.mistakes[0];
+        assert_eq!(mistake.position, Some((8, 11)), "{errors}");
+        assert_eq!(mistake.key, "camera[0].detect.zone[0].polygon");
+        assert!(mistake.to_string().contains(found) && !mistake.fix.is_empty(), "{errors}");
     }
 }
 
@@ -538,7 +538,7 @@ proptest! {
             Ok(config) => for detect in config.cameras.iter().filter_map(|camera| camera.detect.as_ref()) {
                 prop_assert_eq!(detect.rules.check(), Ok(()));
             },
-            Err(errors) => prop_assert!(!errors.problems.is_empty()),
+            Err(errors) => prop_assert!(!errors.mistakes.is_empty()),
         }
     }
 }

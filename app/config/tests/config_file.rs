@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kvs_edge::config::*;
+use config::*;
 use proptest::prelude::*;
 
-fn surroundings() -> Surroundings {
-    Surroundings {
+fn environment() -> Environment {
+    Environment {
         file: "kvs-edge.toml".into(),
         machine_id: Some("4d0a1b2c3d4e5f60718293a4b5c6d7e8".into()),
         ..Default::default()
@@ -15,7 +15,7 @@ fn surroundings() -> Surroundings {
 }
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
-    Config::parse(text.as_bytes(), &surroundings())
+    Config::parse(text.as_bytes(), &environment())
 }
 
 /// The lines of all errors, without file name.
@@ -54,13 +54,13 @@ fn sample_file_holds_the_defaults() {
 
 #[test]
 fn device_id_comes_from_the_machine_and_stays() {
-    let config = |surroundings: &Surroundings| {
-        Config::parse(format!("{LEAST}{CAMERA}").as_bytes(), surroundings).expect("valid").device.id
+    let config = |environment: &Environment| {
+        Config::parse(format!("{LEAST}{CAMERA}").as_bytes(), environment).expect("valid").device.id
     };
-    assert_eq!(config(&surroundings()), "edge-1d936b571505");
-    let named = Surroundings { hostname: Some("gate.example".into()), ..Default::default() };
+    assert_eq!(config(&environment()), "edge-1d936b571505");
+    let named = Environment { hostname: Some("gate.example".into()), ..Default::default() };
     assert_eq!(config(&named), "gate-example");
-    assert_eq!(config(&Surroundings::default()), "kvs-edge");
+    assert_eq!(config(&Environment::default()), "kvs-edge");
 }
 
 #[test]
@@ -226,8 +226,8 @@ fn files_credentials_need_both_halves() {
     assert_eq!(secret_access_key.reread().expect("rotated").expose(), "hunter3");
 }
 
-fn in_folder(folder: &Path) -> Surroundings {
-    Surroundings { folder: folder.to_owned(), ..surroundings() }
+fn in_folder(folder: &Path) -> Environment {
+    Environment { folder: folder.to_owned(), ..environment() }
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8], mode: u32) {
@@ -252,9 +252,9 @@ fn secret_files_are_checked_and_never_shown() {
     write(folder.path(), "open", b"hunter2", 0o644);
     let with = |line: &str| {
         let text = format!("{LEAST}{CAMERA}username = \"viewer\"\n{line}\n");
-        let surroundings =
-            Surroundings { credentials: Some(folder.path().to_owned()), ..in_folder(folder.path()) };
-        Config::parse(text.as_bytes(), &surroundings)
+        let environment =
+            Environment { credentials: Some(folder.path().to_owned()), ..in_folder(folder.path()) };
+        Config::parse(text.as_bytes(), &environment)
     };
     for (line, expected) in [
         ("password_file = \"hunter2\"", "No such file"),
@@ -313,7 +313,7 @@ fn absent_file_is_an_error_with_its_name() {
 
 #[test]
 fn text_that_is_not_utf8_is_an_error_with_its_line() {
-    let found = Config::parse(b"[aws]\n# Z\xfcrich\n", &surroundings()).expect_err("Latin-1").to_string();
+    let found = Config::parse(b"[aws]\n# Z\xfcrich\n", &environment()).expect_err("Latin-1").to_string();
     assert!(found.starts_with("kvs-edge.toml:2:4: encoding: "), "{found}");
 }
 
@@ -332,7 +332,7 @@ fn deep_nesting_is_an_error() {
 proptest! {
     #[test]
     fn any_bytes_give_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = Config::parse(&bytes, &surroundings());
+        let _ = Config::parse(&bytes, &environment());
     }
 
     /// Damage to a real file: every position, replaced by anything.
@@ -341,8 +341,8 @@ proptest! {
         let mut bytes = EXAMPLE.as_bytes().to_vec();
         let end = (at + length).min(bytes.len());
         bytes.splice(at..end, text.into_bytes());
-        if let Err(errors) = Config::parse(&bytes, &surroundings()) {
-            prop_assert!(!errors.problems.is_empty());
+        if let Err(errors) = Config::parse(&bytes, &environment()) {
+            prop_assert!(!errors.mistakes.is_empty());
             prop_assert!(!errors.to_string().is_empty());
         }
     }

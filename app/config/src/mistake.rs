@@ -4,7 +4,7 @@ use std::fmt;
 
 /// One thing to correct. Never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct Mistake {
     /// File name as given, for the line an editor can jump to.
     pub file: String,
     /// Both from 1, the column in characters; absent where the file itself is the matter.
@@ -16,7 +16,7 @@ pub struct Problem {
     pub fix: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if let Some((line, column)) = self.position {
@@ -32,18 +32,18 @@ impl fmt::Display for Problem {
 /// Every error of one file, in the order of its lines; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    pub problems: Vec<Problem>,
+    pub mistakes: Vec<Mistake>,
     /// What would have been warned about in a good file.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Mistake>,
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.problems.iter().enumerate() {
+        for (i, mistake) in self.mistakes.iter().enumerate() {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{problem}")?;
+            write!(f, "{mistake}")?;
         }
         Ok(())
     }

@@ -15,29 +15,29 @@ use self::values::{ID, https_url, ms, name_like, pem_file, seconds, secret};
 use super::document::{Report, Section};
 use super::*;
 
-pub(super) fn config(bytes: &[u8], surroundings: &Surroundings) -> Result<Config, ConfigErrors> {
+pub(super) fn config(bytes: &[u8], environment: &Environment) -> Result<Config, ConfigErrors> {
     let text = match str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let good = str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
-            let mut report = Report::new(good, surroundings);
+            let mut report = Report::new(good, environment);
             let fix = "save the file as UTF-8, without a byte order mark";
-            report.problem(good.len(), "encoding", "bytes that are not UTF-8", "UTF-8 text", fix);
-            let (problems, warnings) = report.into_parts();
-            return Err(ConfigErrors { problems, warnings });
+            report.mistake(good.len(), "encoding", "bytes that are not UTF-8", "UTF-8 text", fix);
+            let (mistakes, warnings) = report.into_parts();
+            return Err(ConfigErrors { mistakes, warnings });
         }
     };
-    let mut report = Report::new(text, surroundings);
+    let mut report = Report::new(text, environment);
     let document = report.parse();
     let config = root(&mut report, Section::root(&document));
-    let (problems, warnings) = report.into_parts();
+    let (mistakes, warnings) = report.into_parts();
     match config {
-        Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
-        _ => Err(ConfigErrors { problems, warnings }),
+        Some(config) if mistakes.is_empty() => Ok(Config { warnings, ..config }),
+        _ => Err(ConfigErrors { mistakes, warnings }),
     }
 }
 
-/// `None` only together with a problem in the report.
+/// `None` only together with a mistake in the report.
 fn root(report: &mut Report, mut root: Section) -> Option<Config> {
     let section = root.section(report, "device");
     let device = device(report, section);
@@ -89,17 +89,17 @@ fn device(report: &mut Report, mut section: Section) -> Device {
         section.string(report, "id").and_then(|id| name_like(report, &section, "id", id, MAX_ID_BYTES, ID));
     let name = section.string(report, "name").map(|name| name.value);
     section.finish(report);
-    Device { id: id.unwrap_or_else(|| default_device_id(report.surroundings)), name }
+    Device { id: id.unwrap_or_else(|| default_device_id(report.environment)), name }
 }
 
 /// Stable over restarts and updates, and unlike the machine id itself fit to be shown (machine-id(5)).
-fn default_device_id(surroundings: &Surroundings) -> String {
-    if let Some(machine_id) = surroundings.machine_id.as_deref().filter(|id| !id.is_empty()) {
+fn default_device_id(environment: &Environment) -> String {
+    if let Some(machine_id) = environment.machine_id.as_deref().filter(|id| !id.is_empty()) {
         let digest = Sha256::digest(format!("kvs-edge device id of {machine_id}"));
         let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         return format!("edge-{hex}");
     }
-    let name: String = (surroundings.hostname.as_deref().unwrap_or_default().chars())
+    let name: String = (environment.hostname.as_deref().unwrap_or_default().chars())
         .map(|c| if ID.allows(c) { c } else { '-' })
         .take(MAX_ID_BYTES)
         .collect();
@@ -142,7 +142,7 @@ fn aws(report: &mut Report, mut section: Section) -> Option<Aws> {
     let credentials = match kind {
         Some(Kind::Default) if given => {
             let fix = "remove the files, or write credentials = \"files\"";
-            report.problem(
+            report.mistake(
                 section.at,
                 &section.path("credentials"),
                 "\"default\" beside key files",
@@ -188,7 +188,7 @@ fn upload(report: &mut Report, section: &mut Section, base: &Upload) -> Upload {
     let fragment_max_ms = section.integer(report, "fragment_max_ms", 1000..=9999, ms(base.fragment_max));
     if fragment_max_ms < fragment_ms {
         let at = section.at_key("fragment_max_ms").or_else(|| section.at_key("fragment_ms"));
-        report.problem(
+        report.mistake(
             at.unwrap_or(section.at),
             &section.path("fragment_max_ms"),
             format!("{fragment_max_ms}, below fragment_ms = {fragment_ms}"),
@@ -235,9 +235,9 @@ mod tests {
     /// Every key of the reader stands in the sample file, behind `#` or not, and every key there is one of the reader.
     #[test]
     fn sample_file_and_reader_know_the_same_keys() {
-        let surroundings = Surroundings::default();
+        let environment = Environment::default();
         let text = with_all_tables();
-        let mut report = Report::new(&text, &surroundings);
+        let mut report = Report::new(&text, &environment);
         let document = report.parse();
         root(&mut report, Section::root(&document));
         let mut written = BTreeSet::new();

@@ -1,8 +1,9 @@
 //! Whether one camera's footage reaches KVS, and is there as it was sent.
 
+use health::Reason;
 use serde::{Deserialize, Serialize};
 
-use super::{Percentiles, Reason, UtcTime, Version};
+use crate::{Percentiles, UtcTime, Version};
 
 /// What PutMedia of one camera does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,0 +1,182 @@
+//! One thing that is not as it should be.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of a problem; its name on the wire is stable, for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// First connection since start, nothing wrong yet.
+    Starting,
+    /// The name of the host does not resolve.
+    DnsFailed,
+    /// No route, or the host is down.
+    Unreachable,
+    /// The host is there, nothing listens on the port.
+    ConnectionRefused,
+    /// A handshake step was not answered in time; `detail` names it.
+    Timeout,
+    /// Wrong or missing user name or password (RTSP 401, 403).
+    Unauthorized,
+    /// The path of the URL does not exist on the camera (RTSP 404).
+    NotFound,
+    /// The camera offers no video.
+    NoVideo,
+    /// The camera offers no codec that can be uploaded.
+    UnsupportedCodec,
+    /// Connected, but no picture within `stall_s`.
+    Stalled,
+    /// The camera closed the connection.
+    Disconnected,
+    /// The camera broke RTSP or RTP rules; `detail` has the words.
+    ProtocolError,
+    /// Packets are lost; whole GOPs are dropped.
+    PacketLoss,
+    /// The camera's clock is absent or far from ours; receive time is used.
+    CameraClock,
+    /// GOPs longer than a fragment may be; fragments are cut between key frames.
+    LongGop,
+    /// KVS or the network behind it refuses or does not answer.
+    UploadFailed,
+    /// AWS credentials are missing, wrong or expired.
+    Credentials,
+    /// The KVS stream does not exist.
+    StreamMissing,
+    /// The KVS stream's settings do not fit (no retention, wrong media type).
+    StreamSettings,
+    /// KVS limits the rate of calls or bytes.
+    Throttled,
+    /// The system clock is too wrong for signing.
+    ClockSkew,
+    /// The upload window is full: fragments are being lost.
+    BacklogFull,
+    /// Fragments were not read back in time.
+    VerifyLate,
+    /// A fragment read back differs from what was sent.
+    VerifyMismatch,
+    /// Fragments could not be read back at all.
+    VerifyFailed,
+    /// No decoder works for this camera, or it keeps failing.
+    DecoderFailed,
+    /// The model cannot be loaded, or its backend fails.
+    DetectorFailed,
+    /// The backend does not come back from a picture.
+    DetectorStuck,
+    /// The detector has no time for this camera: not admitted, or slower than the latency budget.
+    DetectorOverloaded,
+    /// The box has no time for this camera's pictures: its queue was full.
+    BoxOverloaded,
+    /// The clock of the box is wrong, or nobody vouches for it yet.
+    BoxClock,
+    /// A part of the daemon crashed and began anew.
+    Crashed,
+    /// The daemon stops.
+    Stopping,
+}
+
+/// The name on the wire, such as `connection_refused`.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// A failing check of a camera or of the box. Prints as what was found and what to change, never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub reason: Reason,
+    /// What was found, against what was expected where that is not plain.
+    pub found: String,
+    /// Wall time at which it began; a problem that is found again keeps its time, see [`Problem::again`].
+    pub since: SystemTime,
+    /// What to change; absent where nobody can do more than wait.
+    pub fix: Option<String>,
+}
+
+impl Problem {
+    pub fn new(reason: Reason, found: impl Into<String>, since: SystemTime) -> Self {
+        Self { reason, found: found.into(), since, fix: None }
+    }
+
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
+    /// The same problem as `before`, if it is of that kind, has begun when that one began.
+    #[must_use]
+    pub fn again(mut self, before: Option<&Problem>) -> Self {
+        if let Some(before) = before.filter(|before| before.reason == self.reason) {
+            self.since = before.since;
+        }
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.found)?;
+        match &self.fix {
+            Some(fix) => write!(f, "; {fix}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An error with all its causes on one line; those that it says itself are not said again.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn a_problem_that_is_found_again_keeps_its_time() {
+        let first = Problem::new(Reason::Stalled, "no picture for 5 s", UNIX_EPOCH);
+        let later = UNIX_EPOCH + Duration::from_secs(60);
+        let again = Problem::new(Reason::Stalled, "no picture for 65 s", later).again(Some(&first));
+        assert_eq!((again.since, again.found.as_str()), (UNIX_EPOCH, "no picture for 65 s"));
+        assert_eq!(Problem::new(Reason::NotFound, "no such path", later).again(Some(&first)).since, later);
+        assert_eq!(Problem::new(Reason::NotFound, "no such path", later).again(None).since, later);
+    }
+
+    #[test]
+    fn a_problem_says_what_to_change() {
+        let problem = Problem::new(Reason::NotFound, "the camera has no such path (RTSP 404)", UNIX_EPOCH);
+        assert_eq!(problem.to_string(), "the camera has no such path (RTSP 404)");
+        let problem = problem.fix("check the path in the url");
+        assert_eq!(problem.to_string(), "the camera has no such path (RTSP 404); check the path in the url");
+    }
+
+    #[test]
+    fn reasons_of_detection_have_stable_names() {
+        let reasons = [
+            (Reason::DecoderFailed, "decoder_failed"),
+            (Reason::DetectorFailed, "detector_failed"),
+            (Reason::DetectorStuck, "detector_stuck"),
+            (Reason::DetectorOverloaded, "detector_overloaded"),
+        ];
+        for (reason, name) in reasons {
+            assert_eq!(serde_json::to_value(reason).expect("serialises"), name);
+            assert_eq!(reason.to_string(), name);
+        }
+        assert_eq!(Reason::ConnectionRefused.to_string(), "connection_refused");
+    }
+}
