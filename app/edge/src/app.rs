@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use clock::Clock;
 use kvs::api::StreamId;
 use kvs_client::Client;
 use sd_notify::NotifyState;
@@ -17,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::camera::{self, CameraView, Ending, SeeingSurroundings, Surroundings};
 use crate::health::Pulses;
-use crate::mqtt::{Mqtt, MqttHandle, Qos};
 use crate::report::Reporter;
 use crate::seeing::detector::{self, DetectorHandle};
 use crate::seeing::worker::Worker;
@@ -25,6 +25,7 @@ use crate::seeing::{Sequence, model};
 use crate::{aws, host};
 use config::Config;
 use messages::{Info, InfoCamera, Topics, Version, WorkerSummary};
+use mqtt::{Mqtt, MqttHandle, Qos};
 
 /// Without a watchdog in the unit, the stillness of a loop is still looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,7 +68,8 @@ impl App {
         let prefix = config.mqtt.as_ref().map_or("kvs-edge", |mqtt| mqtt.prefix.as_str());
         let topics = Topics::new(prefix, &config.device.id);
         let mqtt_stop = CancellationToken::new();
-        let mqtt = config.mqtt.clone().map(|mqtt| Mqtt::start(mqtt, &topics, mqtt_stop.clone()));
+        let mqtt =
+            config.mqtt.clone().map(|mqtt| Mqtt::start(mqtt, &topics, Clock::system(), mqtt_stop.clone()));
 
         let ending = Ending::default();
         let mut pulses = Pulses::default();

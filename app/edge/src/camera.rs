@@ -25,11 +25,11 @@ use crate::fanout::{Fanout, SEEING_PLACES};
 use crate::health::{Pulse, Pulses};
 use crate::ingest::{self, FEED_PLACES, IngestReport};
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
-use crate::mqtt::MqttHandle;
 use crate::seeing::detector::DetectorHandle;
 use crate::seeing::{self, Seeing, SeeingReport, Sequence, Shown};
 use crate::upload::{UploadReport, Uploader};
 use messages::Topics;
+use mqtt::MqttHandle;
 
 /// Fragments in front of the seeing branch: it only copies numbers into events.
 const NUMBER_PLACES: usize = 64;

@@ -12,7 +12,6 @@ pub mod health;
 pub mod host;
 pub mod ingest;
 pub mod loopback;
-pub mod mqtt;
 pub mod probe;
 pub mod readback;
 pub mod report;

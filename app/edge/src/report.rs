@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 use crate::camera::{CameraView, SeeingView};
 use crate::ingest::{IngestReport, IngestState};
 use crate::loopback::{Verdict, VerifyReport};
-use crate::mqtt::{MqttHandle, Qos};
 use crate::seeing::worker::{self, Worker};
 use crate::upload::{UploadReport, UploadState};
 use crate::{host, upload};
@@ -16,6 +15,7 @@ use messages::{
     CameraState, Check, Fps, Gap, Health, Stats, Status, Topics, Upload, UtcTime, Verify, VerifyMethod,
     Version, rounded,
 };
+use mqtt::{MqttHandle, Qos};
 
 /// How soon a change of state is noticed.
 const LOOK: Duration = Duration::from_millis(250);

@@ -69,6 +69,10 @@ pub enum Reason {
     DetectorOverloaded,
     /// The box has no time for this camera's pictures: its queue was full.
     BoxOverloaded,
+    /// No connection to the MQTT broker.
+    BrokerUnreachable,
+    /// The MQTT broker does not want us.
+    BrokerRefused,
     /// The clock of the box is wrong, or nobody vouches for it yet.
     BoxClock,
     /// A part of the daemon crashed and began anew.

@@ -39,7 +39,6 @@ use vision::track::{Track, Tracker};
 
 use crate::fanout::Sight;
 use crate::ingest::IngestReport;
-use crate::mqtt::{MqttHandle, Qos};
 use config::CameraDetect;
 use detector::{DetectorHandle, DetectorReport, DetectorState, Model, Seen};
 use gate::Gate;
@@ -48,6 +47,7 @@ pub use live::Sequence;
 use live::{LiveEvents, Moment, Origin};
 use media::ClockSource;
 use messages::{DetectionRecord, Topics, UtcTime, rounded};
+use mqtt::{MqttHandle, Qos};
 use records::Records;
 use shots::{Cut, Shot, Shots};
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jpeg_encoder::{ColorType, Encoder};
 use vision::{Picture, Rect, rgb};
 
-use crate::mqtt::BODY_LIMIT_BYTES;
+use mqtt::BODY_LIMIT_BYTES;
 
 /// What is shown around the object, in parts of its sides.
 const MARGIN: f32 = 0.3;

@@ -14,25 +14,27 @@
 //! is away costs nothing but queue space (limits in `outbox.rs`). Delivery is at least once for QoS 1: what was not
 //! acknowledged when a connection broke is sent again.
 
-pub(crate) mod link;
+mod link;
+mod listen;
 mod outbox;
 mod tls;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use health::Backoff;
+use clock::Clock;
+use health::{Backoff, Problem, Reason};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use link::{Client, Failure, FailureKind, Link, Step};
+pub use listen::{Heard, ListenError, Listener};
 use messages::{MqttHealth, OFFLINE, ONLINE, Topics};
 use outbox::{Message, Outbox};
 
@@ -49,6 +51,7 @@ const HEALTHY: Duration = Duration::from_secs(60);
 /// So many connections in a row that the broker accepted and soon closed are no accident. MQTT 3.1.1 has no word for the
 /// reason, and rumqttc 0.25 does not read a DISCONNECT of MQTT 5 without properties, which is how Mosquitto writes it.
 const HANGUPS: u32 = 3;
+const FIX_UNREACHABLE: &str = "check mqtt.host and mqtt.port, and that the broker runs";
 const FIX_HANGUP: &str = "another client probably uses the same mqtt.client_id: give each box its own device.id; if not, \
      the log of the broker has the reason";
 
@@ -75,15 +78,9 @@ pub enum MqttState {
         protocol: Protocol,
     },
     /// No connection; the next attempt comes by itself.
-    Disconnected {
-        error: String,
-    },
+    Disconnected(Problem),
     /// The broker does not want us, and trying again will not change that; tried again now and then all the same.
-    Refused {
-        error: String,
-        /// What to change.
-        fix: String,
-    },
+    Refused(Problem),
     /// Ended by the cancellation token.
     Stopped,
 }
@@ -162,6 +159,14 @@ impl MqttHandle {
         self.state.clone()
     }
 
+    /// What is wrong with the connection now, since when, and what to change.
+    pub fn problem(&self) -> Option<Problem> {
+        match &*self.state.borrow() {
+            MqttState::Disconnected(problem) | MqttState::Refused(problem) => Some(problem.clone()),
+            MqttState::Connecting | MqttState::Connected { .. } | MqttState::Stopped => None,
+        }
+    }
+
     /// Numbers for the health report.
     pub fn health(&self) -> MqttHealth {
         let inner = self.shared.lock();
@@ -176,6 +181,7 @@ impl MqttHandle {
 /// The actor; see [`Mqtt::start`].
 pub struct Mqtt {
     config: config::Mqtt,
+    clock: Clock,
     availability: String,
     shared: Arc<Shared>,
     state: watch::Sender<MqttState>,
@@ -200,13 +206,14 @@ impl Mqtt {
     pub fn start(
         config: config::Mqtt,
         topics: &Topics,
+        clock: Clock,
         cancel: CancellationToken,
     ) -> (MqttHandle, JoinHandle<()>) {
         let (state, watch) = watch::channel(MqttState::Connecting);
         let shared = Arc::new(Shared { inner: Mutex::default(), changed: Notify::new() });
         let handle = MqttHandle { shared: shared.clone(), state: watch };
         let availability = topics.availability();
-        let actor = Mqtt { config, availability, shared, state, cancel, denied: BTreeSet::new() };
+        let actor = Mqtt { config, clock, availability, shared, state, cancel, denied: BTreeSet::new() };
         (handle, tokio::spawn(actor.run()))
     }
 
@@ -219,7 +226,8 @@ impl Mqtt {
         // A refusal will not heal by itself soon; trying often would only fill the broker's log.
         let mut away = Backoff::new(Duration::from_millis(500), Duration::from_secs(30), HEALTHY);
         let mut refused = Backoff::new(Duration::from_secs(15), Duration::from_secs(300), HEALTHY);
-        let mut said = String::new();
+        // What went wrong since the last good connection: said once, and it keeps its time.
+        let mut before: Option<Problem> = None;
         // Whether `protocol` is a guess after the other one failed, or has worked.
         let (mut fell_back, mut proven) = (false, false);
         let mut hangups = 0;
@@ -231,16 +239,16 @@ impl Mqtt {
             };
             let Failure { mut kind, text } = failure;
             let hung_up =
-                kind == FailureKind::Handshake && connected.is_some_and(|at| at.elapsed() < HEALTHY);
+                kind == FailureKind::Handshake && connected.is_some_and(|at| self.clock.since(at) < HEALTHY);
             hangups = if hung_up { hangups + 1 } else { 0 };
             if hangups >= HANGUPS {
                 kind = FailureKind::Refused { fix: FIX_HANGUP };
             }
             if let Some(since) = connected {
                 (proven, fell_back) = (true, false);
-                away.up(since.into_std());
-                refused.up(since.into_std());
-                said.clear();
+                away.up(since);
+                refused.up(since);
+                before = None;
             } else if auto && (kind == FailureKind::Protocol || (kind == FailureKind::Handshake && !proven)) {
                 let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
                 info!(broker = self.config.host, refused = ?protocol, next = ?other, error = text, "MQTT version");
@@ -254,37 +262,30 @@ impl Mqtt {
             if kind == FailureKind::Protocol {
                 kind = FailureKind::Refused { fix: "set mqtt.protocol to a version that the broker speaks" };
             }
-            let state = match kind {
-                FailureKind::Refused { fix } => {
-                    if said != text {
-                        warn!(
-                            broker = self.config.host,
-                            port = self.config.port,
-                            error = text,
-                            fix,
-                            "MQTT refused"
-                        );
-                    }
-                    MqttState::Refused { error: text.clone(), fix: fix.to_owned() }
-                }
-                _ => {
-                    if said != text {
-                        warn!(
-                            broker = self.config.host,
-                            port = self.config.port,
-                            error = text,
-                            "MQTT not connected"
-                        );
-                    }
-                    MqttState::Disconnected { error: text.clone() }
-                }
+            let (reason, word) = match kind {
+                FailureKind::Refused { .. } => (Reason::BrokerRefused, "MQTT refused"),
+                _ => (Reason::BrokerUnreachable, "MQTT not connected"),
+            };
+            let fix = match kind {
+                FailureKind::Refused { fix } => fix,
+                _ => FIX_UNREACHABLE,
+            };
+            let problem =
+                Problem::new(reason, text.clone(), self.clock.wall()).fix(fix).again(before.as_ref());
+            if before.as_ref().is_none_or(|before| before.found != text) {
+                let (broker, port) = (&self.config.host, self.config.port);
+                warn!(broker, port, error = text, fix, "{word}");
+            }
+            before = Some(problem.clone());
+            let state = match reason {
+                Reason::BrokerRefused => MqttState::Refused(problem),
+                _ => MqttState::Disconnected(problem),
             };
             let backoff = if matches!(kind, FailureKind::Refused { .. }) { &mut refused } else { &mut away };
-            let wait = backoff.failed(std::time::Instant::now(), rand::random());
+            let wait = backoff.failed(self.clock.now(), rand::random());
             debug!(wait_ms = wait.as_millis(), error = text, "MQTT waits before the next attempt");
             self.state.send_replace(state);
-            said = text;
-            if self.cancel.run_until_cancelled(sleep(wait)).await.is_none() {
+            if self.cancel.run_until_cancelled(self.clock.sleep(wait)).await.is_none() {
                 break;
             }
         }
@@ -304,7 +305,7 @@ impl Mqtt {
                 None => break End::Stopped,
                 Some(Err(failure)) => break End::Failed { failure, connected },
                 Some(Ok(Step::Connected)) => {
-                    connected = Some(Instant::now());
+                    connected = Some(self.clock.now());
                     {
                         let mut inner = self.shared.lock();
                         inner.connections += 1;
@@ -344,7 +345,7 @@ impl Mqtt {
         connected: bool,
     ) -> Option<Result<Step, Failure>> {
         let mut poll = pin!(link.poll());
-        let silent = Instant::now() + link::silence_limit(&self.config);
+        let silent = self.clock.now() + link::silence_limit(&self.config);
         loop {
             if connected {
                 self.feed(window);
@@ -356,9 +357,9 @@ impl Mqtt {
                     if !connected {
                         return None;
                     }
-                    window.stop_by = Some(Instant::now() + STOP_GRACE);
+                    window.stop_by = Some(self.clock.now() + STOP_GRACE);
                 }
-                () = sleep_until(window.stop_by.unwrap_or(silent).min(silent)) => {
+                () = self.clock.sleep_until(window.stop_by.unwrap_or(silent).min(silent)) => {
                     if window.stop_by.is_some() {
                         warn!(broker = self.config.host, "MQTT broker did not take the last messages in time");
                         return None;

@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use kvs_edge::mqtt::{Mqtt, MqttHandle, MqttState, Protocol, Qos};
+use clock::Clock;
 use messages::Topics;
+use mqtt::{Mqtt, MqttHandle, MqttState, Protocol, Qos};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -139,7 +140,8 @@ struct Running {
 
 fn start(config: config::Mqtt) -> Running {
     let cancel = CancellationToken::new();
-    let (handle, task) = Mqtt::start(config, &Topics::new("kvs-edge", "box"), cancel.clone());
+    let (handle, task) =
+        Mqtt::start(config, &Topics::new("kvs-edge", "box"), Clock::system(), cancel.clone());
     Running { handle, task, cancel }
 }
 
@@ -207,7 +209,7 @@ async fn broker_away_and_back_gets_every_state_and_what_waited() {
     let port = free_port();
     // The box works without a broker from the start.
     let running = start(config_for(port));
-    let state = running.state(|state| matches!(state, MqttState::Disconnected { .. })).await;
+    let state = running.state(|state| matches!(state, MqttState::Disconnected(_))).await;
     assert!(format!("{state:?}").contains("refused"), "{state:?}");
     let topic = |name: &str| format!("kvs-edge/box/{name}");
     running.handle.publish_retained(topic("info"), &json!(1), Qos::AtLeastOnce);
@@ -219,7 +221,7 @@ async fn broker_away_and_back_gets_every_state_and_what_waited() {
 
     let Broker { process, folder, .. } = broker;
     drop(process);
-    running.state(|state| matches!(state, MqttState::Disconnected { .. })).await;
+    running.state(|state| matches!(state, MqttState::Disconnected(_))).await;
     running.handle.publish_retained(topic("health"), &json!(1), Qos::AtMostOnce);
     running.handle.publish_retained(topic("health"), &json!(2), Qos::AtMostOnce);
     running.handle.publish(topic("cam/a/events"), &json!("late"), Qos::AtLeastOnce);
@@ -244,7 +246,7 @@ async fn broker_away_and_back_gets_every_state_and_what_waited() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_without_a_broker_does_not_wait() {
     let running = start(config_for(free_port()));
-    running.state(|state| matches!(state, MqttState::Disconnected { .. })).await;
+    running.state(|state| matches!(state, MqttState::Disconnected(_))).await;
     running.stop().await;
 }
 
@@ -268,9 +270,10 @@ async fn wrong_password_is_a_clear_state_without_spinning() {
             ..broker.config()
         };
         let running = start(login("hunter2"));
-        let state = running.state(|state| matches!(state, MqttState::Refused { .. })).await;
-        let MqttState::Refused { error, fix } = &state else { unreachable!("waited for") };
-        assert!(error.contains("refused") && fix.contains("mqtt.password_file"), "{state:?}");
+        let state = running.state(|state| matches!(state, MqttState::Refused(_))).await;
+        let MqttState::Refused(problem) = &state else { unreachable!("waited for") };
+        let fix = problem.fix.as_deref().unwrap_or_default();
+        assert!(problem.found.contains("refused") && fix.contains("mqtt.password_file"), "{state:?}");
         assert!(!format!("{state:?}").contains("hunter2"));
         // One attempt, and no other version tried: the answer was clear.
         broker.process.wait_for("not authori");
@@ -292,7 +295,7 @@ async fn second_box_with_the_same_client_id_is_told_so() {
     let second = start(broker.config());
     second.connected().await;
     // They take the place of each other until one of them has seen enough.
-    let refused = |state: &MqttState| matches!(state, MqttState::Refused { .. });
+    let refused = |state: &MqttState| matches!(state, MqttState::Refused(_));
     let state = tokio::select! {
         state = first.state(refused) => state,
         state = second.state(refused) => state,
@@ -369,7 +372,7 @@ async fn tls_with_client_certificate() {
         (with("absent.pem", None), "mqtt.tls.ca_file"),
     ] {
         let running = start(config);
-        let state = running.state(|state| matches!(state, MqttState::Refused { .. })).await;
+        let state = running.state(|state| matches!(state, MqttState::Refused(_))).await;
         assert!(format!("{state:?}").contains(expected), "{state:?}");
         running.stop().await;
     }
@@ -450,7 +453,7 @@ async fn broker_that_refuses_mqtt_5_gets_3_1_1() {
     }
     let (port, _) = old_broker(refusals[1]);
     let running = start(config::Mqtt { protocol: config::MqttProtocol::V5, ..config_for(port) });
-    let state = running.state(|state| matches!(state, MqttState::Refused { .. })).await;
+    let state = running.state(|state| matches!(state, MqttState::Refused(_))).await;
     assert!(format!("{state:?}").contains("mqtt.protocol"), "{state:?}");
     running.stop().await;
 }

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::mqtt::Protocol;
-use crate::mqtt::link::{self, Client, Failure, FailureKind, Link, Step};
+use crate::Protocol;
+use crate::link::{self, Client, Failure, FailureKind, Link, Step};
 
 /// Until the first subscription stands, over both protocol versions.
 const FIRST_LIMIT: Duration = Duration::from_secs(15);
@@ -20,7 +20,7 @@ const PLACES: usize = 1024;
 /// Why nothing can be heard.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("the broker {broker} refuses the bench (client id {client_id}): {text}; {fix}")]
+    #[error("the broker {broker} refuses this reader (client id {client_id}): {text}; {fix}")]
     Refused { broker: String, client_id: String, text: String, fix: &'static str },
     #[error("no connection to the broker {broker}: {text}; check mqtt.host and mqtt.port, and that it runs")]
     Unreachable { broker: String, text: String },
@@ -41,7 +41,7 @@ pub enum ListenError {
 
 /// What is heard.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub enum Heard {
     Message {
         topic: String,
         payload: Bytes,
@@ -53,7 +53,7 @@ pub(super) enum Heard {
 }
 
 /// A subscription that stands.
-pub(super) struct Listener {
+pub struct Listener {
     config: config::Mqtt,
     filters: Vec<String>,
     protocol: Protocol,
@@ -70,7 +70,7 @@ type Subscribed = (Client, Link, Vec<Heard>);
 impl Listener {
     /// Connects and subscribes; returns once the broker has agreed to every filter. `config.client_id` must not be the
     /// daemon's.
-    pub(super) async fn connect(config: config::Mqtt, filters: Vec<String>) -> Result<Listener, ListenError> {
+    pub async fn connect(config: config::Mqtt, filters: Vec<String>) -> Result<Listener, ListenError> {
         let broker = format!("{}:{}", config.host, config.port);
         let attempts: &[Protocol] = match config.protocol {
             config::MqttProtocol::Auto => &[Protocol::V5, Protocol::V311],
@@ -102,9 +102,9 @@ impl Listener {
     }
 
     /// Hands everything on until `cancel`, and connects anew as often as it must.
-    pub(super) async fn run(mut self, heard: mpsc::Sender<Heard>, cancel: CancellationToken) {
+    pub async fn run(mut self, heard: mpsc::Sender<Heard>, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.hear(heard)).await;
-        // The link is written to once more only if it is ready at once: a bench owes the broker no goodbye.
+        // The link is written to once more only if it is ready at once: a reader owes the broker no goodbye.
         if self.client.disconnect() {
             let _ = timeout(Duration::from_millis(200), async {
                 while !matches!(self.link.poll().await, Ok(Step::Disconnected) | Err(_)) {}
@@ -146,7 +146,7 @@ impl Listener {
         }
     }
 
-    pub(super) fn channel() -> (mpsc::Sender<Heard>, mpsc::Receiver<Heard>) {
+    pub fn channel() -> (mpsc::Sender<Heard>, mpsc::Receiver<Heard>) {
         mpsc::channel(PLACES)
     }
 }
