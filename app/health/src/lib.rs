@@ -5,10 +5,12 @@
 //! ```
 
 pub mod backoff;
+mod judge;
 mod problem;
 mod recent;
 
 pub use backoff::Backoff;
+pub use judge::{CameraFacts, CameraHealth, CameraState, Pictures, judge};
 pub use problem::{Problem, Reason, chain};
 pub use recent::{Percentiles, Recent, Samples};
 

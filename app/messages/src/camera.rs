@@ -127,6 +127,17 @@ impl From<health::Percentiles> for Percentiles {
     }
 }
 
+impl From<health::CameraState> for CameraState {
+    fn from(state: health::CameraState) -> CameraState {
+        match state {
+            health::CameraState::Online => CameraState::Online,
+            health::CameraState::Degraded => CameraState::Degraded,
+            health::CameraState::Offline => CameraState::Offline,
+            health::CameraState::Disabled => CameraState::Disabled,
+        }
+    }
+}
+
 impl From<media::ClockSource> for ClockSource {
     fn from(source: media::ClockSource) -> ClockSource {
         match source {

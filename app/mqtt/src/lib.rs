@@ -127,6 +127,22 @@ impl MqttHandle {
         self.push_bytes(topic, Ok(body), qos, true);
     }
 
+    /// Makes broker and box forget a state that was published retained: an empty message, as MQTT has it.
+    pub fn clear_retained(&self, topic: &str) {
+        self.shared.lock().outbox.clear(topic);
+        self.shared.changed.notify_one();
+    }
+
+    /// Likewise every state below `prefix`, which ends with a slash.
+    pub fn clear_retained_below(&self, prefix: &str) {
+        let mut inner = self.shared.lock();
+        for topic in inner.outbox.topics_below(prefix) {
+            inner.outbox.clear(&topic);
+        }
+        drop(inner);
+        self.shared.changed.notify_one();
+    }
+
     fn push(&self, topic: String, body: &impl Serialize, qos: Qos, retain: bool) {
         let payload = serde_json::to_vec(body).map(Bytes::from).map_err(|error| error.to_string());
         self.push_bytes(topic, payload, qos, retain);

@@ -32,6 +32,9 @@ impl Message {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     latest: BTreeMap<String, Message>,
+    /// Empty values of topics that are no more; told again on the next connection, where the first telling may have
+    /// been lost with the last one.
+    cleared: Vec<Message>,
     /// Retained messages in it are also in `latest`, and at most one of each topic.
     queue: VecDeque<Message>,
     /// Of the messages in `queue` that are not retained.
@@ -50,11 +53,30 @@ impl Outbox {
             self.dropped += 1;
             return;
         }
+        self.cleared.retain(|cleared| cleared.topic != message.topic);
         self.latest.insert(message.topic.clone(), message.clone());
         match self.queue.iter_mut().find(|queued| queued.retain && queued.topic == message.topic) {
             Some(older) => *older = message,
             None => self.queue.push_back(message),
         }
+    }
+
+    /// The broker forgets a retained topic; so does this box, once that was told on a connection.
+    pub(super) fn clear(&mut self, topic: &str) {
+        let Some(mut last) = self.latest.remove(topic) else { return };
+        self.queue.retain(|queued| !(queued.retain && queued.topic == topic));
+        last.payload = Bytes::new();
+        if self.cleared.len() == RETAINED_LIMIT {
+            self.cleared.remove(0);
+        }
+        self.cleared.push(last.clone());
+        self.queue.push_back(last);
+    }
+
+    /// Retained topics that begin with `prefix`.
+    pub(super) fn topics_below(&self, prefix: &str) -> Vec<String> {
+        let below = self.latest.range(prefix.to_owned()..).take_while(|(topic, _)| topic.starts_with(prefix));
+        below.map(|(topic, _)| topic.clone()).collect()
     }
 
     fn push_bounded(&mut self, message: Message) {
@@ -102,6 +124,9 @@ impl Outbox {
         self.queue.retain(|queued| !queued.retain);
         self.queue.push_front(last);
         for message in self.latest.values().rev() {
+            self.queue.push_front(message.clone());
+        }
+        for message in self.cleared.iter().rev() {
             self.queue.push_front(message.clone());
         }
     }
@@ -169,6 +194,21 @@ mod tests {
         outbox.undelivered([state("b", "b1"), event("e1"), stats("s1")].into_iter());
         outbox.connected(state("availability", "online"));
         assert_eq!(payloads(&mut outbox), ["a2", "b1", "online", "e1", "e2"]);
+    }
+
+    #[test]
+    fn a_state_that_is_no_more_is_emptied_now_and_on_the_next_connection() {
+        let mut outbox = Outbox::default();
+        for topic in ["box/cam/a/status", "box/cam/a/upload", "box/cam/ab/status", "box/info"] {
+            outbox.push(state(topic, topic));
+        }
+        assert_eq!(outbox.topics_below("box/cam/a/"), ["box/cam/a/status", "box/cam/a/upload"]);
+        outbox.topics_below("box/cam/a/").iter().for_each(|topic| outbox.clear(topic));
+        outbox.clear("never/published");
+        assert_eq!(payloads(&mut outbox), ["box/cam/ab/status", "box/info", "", ""]);
+        outbox.push(state("box/cam/a/status", "back"));
+        outbox.connected(state("online", "online"));
+        assert_eq!(payloads(&mut outbox), ["", "back", "box/cam/ab/status", "box/info", "online"]);
     }
 
     #[test]
