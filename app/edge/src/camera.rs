@@ -13,8 +13,9 @@
 //! takes the camera down to a restart and nothing else; a panic of the seeing branch restarts that alone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use clock::Clock;
 use health::Backoff;
 use kvs_client::Client;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -22,12 +23,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Fanout, SEEING_PLACES};
-use crate::health::{Pulse, Pulses};
 use crate::ingest::{self, FEED_PLACES, IngestReport};
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
 use crate::seeing::detector::DetectorHandle;
 use crate::seeing::{self, Seeing, SeeingReport, Sequence, Shown};
 use crate::upload::{UploadReport, Uploader};
+use crate::watchdog::{Pulse, Pulses};
 use messages::Topics;
 use mqtt::MqttHandle;
 
@@ -59,22 +60,24 @@ pub struct SeeingView {
 }
 
 /// What all cameras of the box share.
-pub struct Surroundings<'a> {
-    pub device: &'a str,
-    pub client: &'a Client,
-    pub ending: &'a Ending,
-    pub seeing: Option<SeeingSurroundings<'a>>,
+#[derive(Clone)]
+pub struct Shared {
+    pub device: String,
+    pub client: Client,
+    pub clock: Clock,
+    pub pulses: Pulses,
+    pub seeing: Option<SeeingShared>,
 }
 
 /// What the seeing branches share.
-#[derive(Clone, Copy)]
-pub struct SeeingSurroundings<'a> {
-    pub settings: &'a config::Detect,
-    pub detector: &'a DetectorHandle,
-    pub sequence: &'a Sequence,
-    pub mqtt: Option<&'a MqttHandle>,
-    pub topics: &'a Topics,
-    pub region: &'a str,
+#[derive(Clone)]
+pub struct SeeingShared {
+    pub settings: config::Detect,
+    pub detector: DetectorHandle,
+    pub sequence: Sequence,
+    pub mqtt: Option<MqttHandle>,
+    pub topics: Topics,
+    pub region: String,
 }
 
 /// The two ways to end: `stop` ends ingest, and the rest follows within its grace time; `abort` ends all at once.
@@ -84,10 +87,19 @@ pub struct Ending {
     pub abort: CancellationToken,
 }
 
+impl Ending {
+    /// Ends with this one, or alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { stop: self.stop.child_token(), abort: self.abort.child_token() }
+    }
+}
+
 struct Camera {
     config: Arc<config::Camera>,
     device: String,
     client: Client,
+    clock: Clock,
     ingest: watch::Sender<IngestReport>,
     upload: watch::Sender<UploadReport>,
     verify: watch::Sender<VerifyReport>,
@@ -102,8 +114,8 @@ struct Camera {
 pub fn start(
     config: config::Camera,
     number: usize,
-    around: &Surroundings<'_>,
-    pulses: &mut Pulses,
+    shared: &Shared,
+    ending: &Ending,
     tasks: &mut JoinSet<usize>,
 ) -> CameraView {
     let (ingest, ingest_view) = watch::channel(IngestReport::default());
@@ -121,44 +133,45 @@ pub fn start(
         return view;
     }
     let mut seeing = None;
-    if let Some((detect, shared)) = config.detect.clone().zip(around.seeing) {
+    if let Some((detect, branch)) = config.detect.clone().zip(shared.seeing.as_ref()) {
         let (report, report_view) = watch::channel(SeeingReport::default());
         let (left_out, left_out_view) = watch::channel(0);
         let shown = seeing::shown();
         view.seeing = Some(SeeingView {
             report: report_view,
             left_out: left_out_view,
-            detector: shared.detector.clone(),
+            detector: branch.detector.clone(),
             number,
             shown: shown.clone(),
         });
-        let branch = Seeing {
+        let seeing_branch = Seeing {
             camera: config.clone(),
             detect,
-            settings: shared.settings.clone(),
-            device: around.device.to_owned(),
-            region: shared.region.to_owned(),
+            settings: branch.settings.clone(),
+            device: shared.device.clone(),
+            region: branch.region.clone(),
             number,
-            detector: shared.detector.clone(),
-            mqtt: shared.mqtt.cloned(),
-            topics: shared.topics.clone(),
-            sequence: shared.sequence.clone(),
+            detector: branch.detector.clone(),
+            mqtt: branch.mqtt.clone(),
+            topics: branch.topics.clone(),
+            sequence: branch.sequence.clone(),
             ingest: ingest_view,
             report,
             shown,
         };
-        seeing = Some((branch, left_out));
+        seeing = Some((seeing_branch, left_out));
     }
     let camera = Camera {
-        device: around.device.to_owned(),
-        client: around.client.clone(),
+        device: shared.device.clone(),
+        client: shared.client.clone(),
+        clock: shared.clock.clone(),
         ingest,
         upload,
         verify,
         seeing,
-        upload_pulse: pulses.add(format!("upload of {}", config.id)),
-        loopback_pulse: pulses.add(format!("loopback of {}", config.id)),
-        ending: around.ending.clone(),
+        upload_pulse: shared.pulses.add(format!("upload of {}", config.id)),
+        loopback_pulse: shared.pulses.add(format!("loopback of {}", config.id)),
+        ending: ending.clone(),
         config,
     };
     tasks.spawn(camera.supervise());
@@ -170,11 +183,11 @@ impl Camera {
         let mut backoff =
             Backoff::new(Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(60));
         loop {
-            backoff.up(Instant::now());
+            backoff.up(self.clock.now());
             match self.run_once().await {
                 Ok(unconfirmed) => return unconfirmed,
                 Err(panic) => {
-                    let delay = backoff.failed(Instant::now(), rand::random());
+                    let delay = backoff.failed(self.clock.now(), rand::random());
                     tracing::error!(camera = self.config.id, error = %panic, "a stage crashed, restarting the camera");
                     if self.ending.stop.run_until_cancelled(self.idle(delay)).await.is_none() {
                         return 0;
@@ -186,11 +199,11 @@ impl Camera {
 
     /// Waiting is a sign of life too.
     async fn idle(&self, delay: Duration) {
-        let until = tokio::time::Instant::now() + delay;
-        while tokio::time::Instant::now() < until {
+        let until = self.clock.now() + delay;
+        while self.clock.now() < until {
             self.upload_pulse.beat();
             self.loopback_pulse.beat();
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            self.clock.sleep(Duration::from_millis(250)).await;
         }
     }
 

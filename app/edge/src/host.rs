@@ -4,8 +4,9 @@
 //! Free disk space is not here: nothing is kept on disk yet, and asking for it takes more than reading a file.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use clock::Clock;
 use messages::{ClockHealth, HostHealth, UtcTime};
 
 /// Takes samples; processor load is between one sample and the next.
@@ -109,7 +110,7 @@ pub struct Identity {
 }
 
 /// Device tree first (boards), then DMI (computers). The DMI serial number is readable by root alone.
-pub fn identity() -> Identity {
+pub fn identity(clock: &Clock) -> Identity {
     let first = |paths: [&str; 2]| {
         paths.iter().find_map(|path| {
             let text = read(path)?.trim_matches(['\0', '\n', ' ']).to_owned();
@@ -123,7 +124,7 @@ pub fn identity() -> Identity {
         os: release_value(&release, "PRETTY_NAME"),
         image_version: release_value(&release, "IMAGE_VERSION"),
         boot_id: read("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()),
-        boot_time: uptime().and_then(|uptime| SystemTime::now().checked_sub(uptime)).map(UtcTime::from),
+        boot_time: uptime().and_then(|uptime| clock.wall().checked_sub(uptime)).map(UtcTime::from),
     }
 }
 
@@ -186,6 +187,6 @@ mod tests {
         let health = sampler.sample();
         assert!(health.process_rss_bytes.is_some_and(|bytes| bytes > 100_000), "{health:?}");
         assert!(health.memory_total_bytes >= health.memory_available_bytes, "{health:?}");
-        assert!(identity().boot_id.is_some());
+        assert!(identity(&Clock::system()).boot_id.is_some());
     }
 }

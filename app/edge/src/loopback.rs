@@ -127,7 +127,7 @@ pub struct Loopback {
     pub camera: config::Camera,
     pub client: Client,
     pub report: watch::Sender<VerifyReport>,
-    pub pulse: crate::health::Pulse,
+    pub pulse: crate::watchdog::Pulse,
 }
 
 impl Loopback {

@@ -150,7 +150,7 @@ pub struct Uploader {
     pub persisted: Option<mpsc::Sender<(FragmentSummary, FragmentNumber)>>,
     pub report: watch::Sender<UploadReport>,
     /// Moved forward by the loop as long as it turns.
-    pub pulse: crate::health::Pulse,
+    pub pulse: crate::watchdog::Pulse,
 }
 
 type Looking = Pin<Box<dyn Future<Output = Result<Looked, readback::ReadBackError>> + Send>>;

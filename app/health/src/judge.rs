@@ -20,9 +20,8 @@ pub enum CameraState {
 pub enum Pictures {
     /// They come, from a random access point on.
     Live,
-    /// They come, but recording can only begin at the next random access point; that this is no good sign is said by
-    /// the problem.
-    Waiting(Option<Problem>),
+    /// They come, but recording can only begin at the next random access point, and that takes too long.
+    Waiting(Problem),
     /// None comes, and why; nothing is wrong yet while the first session is being opened.
     None(Option<Problem>),
 }
@@ -38,6 +37,8 @@ pub struct CameraFacts {
     /// Everything else that is wrong, most telling first: footage comes before detection, because what is not detected
     /// now can still be looked at later.
     pub problems: Vec<Problem>,
+    /// What somebody should look at although everything works.
+    pub notices: Vec<Problem>,
 }
 
 /// The judgement of one camera.
@@ -46,13 +47,13 @@ pub struct CameraHealth {
     pub state: CameraState,
     /// The most telling of the problems.
     pub problem: Option<Problem>,
-    /// All checks that fail, the most telling first, one of each kind.
+    /// All checks that fail, the most telling first, one of each kind; notices are the last.
     pub checks: Vec<Problem>,
 }
 
 /// Judges one camera; `now` is wall time, for what begins here.
 pub fn judge(facts: CameraFacts, now: std::time::SystemTime) -> CameraHealth {
-    let CameraFacts { enabled, stopping, pictures, problems } = facts;
+    let CameraFacts { enabled, stopping, pictures, problems, notices } = facts;
     if !enabled {
         return CameraHealth { state: CameraState::Disabled, problem: None, checks: Vec::new() };
     }
@@ -63,19 +64,22 @@ pub fn judge(facts: CameraFacts, now: std::time::SystemTime) -> CameraHealth {
     let (state, first) = match pictures {
         Pictures::Live if problems.is_empty() => (CameraState::Online, None),
         Pictures::Live => (CameraState::Degraded, None),
-        Pictures::Waiting(Some(problem)) => (CameraState::Degraded, Some(problem)),
+        Pictures::Waiting(problem) => (CameraState::Degraded, Some(problem)),
         Pictures::None(Some(problem)) => (CameraState::Offline, Some(problem)),
-        Pictures::Waiting(None) | Pictures::None(None) => {
+        Pictures::None(None) => {
             (CameraState::Offline, Some(Problem::new(Reason::Starting, "no picture yet", now)))
         }
     };
     let mut checks: Vec<Problem> = Vec::new();
-    for problem in first.into_iter().chain(problems) {
+    let mut add = |problem: Problem| {
         if checks.iter().all(|check| check.reason != problem.reason) {
             checks.push(problem);
         }
-    }
-    CameraHealth { state, problem: checks.first().cloned(), checks }
+    };
+    first.into_iter().chain(problems).for_each(&mut add);
+    notices.into_iter().for_each(&mut add);
+    let problem = checks.first().filter(|_| state != CameraState::Online).cloned();
+    CameraHealth { state, problem, checks }
 }
 
 #[cfg(test)]
@@ -91,7 +95,7 @@ mod tests {
     #[track_caller]
     fn check(pictures: Pictures, problems: &[Reason], state: CameraState, checks: &[Reason]) {
         let problems = problems.iter().copied().map(problem).collect();
-        let facts = CameraFacts { enabled: true, stopping: false, pictures, problems };
+        let facts = CameraFacts { enabled: true, stopping: false, pictures, problems, notices: Vec::new() };
         let health = judge(facts, UNIX_EPOCH);
         assert_eq!(health.state, state);
         assert_eq!(health.checks.iter().map(|check| check.reason).collect::<Vec<_>>(), checks);
@@ -104,15 +108,23 @@ mod tests {
         let (upload, detector) = (Reason::UploadFailed, Reason::DetectorFailed);
         check(Pictures::Live, &[], Online, &[]);
         check(Pictures::Live, &[upload, detector, upload], Degraded, &[upload, detector]);
-        check(Pictures::Waiting(None), &[], Offline, &[Reason::Starting]);
-        check(
-            Pictures::Waiting(Some(problem(Reason::LongGop))),
-            &[upload],
-            Degraded,
-            &[Reason::LongGop, upload],
-        );
+        check(Pictures::Waiting(problem(Reason::LongGop)), &[upload], Degraded, &[Reason::LongGop, upload]);
         check(Pictures::None(None), &[], Offline, &[Reason::Starting]);
         check(Pictures::None(Some(problem(Reason::Stalled))), &[upload], Offline, &[Reason::Stalled, upload]);
+    }
+
+    #[test]
+    fn a_notice_is_a_check_and_leaves_the_state_alone() {
+        let facts = CameraFacts {
+            enabled: true,
+            stopping: false,
+            pictures: Pictures::Live,
+            problems: Vec::new(),
+            notices: vec![problem(Reason::CameraClock)],
+        };
+        let health = judge(facts, UNIX_EPOCH);
+        assert_eq!((health.state, health.problem), (CameraState::Online, None));
+        assert_eq!(health.checks, [problem(Reason::CameraClock)]);
     }
 
     #[test]
@@ -122,6 +134,7 @@ mod tests {
             stopping,
             pictures: Pictures::None(Some(problem(Reason::Stalled))),
             problems: vec![problem(Reason::UploadFailed)],
+            notices: vec![problem(Reason::CameraClock)],
         };
         let off = judge(facts(false, true), UNIX_EPOCH);
         assert_eq!((off.state, off.problem, off.checks), (CameraState::Disabled, None, vec![]));

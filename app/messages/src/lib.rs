@@ -60,6 +60,11 @@ impl Topics {
         format!("{}/health", self.base)
     }
 
+    /// What every topic of one camera begins with.
+    pub fn camera(&self, camera: &str) -> String {
+        format!("{}/cam/{camera}/", self.base)
+    }
+
     /// [`Status`]; QoS 1, retained, at each change.
     pub fn status(&self, camera: &str) -> String {
         format!("{}/cam/{camera}/status", self.base)

@@ -129,13 +129,13 @@ async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
     let detect = format!("[detect]\nfps = {}\ncore_share = 800\n", arguments.fps);
     let app = App::start(Config::load(&around.write_config(&detect)?)?).await?;
     let mut recorders = Vec::new();
-    for (number, view) in app.cameras().iter().enumerate() {
+    for (number, view) in app.views().iter().enumerate() {
         let shown = view.seeing.as_ref().ok_or("a camera without detection")?.shown.subscribe();
         let (clip, folder, name) =
             (around.sim.clip(number).clone(), folder.to_owned(), view.config.id.clone());
         recorders.push(tokio::spawn(async move { record::record(shown, clip, &folder, &name).await }));
     }
-    for view in app.cameras() {
+    for view in app.views().iter() {
         let mut seeing = view.seeing.as_ref().ok_or("a camera without detection")?.report.clone();
         let looks = seeing.wait_for(|report| report.latency.count() > 0);
         tokio::time::timeout(Duration::from_secs(60), looks)
@@ -143,7 +143,7 @@ async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
             .map_err(|_| "nothing is seen in a minute")??;
     }
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
-    let names: Vec<String> = app.cameras().iter().map(|view| view.config.id.clone()).collect();
+    let names: Vec<String> = app.views().iter().map(|view| view.config.id.clone()).collect();
     let stopped = app.stop("the bench is over", CancellationToken::new()).await;
     tokio::time::timeout(Duration::from_secs(10), around.offline()).await?;
 

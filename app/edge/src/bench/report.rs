@@ -28,7 +28,7 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn this() -> Machine {
-        let identity = host::identity();
+        let identity = host::identity(&clock::Clock::system());
         let trimmed = |path: &str| host::read(path).map(|text| text.trim().to_owned());
         Machine {
             model: identity.model,

@@ -439,7 +439,7 @@ async fn a_broker_that_refuses_is_quoted_with_what_to_change() {
     let port = broker(&[0x20, 3, 0, 0x86, 0]).await;
     let text = refusal(&format!("[mqtt]\nhost = \"127.0.0.1\"\nport = {port}"), |_| {}).await;
     let client_id = format!("kvs-edge-box-bench-{}", std::process::id());
-    let expected = format!("the broker 127.0.0.1:{port} refuses the bench (client id {client_id}): ");
+    let expected = format!("the broker 127.0.0.1:{port} refuses this reader (client id {client_id}): ");
     assert!(text.starts_with(&expected), "{text}");
     assert!(
         text.ends_with("check mqtt.username and mqtt.password_file against the users of the broker"),

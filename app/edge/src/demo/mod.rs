@@ -142,7 +142,7 @@ async fn show(arguments: &DemoArguments) -> Result<bool, Box<dyn std::error::Err
     ));
 
     let app = App::start(config).await?;
-    let views = app.cameras().to_vec();
+    let views = app.views();
     let video =
         arguments.save_video.as_deref().map(|file| Video::start(file, &views[0], arguments.detect_fps));
     let video = video.transpose()?;
@@ -162,7 +162,7 @@ async fn show(arguments: &DemoArguments) -> Result<bool, Box<dyn std::error::Err
             fault.inject(&sim, &kvs);
             table.note(&format!("{:>4} s  fault: {}", started.elapsed().as_secs(), fault.describe()));
         }
-        table.show(started.elapsed(), &views, seen.count());
+        table.show(started.elapsed(), &views, &app.status().borrow().clone(), seen.count());
         if end.is_some_and(|end| tokio::time::Instant::now() >= end) {
             break;
         }

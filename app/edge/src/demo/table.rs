@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use vision::figures::Histogram;
 
 use crate::camera::CameraView;
-use crate::report::{backlog_s, status};
+use crate::status::{BoxStatus, backlog};
+use health::CameraState;
 use media::ClockSource;
-use messages::CameraState;
 
 /// Into a file or pipe the table goes this often.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -42,7 +42,13 @@ impl Table {
         self.printed = None;
     }
 
-    pub(super) fn show(&mut self, elapsed: Duration, cameras: &[CameraView], messages: u64) {
+    pub(super) fn show(
+        &mut self,
+        elapsed: Duration,
+        cameras: &[CameraView],
+        status: &BoxStatus,
+        messages: u64,
+    ) {
         self.measure(cameras);
         if !self.live && self.printed.is_some_and(|at| at.elapsed() < PLAIN_EVERY) {
             return;
@@ -50,7 +56,7 @@ impl Table {
         self.printed = Some(Instant::now());
         let mut lines = vec![format!("{:>4} s   {messages} MQTT messages", elapsed.as_secs())];
         lines.extend(HEAD.map(str::to_owned));
-        lines.extend(cameras.iter().zip(&self.rates).map(|(camera, rates)| row(camera, rates)));
+        lines.extend(cameras.iter().zip(&self.rates).map(|(camera, rates)| row(camera, rates, status)));
         let seeing = cameras.iter().zip(&self.rates).filter_map(|(camera, rates)| seeing_row(camera, rates));
         let seeing: Vec<_> = seeing.collect();
         if !seeing.is_empty() {
@@ -146,15 +152,17 @@ fn seeing_row(camera: &CameraView, rates: &[f64; 4]) -> Option<String> {
     ))
 }
 
-fn row(camera: &CameraView, rates: &[f64; 4]) -> String {
+fn row(camera: &CameraView, rates: &[f64; 4], status: &BoxStatus) -> String {
     let (fps, kbps) = (rates[0], rates[1] * 8.0 / 1000.0);
-    let state = status(camera);
+    let health =
+        status.cameras.iter().find(|status| status.id == camera.config.id).map(|status| &status.health);
     let (ingest, upload, verify) = (camera.ingest.borrow(), camera.upload.borrow(), camera.verify.borrow());
-    let name = match state.state {
-        CameraState::Online => "online",
-        CameraState::Degraded => "degraded",
-        CameraState::Offline => "offline",
-        CameraState::Disabled => "disabled",
+    let name = match health.map(|health| health.state) {
+        Some(CameraState::Online) => "online",
+        Some(CameraState::Degraded) => "degraded",
+        Some(CameraState::Offline) => "offline",
+        Some(CameraState::Disabled) => "disabled",
+        None => "-",
     };
     let clock = match ingest.clock {
         Some(ClockSource::Rtcp) => "camera",
@@ -163,8 +171,8 @@ fn row(camera: &CameraView, rates: &[f64; 4]) -> String {
     };
     let latency = verify.latency.percentiles();
     let ms = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
-    let problem = state
-        .detail
+    let problem = health
+        .and_then(|health| Some(health.problem.as_ref()?.to_string()))
         .or_else(|| upload.problem.clone().map(|problem| problem.to_string()))
         .or_else(|| verify.problem.clone().map(|problem| problem.to_string()));
     let problem: String = problem.unwrap_or_else(|| "-".to_owned()).chars().take(60).collect();
@@ -181,7 +189,7 @@ fn row(camera: &CameraView, rates: &[f64; 4]) -> String {
         ms(latency.map(|l| l.p50_ms)),
         ms(latency.map(|l| l.p95_ms)),
         clock,
-        backlog_s(&upload),
+        backlog(&upload).as_secs_f64(),
         problem
     )
 }

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
 use vision::figures::Histogram;
 
 use super::detector::{self, DetectorHandle, DetectorState, Figures};
-use crate::camera::{CameraView, SeeingView};
+use crate::camera::SeeingView;
+use crate::cameras::Views;
 use messages::{
     self, CameraSummary, DetectStats, Detector, DetectorModel, LineCount, NotAdmitted, Percentiles, Reason,
     Spread, UtcTime, Version, WorkerFigures, WorkerSummary, rounded,
@@ -14,7 +16,7 @@ use messages::{
 /// Watches the detector of the box.
 pub struct Worker {
     detector: DetectorHandle,
-    views: Vec<CameraView>,
+    views: watch::Receiver<Views>,
     started: SystemTime,
     since: Instant,
     log_every: Duration,
@@ -25,7 +27,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(
         detector: DetectorHandle,
-        views: Vec<CameraView>,
+        views: watch::Receiver<Views>,
         log_every: Duration,
         started: SystemTime,
     ) -> Self {
@@ -51,7 +53,8 @@ impl Worker {
             DetectorState::Stuck => Some(Reason::DetectorStuck),
             DetectorState::Loading | DetectorState::Running => None,
         };
-        let rooms = self.views.iter().filter_map(|view| Some((view, view.seeing.as_ref()?)));
+        let views = self.views.borrow().clone();
+        let rooms = views.iter().filter_map(|view| Some((view, view.seeing.as_ref()?)));
         let not_admitted = rooms.filter_map(|(view, seeing)| {
             let room = report.rooms.get(seeing.number)?;
             Some(NotAdmitted {
@@ -118,7 +121,9 @@ impl Worker {
         let (total, nothing) = (self.total(), Figures::default());
         let mut events = 0;
         let mut cameras = Vec::new();
-        for (view, seeing) in self.views.iter().filter_map(|view| Some((view, view.seeing.as_ref()?))) {
+        for (view, seeing) in
+            self.views.borrow().iter().filter_map(|view| Some((view, view.seeing.as_ref()?)))
+        {
             let report = seeing.report.borrow();
             let of_camera = seeing.detector.figures(seeing.number);
             latency.merge(&report.latency);
@@ -152,7 +157,7 @@ impl Worker {
 
     fn total(&self) -> Figures {
         let mut total = Figures::default();
-        for seeing in self.views.iter().filter_map(|view| view.seeing.as_ref()) {
+        for seeing in self.views.borrow().iter().filter_map(|view| view.seeing.as_ref()) {
             total.add(&seeing.detector.figures(seeing.number));
         }
         total

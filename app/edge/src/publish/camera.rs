@@ -1,0 +1,186 @@
+//! Bodies about one camera.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use health::{Problem, Reason};
+use messages::{Fps, Gap, Stats, Status, Upload, UtcTime, Verify, VerifyMethod, Version, rounded};
+
+use crate::camera::{CameraView, SeeingView};
+use crate::ingest::IngestReport;
+use crate::loopback::{Verdict, VerifyReport};
+use crate::status::{CameraStatus, backlog};
+use crate::upload::{self, UploadReport, UploadState};
+
+/// The state of a camera as an operator means it, with the most telling reason.
+pub(super) fn status(view: &CameraView, status: &CameraStatus, now: SystemTime) -> Status {
+    let ingest = view.ingest.borrow();
+    let (reason, detail) = told(status.health.problem.as_ref());
+    Status {
+        v: Version::default(),
+        ts: now.into(),
+        state: status.health.state.into(),
+        since: status.since.into(),
+        reason,
+        detail,
+        attempts: ingest.attempts,
+        last_frame: ingest.last_frame.map(UtcTime::from),
+    }
+}
+
+/// A problem as it stands in a body: its name, and what was found with what to change.
+fn told(problem: Option<&Problem>) -> (Option<Reason>, Option<String>) {
+    problem.map(|problem| (problem.reason, problem.to_string())).unzip()
+}
+
+pub(super) fn upload(camera: &config::Camera, report: &UploadReport, now: SystemTime) -> Upload {
+    let (reason, detail) = told(report.problem.as_ref());
+    let day = Duration::from_secs(24 * 3600);
+    let recent = |gap: &&upload::Gap| now.duration_since(gap.noted).unwrap_or_default() < day;
+    let gaps: Vec<_> = report.gaps.iter().filter(recent).map(gap).collect();
+    Upload {
+        v: Version::default(),
+        ts: now.into(),
+        state: report.state.into(),
+        since: report.since.into(),
+        stream: camera.stream.clone(),
+        reason,
+        detail,
+        last_persisted: report.last_persisted.map(|(at, _)| UtcTime::from_millis(at.as_millis())),
+        last_fragment: report.last_persisted.and_then(|(_, number)| Some(number?.to_string())),
+        ack_delay_ms: report.ack_delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+        backlog_s: backlog(report).as_secs_f64(),
+        backlog_bytes: report.backlog.bytes as u64,
+        fragments_sent: report.complete,
+        fragments_persisted: report.persisted,
+        fragments_lost: report.lost,
+        gaps_24h: u32::try_from(gaps.len()).unwrap_or(u32::MAX),
+        gaps,
+    }
+}
+
+fn gap(gap: &upload::Gap) -> Gap {
+    let time = |at: media::ProducerTimestamp| UtcTime::from_millis(at.as_millis());
+    Gap { start: time(gap.start), end: Some(time(gap.end)), reason: gap.reason }
+}
+
+pub(super) fn verify(
+    camera: &config::Camera,
+    report: &VerifyReport,
+    upload: &UploadReport,
+    now: SystemTime,
+) -> Verify {
+    let (reason, detail) = told(report.problem.as_ref());
+    let counts = report.counts;
+    Verify {
+        v: Version::default(),
+        ts: now.into(),
+        verdict: report.verdict.into(),
+        since: report.since.into(),
+        method: match camera.verify.mode {
+            config::VerifyMode::Continuous => VerifyMethod::Continuous,
+            config::VerifyMode::Sampled => VerifyMethod::Sampled,
+            config::VerifyMode::Off => VerifyMethod::Off,
+        },
+        reason,
+        detail,
+        last_fragment: report.last_identical.and_then(|(_, number)| Some(number?.to_string())),
+        last_verified: report.last_identical.map(|(at, _)| UtcTime::from_millis(at.as_millis())),
+        compared: counts.identical + counts.late + counts.corrupt,
+        identical: counts.identical + counts.late,
+        corrupt: counts.corrupt,
+        missing: counts.missing.saturating_sub(counts.late) + report.unlisted,
+        duplicate: counts.duplicate.max(report.listed_twice),
+        listed: report.listed,
+        late: report.overdue as u64,
+        delay: report.delay.percentiles().map(Into::into),
+        open_gaps: upload.gaps.iter().map(gap).collect(),
+    }
+}
+
+impl From<UploadState> for messages::UploadState {
+    fn from(state: UploadState) -> messages::UploadState {
+        match state {
+            UploadState::Idle => messages::UploadState::Idle,
+            UploadState::Connecting => messages::UploadState::Connecting,
+            UploadState::Sending => messages::UploadState::Sending,
+            UploadState::BackingOff => messages::UploadState::BackingOff,
+            UploadState::Failed => messages::UploadState::Failed,
+        }
+    }
+}
+
+impl From<Verdict> for messages::Verdict {
+    fn from(verdict: Verdict) -> messages::Verdict {
+        match verdict {
+            Verdict::Ok => messages::Verdict::Ok,
+            Verdict::Late => messages::Verdict::Late,
+            Verdict::Mismatch => messages::Verdict::Mismatch,
+            Verdict::Unknown => messages::Verdict::Unknown,
+        }
+    }
+}
+
+/// What rates are made of.
+#[derive(Clone, Copy)]
+pub(super) struct Counters {
+    at: Instant,
+    frames: u64,
+    bytes: u64,
+    dropped: u64,
+    /// Decoded, looked at, skipped; absent where nothing is to be detected.
+    seeing: Option<[u64; 3]>,
+}
+
+impl Counters {
+    pub(super) fn of(at: Instant, ingest: &IngestReport, seeing: Option<&SeeingView>) -> Self {
+        let seeing = seeing.map(|seeing| {
+            let decoded = seeing.report.borrow().decode.as_ref().map_or(0, |decode| decode.decoded);
+            let figures = seeing.detector.figures(seeing.number);
+            [decoded, figures.frames, figures.skipped + *seeing.left_out.borrow()]
+        });
+        Self { at, frames: ingest.frames, bytes: ingest.bytes, dropped: ingest.dropped_frames, seeing }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts within one interval")]
+pub(super) fn stats(
+    ingest: &IngestReport,
+    verify: &VerifyReport,
+    before: Counters,
+    now: Counters,
+    wall: SystemTime,
+) -> Stats {
+    let window_s = now.at.duration_since(before.at).as_secs_f64().max(0.001);
+    let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / window_s;
+    let format = ingest.format.as_ref();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive rate")]
+    let bitrate_bps = (rate(now.bytes, before.bytes) * 8.0) as u64;
+    let seeing = |n: usize| Some(rounded(rate(now.seeing?[n], before.seeing?[n])));
+    Stats {
+        v: Version::default(),
+        ts: wall.into(),
+        window_s,
+        fps: Fps {
+            input: rate(now.frames, before.frames),
+            dropped: rate(now.dropped, before.dropped),
+            decoded: seeing(0),
+            inferred: seeing(1),
+            skipped: seeing(2),
+        },
+        bitrate_bps,
+        gop_frames: ingest.gop_frames,
+        gop_s: ingest.gop_ms.map(|ms| Duration::from_millis(ms).as_secs_f64()),
+        codec: format.map(|format| format.rfc6381()),
+        size: format.map(|format| [format.width, format.height]),
+        audio_codec: ingest.audio.as_ref().map(|audio| audio.codec_id().to_owned()),
+        transport: ingest.transport.map(str::to_owned),
+        clock: ingest.clock.map(Into::into),
+        clock_offset_ms: ingest.clock_offset_us.map(|us| us as f64 / 1000.0),
+        lost_packets: ingest.lost_packets,
+        dropped_frames: ingest.dropped_frames,
+        reconnects_1h: ingest.reconnects.count(now.at),
+        stalls_1h: ingest.stalls.count(now.at),
+        latency: verify.latency.percentiles().map(Into::into),
+        detect: None,
+    }
+}

@@ -1,0 +1,199 @@
+//! What the stages report, as MQTT messages: state topics when the judgement changes, figures at each interval.
+//!
+//! The wire bodies are made here and nowhere else, out of the stages' own types. Nothing inside the box works with them.
+
+mod camera;
+mod device;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clock::Clock;
+use messages::{Topics, UtcTime};
+use mqtt::{MqttHandle, Qos};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::camera::CameraView;
+use crate::cameras::Views;
+use crate::host;
+use crate::seeing::worker::{self, Worker};
+use crate::status::{BoxStatus, CameraStatus};
+use camera::Counters;
+pub use device::Device;
+
+/// State topics with moving figures in them are sent again at most this often without a change of state.
+const REFRESH: Duration = Duration::from_secs(10);
+/// The first figures come early, so that whoever starts the box sees some.
+const FIRST_FIGURES: Duration = Duration::from_secs(2);
+
+/// Publishes what the cameras and the box do.
+pub struct Publisher {
+    pub mqtt: Option<MqttHandle>,
+    pub topics: Topics,
+    pub device: Device,
+    pub cameras: watch::Receiver<Views>,
+    pub status: watch::Receiver<Arc<BoxStatus>>,
+    pub interval: Duration,
+    pub watchdog_margin: watch::Receiver<Option<Duration>>,
+    /// Set before the end: why this run ended.
+    pub stop_reason: watch::Receiver<Option<String>>,
+    /// Absent where nothing is to be detected.
+    pub worker: Option<Worker>,
+    pub clock: Clock,
+}
+
+/// What was published last.
+#[derive(Default)]
+struct Published {
+    cameras: BTreeMap<String, PublishedCamera>,
+    detector: Option<UtcTime>,
+    sampler: host::Sampler,
+}
+
+#[derive(Default)]
+struct PublishedCamera {
+    status: Option<CameraStatus>,
+    refreshed: Option<Instant>,
+    stats: Option<Counters>,
+}
+
+impl Publisher {
+    /// Runs until `cancel`; the last states are published once more before it returns, and why it ends.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let mut published = Published::default();
+        let mut next_figures = self.clock.now() + self.interval.min(FIRST_FIGURES);
+        let mut next_refresh = self.clock.now();
+        self.info(None);
+        loop {
+            let due = next_figures.min(next_refresh);
+            let last = tokio::select! {
+                () = cancel.cancelled() => true,
+                () = self.clock.sleep_until(due) => false,
+                Ok(()) = self.status.changed() => false,
+                Ok(()) = self.cameras.changed() => false,
+            };
+            self.forget_removed(&mut published);
+            let now = self.clock.now();
+            if now >= next_refresh {
+                next_refresh = now + REFRESH;
+            }
+            let status = self.status.borrow_and_update().clone();
+            let views = self.views();
+            for camera in &status.cameras {
+                let Some(view) = views.iter().find(|view| view.config.id == camera.id) else { continue };
+                let published = published.cameras.entry(camera.id.clone()).or_default();
+                self.states(view, camera, published, last);
+            }
+            let figures_are_due = now >= next_figures || last;
+            if figures_are_due {
+                next_figures = now + self.interval;
+                for view in views.iter().filter(|view| view.config.enabled) {
+                    let published = published.cameras.entry(view.config.id.clone()).or_default();
+                    self.stats(view, published);
+                }
+                self.health(&status, &mut published.sampler);
+            }
+            self.detector(&mut published.detector, figures_are_due);
+            if last {
+                let reason = self.stop_reason.borrow().clone();
+                return self.info(reason.as_deref());
+            }
+        }
+    }
+
+    fn views(&self) -> Views {
+        self.cameras.borrow().clone()
+    }
+
+    /// The broker shall not go on telling of a camera that is no more.
+    fn forget_removed(&mut self, published: &mut Published) {
+        let views = self.cameras.borrow_and_update().clone();
+        let removed = |id: &String| views.iter().all(|view| view.config.id != **id);
+        let gone: Vec<_> = published.cameras.keys().filter(|id| removed(id)).cloned().collect();
+        for id in &gone {
+            published.cameras.remove(id);
+            if let Some(mqtt) = &self.mqtt {
+                mqtt.clear_retained_below(&self.topics.camera(id));
+            }
+        }
+        let ids: Vec<_> = views.iter().map(|view| view.config.id.clone()).collect();
+        if !gone.is_empty() || ids.iter().any(|id| !published.cameras.contains_key(id)) {
+            for id in ids {
+                published.cameras.entry(id).or_default();
+            }
+            self.info(None);
+        }
+    }
+
+    fn states(&self, view: &CameraView, status: &CameraStatus, published: &mut PublishedCamera, force: bool) {
+        let now = self.clock.now();
+        let due = force || published.refreshed.is_none_or(|at| now.saturating_duration_since(at) >= REFRESH);
+        let before = published.status.replace(status.clone());
+        let changed = |same: fn(&CameraStatus, &CameraStatus) -> bool| {
+            due || before.as_ref().is_none_or(|before| !same(before, status))
+        };
+        let (id, wall) = (&view.config.id, self.clock.wall());
+        let same_state = |a: &CameraStatus, b: &CameraStatus| {
+            let reason = |status: &CameraStatus| status.health.problem.as_ref().map(|problem| problem.reason);
+            (a.health.state, reason(a)) == (b.health.state, reason(b))
+        };
+        if changed(same_state) {
+            self.retained(self.topics.status(id), &camera::status(view, status, wall), Qos::AtLeastOnce);
+        }
+        if changed(|a, b| {
+            (a.upload, a.upload_problem, a.fragments_lost) == (b.upload, b.upload_problem, b.fragments_lost)
+        }) {
+            let body = camera::upload(&view.config, &view.upload.borrow(), wall);
+            self.retained(self.topics.upload(id), &body, Qos::AtLeastOnce);
+        }
+        if changed(|a, b| (a.verdict, a.verify_problem) == (b.verdict, b.verify_problem)) {
+            let body = camera::verify(&view.config, &view.verify.borrow(), &view.upload.borrow(), wall);
+            self.retained(self.topics.verify(id), &body, Qos::AtLeastOnce);
+        }
+        if due {
+            published.refreshed = Some(now);
+        }
+    }
+
+    fn stats(&self, view: &CameraView, published: &mut PublishedCamera) {
+        let ingest = view.ingest.borrow();
+        let counters = Counters::of(self.clock.now(), &ingest, view.seeing.as_ref());
+        let Some(before) = published.stats.replace(counters) else { return };
+        let Some(mqtt) = &self.mqtt else { return };
+        let mut stats = camera::stats(&ingest, &view.verify.borrow(), before, counters, self.clock.wall());
+        stats.detect = view.seeing.as_ref().map(worker::stats);
+        mqtt.publish(self.topics.stats(&view.config.id), &stats, Qos::AtMostOnce);
+    }
+
+    fn health(&self, status: &BoxStatus, sampler: &mut host::Sampler) {
+        let mqtt = self.mqtt.as_ref().map(MqttHandle::health).unwrap_or_default();
+        let margin = *self.watchdog_margin.borrow();
+        let health = device::health(status, sampler.sample(), mqtt, margin, self.clock.wall());
+        self.retained(self.topics.health(), &health, Qos::AtMostOnce);
+    }
+
+    /// At each change of state, and when figures are due.
+    fn detector(&mut self, published: &mut Option<UtcTime>, due: bool) {
+        let Some(worker) = &mut self.worker else { return };
+        worker.log();
+        if due || *published != Some(worker.state_since()) {
+            let message = worker.message();
+            *published = Some(message.since);
+            self.retained(self.topics.detector(), &message, Qos::AtMostOnce);
+        }
+    }
+
+    /// Says what the box is; `stop_reason` in the last words of this run.
+    fn info(&self, stop_reason: Option<&str>) {
+        let body = self.device.info(&self.views(), stop_reason, self.clock.wall());
+        self.retained(self.topics.info(), &body, Qos::AtLeastOnce);
+    }
+
+    fn retained(&self, topic: String, body: &impl serde::Serialize, qos: Qos) {
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.publish_retained(topic, body, qos);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The state of the box, judged in one place and watched by all outputs.
+//!
+//! ```text
+//!  reports of the stages --> facts of a camera --health::judge--> BoxStatus --watch--> MQTT, page, metrics, commands
+//!  broker, clock ----------> problems of the box ----------------^
+//! ```
+//!
+//! The reports change with each picture, so they are looked at four times a second and not waited for; outputs wake only
+//! when the judgement changes.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clock::Clock;
+use health::{CameraFacts, CameraHealth, Pictures, Problem, Reason};
+use mqtt::MqttHandle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::camera::CameraView;
+use crate::cameras::Views;
+use crate::ingest::{IngestReport, IngestState};
+use crate::loopback::{Verdict, VerifyReport};
+use crate::upload::{UploadReport, UploadState};
+
+/// How soon a change of state is noticed.
+const LOOK: Duration = Duration::from_millis(250);
+/// A camera clock further off than this is worth a word.
+const CLOCK_NOTICE_US: i64 = 1_000_000;
+/// Lost packets are worth a word for this long.
+const LOSS_NOTICE: Duration = Duration::from_secs(30);
+/// Footage older than this that is not persisted makes the camera degraded.
+const BACKLOG_NOTICE: Duration = Duration::from_secs(30);
+const FIX_GOP: &str = "set a GOP of 1 to 4 s in the camera";
+const FIX_CAMERA_CLOCK: &str = "set NTP in the camera";
+
+/// The box and its cameras now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BoxStatus {
+    /// In the order of the configuration.
+    pub cameras: Vec<CameraStatus>,
+    /// What is wrong with the box itself.
+    pub problems: Vec<Problem>,
+}
+
+/// One camera now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CameraStatus {
+    pub id: String,
+    pub health: CameraHealth,
+    /// When `health.state` began.
+    pub since: SystemTime,
+    pub upload: UploadState,
+    pub upload_problem: Option<Reason>,
+    pub fragments_lost: u64,
+    pub verdict: Verdict,
+    pub verify_problem: Option<Reason>,
+}
+
+/// Judges again and again.
+pub struct Judge {
+    cameras: watch::Receiver<Views>,
+    mqtt: Option<MqttHandle>,
+    clock: Clock,
+    stopping: CancellationToken,
+    /// Of the last look.
+    before: BoxStatus,
+}
+
+impl Judge {
+    /// `stopping` fires when the daemon begins to stop.
+    pub fn new(
+        cameras: watch::Receiver<Views>,
+        mqtt: Option<MqttHandle>,
+        clock: Clock,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { cameras, mqtt, clock, stopping, before: BoxStatus::default() }
+    }
+
+    /// Until everybody who watches has gone.
+    pub async fn run(mut self, status: watch::Sender<Arc<BoxStatus>>) {
+        while !status.is_closed() {
+            let now = self.look();
+            status.send_if_modified(|before| {
+                let changed = **before != now;
+                if changed {
+                    *before = Arc::new(now);
+                }
+                changed
+            });
+            tokio::select! {
+                () = self.clock.sleep(LOOK) => {}
+                () = status.closed() => return,
+                _ = self.cameras.changed() => {}
+            }
+        }
+    }
+
+    fn look(&mut self) -> BoxStatus {
+        let views = self.cameras.borrow_and_update().clone();
+        let now = self.clock.wall();
+        let cameras = views.iter().map(|view| self.look_at(view, now)).collect();
+        let problems = self.mqtt.iter().filter_map(MqttHandle::problem).collect();
+        self.before = BoxStatus { cameras, problems };
+        self.before.clone()
+    }
+
+    fn look_at(&self, view: &CameraView, now: SystemTime) -> CameraStatus {
+        let id = view.config.id.clone();
+        let before = self.before.cameras.iter().find(|camera| camera.id == id);
+        let mut health = health::judge(self.facts(view, now), now);
+        let began = |problem: Problem| {
+            let checks = before.map(|before| before.health.checks.as_slice()).unwrap_or_default();
+            let same = checks.iter().find(|check| check.reason == problem.reason);
+            problem.again(same)
+        };
+        health.checks = health.checks.into_iter().map(began).collect();
+        health.problem = health.problem.map(began);
+        let since = match before {
+            Some(before) if before.health.state == health.state => before.since,
+            Some(_) => now,
+            // Ingest knows since when.
+            None => view.ingest.borrow().since,
+        };
+        let (upload, verify) = (view.upload.borrow(), view.verify.borrow());
+        CameraStatus {
+            id,
+            health,
+            since,
+            upload: upload.state,
+            upload_problem: upload.problem.as_ref().map(|problem| problem.reason),
+            fragments_lost: upload.lost,
+            verdict: verify.verdict,
+            verify_problem: verify.problem.as_ref().map(|problem| problem.reason),
+        }
+    }
+
+    /// What the stages of a camera say.
+    fn facts(&self, view: &CameraView, now: SystemTime) -> CameraFacts {
+        let (ingest, upload, verify) = (view.ingest.borrow(), view.upload.borrow(), view.verify.borrow());
+        let pictures = match ingest.state {
+            IngestState::Live => Pictures::Live,
+            IngestState::WaitingForKey => match self.long_wait(view, &ingest, now) {
+                Some(problem) => Pictures::Waiting(problem),
+                None => Pictures::None(ingest.problem.clone()),
+            },
+            _ => Pictures::None(ingest.problem.clone()),
+        };
+        let live = ingest.state == IngestState::Live;
+        let recorded = [
+            upload_problem(&upload),
+            verify_problem(&verify, now),
+            self.recent_loss(&ingest, now),
+            camera_clock(&ingest, now),
+            long_gop(view, &ingest, &upload, now),
+        ];
+        let detection = view.seeing.as_ref().filter(|_| live);
+        let detection = detection.and_then(|seeing| seeing.report.borrow().problem.clone());
+        CameraFacts {
+            enabled: view.config.enabled,
+            stopping: self.stopping.is_cancelled(),
+            pictures,
+            problems: recorded.into_iter().chain([detection]).flatten().collect(),
+            notices: camera_skew(&ingest, now).into_iter().collect(),
+        }
+    }
+
+    /// Pictures arrive, but only the next random access point can be recorded.
+    fn long_wait(&self, view: &CameraView, ingest: &IngestReport, now: SystemTime) -> Option<Problem> {
+        let waited = now.duration_since(ingest.since).unwrap_or_default();
+        let is_long = waited > view.config.upload.fragment_max;
+        let arrive = ingest.last_frame.is_some_and(|last| last > ingest.since);
+        let found = "pictures arrive, but no key frame to begin with";
+        let long = || Problem::new(Reason::LongGop, found, now).fix(FIX_GOP);
+        self.recent_loss(ingest, now).or((is_long && arrive).then(long))
+    }
+
+    fn recent_loss(&self, ingest: &IngestReport, now: SystemTime) -> Option<Problem> {
+        let loss = ingest.loss.as_ref().filter(|loss| self.clock.since(loss.at) < LOSS_NOTICE)?;
+        Some(Problem::new(loss.reason, loss.text.clone(), now))
+    }
+}
+
+fn upload_problem(upload: &UploadReport) -> Option<Problem> {
+    let failing = matches!(upload.state, UploadState::BackingOff | UploadState::Failed);
+    upload.problem.clone().filter(|_| failing || backlog(upload) > BACKLOG_NOTICE)
+}
+
+fn verify_problem(verify: &VerifyReport, now: SystemTime) -> Option<Problem> {
+    let reason = match verify.verdict {
+        Verdict::Late => Reason::VerifyLate,
+        Verdict::Mismatch => Reason::VerifyMismatch,
+        Verdict::Ok | Verdict::Unknown => return None,
+    };
+    let found = verify.problem.as_ref().map_or("footage is not read back as sent", |problem| &problem.found);
+    Some(Problem::new(reason, found, now))
+}
+
+/// So far off that its times are not used.
+fn camera_clock(ingest: &IngestReport, now: SystemTime) -> Option<Problem> {
+    let seconds = ingest.clock_offset_us.filter(|_| ingest.clock_is_wrong)? / 1_000_000;
+    let found = format!("the camera's clock is off by {seconds} s, receive time is used");
+    Some(Problem::new(Reason::CameraClock, found, now).fix(FIX_CAMERA_CLOCK))
+}
+
+/// Off, and used all the same.
+fn camera_skew(ingest: &IngestReport, now: SystemTime) -> Option<Problem> {
+    let skew_us = ingest.clock_offset_us?;
+    let notable = skew_us.checked_abs().is_none_or(|skew_us| skew_us > CLOCK_NOTICE_US);
+    let found = format!("the camera's clock is off by {} ms", skew_us / 1000);
+    notable.then(|| Problem::new(Reason::CameraClock, found, now).fix(FIX_CAMERA_CLOCK))
+}
+
+fn long_gop(
+    view: &CameraView,
+    ingest: &IngestReport,
+    upload: &UploadReport,
+    now: SystemTime,
+) -> Option<Problem> {
+    let longest_ms = view.config.upload.fragment_max.as_millis();
+    let is_long = upload.forced_cuts > 0 && ingest.gop_ms.is_none_or(|ms| u128::from(ms) > longest_ms);
+    let found = "key frames are further apart than a fragment may be long";
+    is_long.then(|| Problem::new(Reason::LongGop, found, now).fix(FIX_GOP))
+}
+
+/// Producer time between the oldest fragment that is not persisted and the newest.
+pub fn backlog(upload: &UploadReport) -> Duration {
+    let (Some(oldest), Some(newest)) = (upload.backlog.oldest, upload.newest) else { return Duration::ZERO };
+    Duration::from_millis(newest.as_millis().saturating_sub(oldest.as_millis()))
+}

@@ -1,0 +1,155 @@
+//! What shows that the box works, and the one place that feeds the watchdog.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clock::Clock;
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+
+use crate::cameras::Views;
+use crate::ingest::IngestState;
+
+/// Without a watchdog in the unit, the stillness of a loop is still looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+/// A loop that is still for this long is stuck: each turns at least twice a second.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// A sign of life that a loop gives each time it turns. It is missed no more once all its clones are gone.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    beats: Arc<Beats>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Beats {
+    name: String,
+    start: Instant,
+    last_ms: AtomicU64,
+}
+
+/// The loops that must turn for the watchdog to be fed.
+#[derive(Clone, Debug)]
+pub struct Pulses {
+    clock: Clock,
+    all: Arc<Mutex<Vec<std::sync::Weak<Beats>>>>,
+}
+
+impl Pulse {
+    pub fn beat(&self) {
+        let ms = u64::try_from(self.clock.since(self.beats.start).as_millis()).unwrap_or(u64::MAX);
+        self.beats.last_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// The loop has ended in order: it is not missed until it beats again.
+    pub fn rest(&self) {
+        self.beats.last_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+impl Beats {
+    /// Since the last beat.
+    fn age(&self, clock: &Clock) -> Duration {
+        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        clock.since(self.start).saturating_sub(last)
+    }
+}
+
+impl Pulses {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, all: Arc::default() }
+    }
+
+    /// One more loop; it counts as having just turned.
+    pub fn add(&self, name: impl Into<String>) -> Pulse {
+        let beats = Beats { name: name.into(), start: self.clock.now(), last_ms: AtomicU64::new(0) };
+        let pulse = Pulse { beats: Arc::new(beats), clock: self.clock.clone() };
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|beats| beats.strong_count() > 0);
+        all.push(Arc::downgrade(&pulse.beats));
+        pulse
+    }
+
+    /// The loop that has been still for longest, and for how long.
+    pub fn oldest(&self) -> Option<(String, Duration)> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let living = all.iter().filter_map(std::sync::Weak::upgrade);
+        living.map(|beats| (beats.name.clone(), beats.age(&self.clock))).max_by_key(|(_, age)| *age)
+    }
+}
+
+/// Without a service manager this does nothing.
+pub fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "service manager not told");
+    }
+}
+
+/// Feeds the watchdog only while every loop turns, and says how many cameras are live.
+pub async fn run(
+    pulses: Pulses,
+    cameras: watch::Receiver<Views>,
+    margin: watch::Sender<Option<Duration>>,
+    clock: Clock,
+) {
+    let limit = sd_notify::watchdog_enabled();
+    let every = limit.map_or(LOOK, |limit| (limit / 4).min(LOOK));
+    let mut fed = clock.now();
+    let mut said = String::new();
+    loop {
+        clock.sleep(every).await;
+        match pulses.oldest() {
+            Some((name, age)) if age >= STUCK => {
+                tracing::error!(task = name, still_s = age.as_secs(), "stuck: the watchdog is not fed");
+            }
+            _ => {
+                if let Some(limit) = limit {
+                    margin.send_replace(Some(limit.saturating_sub(clock.since(fed))));
+                    notify(&[NotifyState::Watchdog]);
+                }
+                fed = clock.now();
+            }
+        }
+        let views = cameras.borrow().clone();
+        let live = views.iter().filter(|view| view.ingest.borrow().state == IngestState::Live);
+        let status = format!("{} of {} cameras live", live.count(), views.len());
+        if status != said {
+            notify(&[NotifyState::Status(&status)]);
+            said = status;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_pulse_decides_and_who_is_gone_is_not_missed() {
+        let clock = Clock::simulated(UNIX_EPOCH);
+        let pulses = Pulses::new(clock.clone());
+        assert!(pulses.oldest().is_none());
+        let first = pulses.add("first");
+        clock.sleep(Duration::from_secs(3)).await;
+        let second = pulses.add("second");
+        clock.sleep(Duration::from_secs(1)).await;
+        assert_eq!(pulses.oldest(), Some(("first".to_owned(), Duration::from_secs(4))));
+        first.beat();
+        assert_eq!(pulses.oldest(), Some(("second".to_owned(), Duration::from_secs(1))));
+        second.rest();
+        clock.sleep(Duration::from_secs(20)).await;
+        let clone = first.clone();
+        drop(first);
+        assert_eq!(
+            pulses.oldest(),
+            Some(("first".to_owned(), Duration::from_secs(20))),
+            "the other one rests"
+        );
+        drop(clone);
+        assert_eq!(pulses.oldest(), Some(("second".to_owned(), Duration::ZERO)));
+    }
+}
