@@ -23,7 +23,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Fanout, SEEING_PLACES};
-use crate::ingest::{self, FEED_PLACES, IngestReport};
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
 use crate::seeing::detector::DetectorHandle;
 use crate::seeing::{self, Seeing, SeeingReport, Sequence, Shown};
@@ -31,6 +30,7 @@ use crate::upload::{UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
 use messages::Topics;
 use mqtt::MqttHandle;
+use rtsp::source::{self, FEED_PLACES, IngestReport};
 
 /// Fragments in front of the seeing branch: it only copies numbers into events.
 const NUMBER_PLACES: usize = 64;
@@ -230,7 +230,7 @@ impl Camera {
         }
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
         stages.spawn(async move {
-            ingest::run(&config, fanout, report, cancel).await;
+            source::run(&config, |item| fanout.send(item), report, cancel).await;
             0
         });
         let uploader = Uploader {

@@ -4,11 +4,9 @@
 //! same access units as far as its queue takes them: when that is full, its pictures are left out up to the next
 //! random access point, and nobody else notices.
 
-use media::AccessUnit;
+use media::{AccessUnit, Feed};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
-
-use crate::ingest::Feed;
 
 /// Places in front of the decoder: about a second. A decoder that is further behind cannot keep up.
 pub const SEEING_PLACES: usize = 32;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use config::{Config, EXAMPLE, Login, Secret, Transport};
 use kvs_edge::app::{App, default_config};
-use kvs_edge::probe::{self, ProbeOptions};
+use kvs_edge::probe;
+use rtsp::probe::ProbeOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -229,7 +230,7 @@ async fn probe_camera(
             } else {
                 println!("{report}");
             }
-            if report.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.camera.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error.to_string()), // it has its cause in its words
     }

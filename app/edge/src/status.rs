@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::camera::CameraView;
 use crate::cameras::Views;
-use crate::ingest::{IngestReport, IngestState};
 use crate::loopback::{Verdict, VerifyReport};
 use crate::upload::{UploadReport, UploadState};
+use rtsp::source::{IngestReport, IngestState};
 
 /// How soon a change of state is noticed.
 const LOOK: Duration = Duration::from_millis(250);

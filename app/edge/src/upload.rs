@@ -29,10 +29,10 @@ use media::ProducerTimestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::Feed;
 use crate::readback;
 use health::Recent;
 use health::{Problem, Reason};
+use media::Feed;
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::cameras::Views;
-use crate::ingest::IngestState;
+use rtsp::source::IngestState;
 
 /// Without a watchdog in the unit, the stillness of a loop is still looked at this often.
 const LOOK: Duration = Duration::from_secs(1);

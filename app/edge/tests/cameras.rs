@@ -7,9 +7,9 @@ use clock::Clock;
 use kvs_client::{Client, Config, Endpoints, static_credentials};
 use kvs_edge::camera::{CameraView, Shared};
 use kvs_edge::cameras::{Cameras, CamerasError};
-use kvs_edge::ingest::IngestState;
 use kvs_edge::watchdog::Pulses;
 use kvs_local::{Credentials, KvsLocal, Options};
+use rtsp::source::IngestState;
 use tokio_util::sync::CancellationToken;
 
 /// Far beyond what any event takes; a test that reaches it has failed.

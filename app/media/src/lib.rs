@@ -5,6 +5,7 @@
 
 pub mod access_unit;
 mod bits;
+mod feed;
 pub mod h264;
 pub mod h265;
 pub mod mkv;
@@ -15,3 +16,4 @@ pub use access_unit::{
     VideoFormat,
 };
 pub use bits::BitsError;
+pub use feed::Feed;

@@ -6,10 +6,10 @@ use health::{Problem, Reason};
 use messages::{Fps, Gap, Stats, Status, Upload, UtcTime, Verify, VerifyMethod, Version, rounded};
 
 use crate::camera::{CameraView, SeeingView};
-use crate::ingest::IngestReport;
 use crate::loopback::{Verdict, VerifyReport};
 use crate::status::{CameraStatus, backlog};
 use crate::upload::{self, UploadReport, UploadState};
+use rtsp::source::IngestReport;
 
 /// The state of a camera as an operator means it, with the most telling reason.
 pub(super) fn status(view: &CameraView, status: &CameraStatus, now: SystemTime) -> Status {

@@ -38,7 +38,6 @@ use vision::rules::RulesError;
 use vision::track::{Track, Tracker};
 
 use crate::fanout::Sight;
-use crate::ingest::IngestReport;
 use config::CameraDetect;
 use detector::{DetectorHandle, DetectorReport, DetectorState, Model, Seen};
 use gate::Gate;
@@ -49,6 +48,7 @@ use media::ClockSource;
 use messages::{DetectionRecord, Topics, UtcTime, rounded};
 use mqtt::{MqttHandle, Qos};
 use records::Records;
+use rtsp::source::IngestReport;
 use shots::{Cut, Shot, Shots};
 
 /// After a crash of the branch.

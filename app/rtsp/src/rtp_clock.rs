@@ -19,9 +19,7 @@
 
 use std::collections::VecDeque;
 
-use media::ProducerTimestamp;
-
-use media::ClockSource;
+use media::{ClockSource, ProducerTimestamp};
 
 /// A camera whose clock is further off than this is not believed.
 const CAMERA_LIMIT_US: i64 = 10_000_000;

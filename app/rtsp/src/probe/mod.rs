@@ -3,7 +3,6 @@
 //! Connects once, takes every video and audio track that can be uploaded, watches for a few seconds and takes leave.
 //! An absent or unreachable camera is an error; a camera that answers is a [`Report`], with [`Problem`]s.
 
-mod decoder;
 mod measure;
 mod report;
 
@@ -20,9 +19,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::rtsp;
+use crate::options;
 use config::{Login, Transport, Upload};
-pub use decoder::{DecoderReport, SkippedDecoder};
 use measure::{LOOK, Measured};
 pub use report::{
     AudioReport, ClockReport, ParameterSets, Problem, Report, Severity, StepTimes, TrackReport, VideoReport,
@@ -118,7 +116,7 @@ pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
     attempt.report.methods = methods;
     attempt.report.steps.connect_ms = connect_ms;
     match attempt.run().await {
-        Ok(()) => Ok(attempt.finish().await.with_decoder().await),
+        Ok(()) => Ok(attempt.finish().await),
         Err(ProbeError::TransportRefused { .. }) if options.transport == Transport::Auto => {
             let earlier = attempt.finish().await;
             let mut attempt = Attempt::new(&options, Transport::Tcp);
@@ -132,7 +130,7 @@ pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
                 fix: "TCP is used, which is the default anyway".into(),
             });
             attempt.run().await?;
-            Ok(attempt.finish().await.with_decoder().await)
+            Ok(attempt.finish().await)
         }
         Err(error) => {
             attempt.finish().await;
@@ -225,7 +223,6 @@ impl<'a> Attempt<'a> {
             video: None,
             audio: None,
             clock: None,
-            decoder: None,
             steps: StepTimes::default(),
             problems: Vec::new(),
         };
@@ -234,7 +231,7 @@ impl<'a> Attempt<'a> {
 
     async fn run(&mut self) -> Result<(), ProbeError> {
         let begun = Instant::now();
-        let session_options = rtsp::session_options(self.options.login.as_ref(), &self.group);
+        let session_options = options::session_options(self.options.login.as_ref(), &self.group);
         let described = self.step("DESCRIBE", Session::describe(self.options.url.clone(), session_options));
         let mut session = described.await?;
         self.report.steps.describe_ms = ms(begun);
@@ -243,14 +240,14 @@ impl<'a> Attempt<'a> {
 
         let begun = Instant::now();
         for index in [Some(tracks.video), tracks.audio].into_iter().flatten() {
-            let setup = rtsp::setup_options(self.transport);
+            let setup = options::setup_options(self.transport);
             self.step("SETUP", session.setup(index, setup)).await?;
         }
         self.report.steps.setup_ms = Some(ms(begun));
         self.report.transport = Some(if self.transport == Transport::Tcp { "tcp" } else { "udp" });
 
         let begun = Instant::now();
-        let playing = self.step("PLAY", session.play(rtsp::play_options())).await?;
+        let playing = self.step("PLAY", session.play(options::play_options())).await?;
         let demuxed = playing.demuxed().map_err(|error| self.error("PLAY", &error))?;
         self.report.steps.play_ms = Some(ms(begun));
 
@@ -284,7 +281,7 @@ impl<'a> Attempt<'a> {
             Some(404) => ProbeError::NotFound { step, path: self.options.url.path().to_owned() },
             Some(461) => ProbeError::TransportRefused { step },
             _ => {
-                let text = rtsp::words(error);
+                let text = options::words(error);
                 if text.contains("No parseable streams (and 0 unparseable") {
                     return ProbeError::NoTracks;
                 }
@@ -296,9 +293,9 @@ impl<'a> Attempt<'a> {
     /// Lists the tracks and chooses the first video and audio that can be uploaded.
     fn choose(&mut self, session: &Session<Described>) -> Option<Tracks> {
         let streams = session.streams();
-        let codecs = streams.iter().map(rtsp::video_codec).enumerate();
+        let codecs = streams.iter().map(options::video_codec).enumerate();
         let video = codecs.filter_map(|(index, codec)| Some((index, codec?))).next();
-        let audio = streams.iter().position(|stream| rtsp::audio_format(stream).is_some());
+        let audio = streams.iter().position(|stream| options::audio_format(stream).is_some());
         if self.report.server.is_none() {
             self.report.server = session.tool().map(|tool| tool.to_string());
         }
@@ -320,14 +317,14 @@ impl<'a> Attempt<'a> {
                 });
             }
         }
-        self.report.audio = audio.and_then(|index| rtsp::audio_format(&streams[index]).zip(Some(index))).map(
-            |(format, index)| AudioReport {
+        self.report.audio = audio
+            .and_then(|index| options::audio_format(&streams[index]).zip(Some(index)))
+            .map(|(format, index)| AudioReport {
                 codec: streams[index].encoding_name().to_owned(),
                 sample_rate_hz: format.sample_rate,
                 channels: format.channels,
                 bitrate_bps: None,
-            },
-        );
+            });
         let Some((video, codec)) = video else {
             let others: Vec<_> = (streams.iter().filter(|stream| stream.media() == "video"))
                 .map(|stream| stream.encoding_name().to_owned())

@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::decoder::DecoderReport;
-
 /// Everything that was learnt about a camera.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -21,8 +19,6 @@ pub struct Report {
     pub video: Option<VideoReport>,
     pub audio: Option<AudioReport>,
     pub clock: Option<ClockReport>,
-    /// Absent when there is no video to decode.
-    pub decoder: Option<DecoderReport>,
     pub steps: StepTimes,
     pub problems: Vec<Problem>,
 }
@@ -134,7 +130,33 @@ impl Report {
 /// The table; several lines, the last without a line end.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows: Vec<(&str, String)> = vec![("camera", self.url.clone())];
+        self.write_table(f, Vec::new())
+    }
+}
+
+impl Report {
+    /// Writes the table with `more` rows (name and value) behind those of the camera.
+    pub fn write_table(&self, f: &mut fmt::Formatter<'_>, more: Vec<(&'static str, String)>) -> fmt::Result {
+        let mut rows = self.rows();
+        rows.extend(more);
+        rows.push(("keepalive", self.keepalive().to_owned()));
+        rows.push(("timing", self.steps.to_string()));
+        for (name, value) in rows {
+            writeln!(f, "{name:<12}{value}")?;
+        }
+        for problem in &self.problems {
+            let severity = match problem.severity {
+                Severity::Error => "ERROR",
+                Severity::Warning => "warning",
+                Severity::Note => "note",
+            };
+            writeln!(f, "{severity:<12}{}; {}", problem.text, problem.fix)?;
+        }
+        write!(f, "{:<12}{}", "verdict", if self.is_usable() { "usable" } else { "not usable" })
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows: Vec<(&'static str, String)> = vec![("camera", self.url.clone())];
         rows.extend(self.server.clone().map(|server| ("server", server)));
         rows.extend(self.transport.map(|transport| ("transport", transport.to_owned())));
         for track in &self.tracks {
@@ -165,25 +187,9 @@ impl fmt::Display for Report {
                 },
             ));
         }
-        rows.extend(self.decoder.iter().flat_map(DecoderReport::rows));
-        rows.push(("keepalive", self.keepalive().to_owned()));
-        rows.push(("timing", self.steps.to_string()));
-        for (name, value) in rows {
-            writeln!(f, "{name:<12}{value}")?;
-        }
-        for problem in &self.problems {
-            let severity = match problem.severity {
-                Severity::Error => "ERROR",
-                Severity::Warning => "warning",
-                Severity::Note => "note",
-            };
-            writeln!(f, "{severity:<12}{}; {}", problem.text, problem.fix)?;
-        }
-        write!(f, "{:<12}{}", "verdict", if self.is_usable() { "usable" } else { "not usable" })
+        rows
     }
-}
 
-impl Report {
     fn keepalive(&self) -> &'static str {
         match self.methods.iter().any(|method| method == "GET_PARAMETER") {
             true => "GET_PARAMETER",

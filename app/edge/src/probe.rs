@@ -1,9 +1,19 @@
-//! Which decoder this box would use for the camera.
+//! `kvs-edge probe`: what a camera offers, as `rtsp` finds it, and which decoder this box would use for it.
+
+use std::fmt;
 
 use media::VideoCodec;
+use rtsp::probe::{ProbeError, ProbeOptions, Problem, Severity};
 use serde::Serialize;
 
-use super::{Problem, Report, Severity};
+/// The camera, and how this box would look into its pictures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    #[serde(flatten)]
+    pub camera: rtsp::probe::Report,
+    /// Absent when there is no video to decode.
+    pub decoder: Option<DecoderReport>,
+}
 
 /// The decoder of this box for the camera's codec, and those that come before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,10 +29,16 @@ pub struct SkippedDecoder {
     pub why: String,
 }
 
+/// Looks at one camera, see [`rtsp::probe::run`], and tries the decoders for it. Footage needs none: without one there is
+/// no detection.
+pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
+    let camera = rtsp::probe::run(options).await?;
+    Ok(Report { camera, decoder: None }.with_decoder().await)
+}
+
 impl Report {
-    /// Tries the decoders for the track that would be uploaded. Footage needs none: without one there is no detection.
-    pub(super) async fn with_decoder(mut self) -> Report {
-        let taken = self.tracks.iter().filter(|track| track.taken);
+    async fn with_decoder(mut self) -> Report {
+        let taken = self.camera.tracks.iter().filter(|track| track.taken);
         let codec = taken.filter_map(|track| codec(&track.encoding)).next();
         let Some(codec) = codec else { return self };
         // Opens devices, which blocks.
@@ -31,12 +47,13 @@ impl Report {
         let (chosen, skipped) = match choice.await {
             Ok(Ok(choice)) => (Some(choice.chosen), choice.skipped),
             Ok(Err(error)) => {
-                self.problems.push(Problem {
+                self.camera.problems.push(Problem {
                     severity: Severity::Warning,
                     code: "no_decoder",
                     text: format!("this box cannot look into its pictures: {error}"),
                     fix: "install one of these decoders; recording works without".to_owned(),
                 });
+                self.camera.problems.sort_by_key(|problem| problem.severity);
                 match error {
                     decode::DecodeError::NoDecoder { skipped, .. } => (None, skipped),
                     _ => (None, Vec::new()),
@@ -51,6 +68,13 @@ impl Report {
     }
 }
 
+/// The table; several lines, the last without a line end.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.camera.write_table(f, self.decoder.as_ref().map(DecoderReport::rows).unwrap_or_default())
+    }
+}
+
 fn codec(encoding: &str) -> Option<VideoCodec> {
     match encoding {
         "h264" => Some(VideoCodec::H264),
@@ -60,8 +84,8 @@ fn codec(encoding: &str) -> Option<VideoCodec> {
 }
 
 impl DecoderReport {
-    /// For the table: one line for the choice, one for each skipped.
-    pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
+    /// One line for the choice, one for each skipped.
+    fn rows(&self) -> Vec<(&'static str, String)> {
         let chosen = self.chosen.clone().unwrap_or_else(|| "none works".to_owned());
         let skipped =
             self.skipped.iter().map(|skipped| ("", format!("not {}: it {}", skipped.name, skipped.why)));

@@ -1,4 +1,4 @@
-//! RTSP in, access units out. With `rtsp.rs`, what knows retina.
+//! RTSP in, access units out.
 //!
 //! ```text
 //!  connecting --PLAY answered--> waiting for key --random access point--> live
@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use config::{Audio, Source, Transport};
 use futures_util::StreamExt;
-use health::Backoff;
-use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat, nal};
+use health::{Backoff, Problem, Reason, Recent};
+use media::{AccessUnit, AudioFormat, AudioFrame, ClockSource, Feed, ProducerTimestamp, VideoFormat, nal};
 use retina::client::{self, SessionGroup};
 use retina::codec::{CodecItem, ParametersRef};
 use tokio::sync::watch;
@@ -25,28 +26,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::clock::{Micros, RtpClock, ntp_to_micros};
-use crate::fanout::Fanout;
-use crate::rtsp;
+use crate::options;
+use crate::rtp_clock::{Micros, RtpClock, ntp_to_micros};
 use crate::watched::Watched;
-use config::{Audio, Source, Transport};
-use health::Recent;
-use health::{Problem, Reason};
-use media::ClockSource;
-
-/// What the rest of the box gets of a camera.
-#[derive(Clone, Debug)]
-pub enum Feed {
-    /// The next coded picture.
-    Video(AccessUnit),
-    /// The camera has this audio track.
-    AudioTrack(Arc<AudioFormat>),
-    Audio(AudioFrame),
-    /// No more pictures for now: stalled, disconnected, or data was lost.
-    Break,
-    /// The camera's time went far back.
-    NewTimeline,
-}
 
 /// Places between ingest and its consumer: about 2.5 s of video and audio. When it is full, pictures are dropped
 /// until the next random access point, because the reader must never wait.
@@ -147,7 +129,7 @@ pub enum IngestError {
     Stalled { after: Duration },
     #[error("the camera closed the connection")]
     Disconnected,
-    #[error("{step}: {}", rtsp::words(.source))]
+    #[error("{step}: {}", options::words(.source))]
     Protocol { step: &'static str, source: retina::Error },
     #[error("the camera's parameter sets: {0}")]
     Parameters(media::FormatError),
@@ -199,10 +181,10 @@ const LOOKS_BEFORE_STALL: u32 = 10;
 /// Between attempts that only an operator's change can make succeed.
 const OPERATOR_DELAY: Duration = Duration::from_secs(60);
 
-/// Keeps one camera's feed alive until `cancel`.
+/// Keeps one camera's feed alive until `cancel`. `feed` takes each item at once and returns false if it had no room.
 pub async fn run(
     camera: &config::Camera,
-    mut feed: Fanout,
+    mut feed: impl FnMut(Feed) -> bool + Send + Sync,
     report: watch::Sender<IngestReport>,
     cancel: CancellationToken,
 ) {
@@ -229,7 +211,7 @@ pub async fn run(
             gop: Gop::default(),
         };
         let ended = cancel.run_until_cancelled(session.run(transport)).await;
-        feed.send(Feed::Break); // a full feed is told by the next picture's gap anyway
+        feed(Feed::Break); // a full feed is told by the next picture's gap anyway
         let Some(Err(error)) = ended else { break };
         if matches!(error, IngestError::TransportRefused) && camera.transport == Transport::Auto {
             tracing::info!(camera = camera.id, "the camera refuses UDP, going on with TCP");
@@ -273,7 +255,7 @@ fn set_state(report: &watch::Sender<IngestReport>, state: IngestState) {
 
 struct Session<'a> {
     camera: &'a config::Camera,
-    feed: &'a mut Fanout,
+    feed: &'a mut (dyn FnMut(Feed) -> bool + Send + Sync),
     report: &'a watch::Sender<IngestReport>,
     backoff: &'a mut Backoff,
     group: &'a Arc<SessionGroup>,
@@ -302,12 +284,12 @@ struct Tracks {
 impl Session<'_> {
     async fn run(&mut self, transport: Transport) -> Result<(), IngestError> {
         let limit = self.camera.handshake;
-        let options = rtsp::session_options(self.camera.login.as_ref(), self.group);
+        let options = options::session_options(self.camera.login.as_ref(), self.group);
         let mut session =
             self.step("DESCRIBE", client::Session::describe(self.camera.url.clone(), options)).await?;
         let tracks = choose(session.streams(), self.camera.audio)?;
         for index in [Some(tracks.video), tracks.audio].into_iter().flatten() {
-            let setup = timeout(limit, session.setup(index, rtsp::setup_options(transport))).await;
+            let setup = timeout(limit, session.setup(index, options::setup_options(transport))).await;
             setup
                 .map_err(|_| IngestError::Timeout { step: "SETUP", after: limit })?
                 .map_err(|source| IngestError::protocol("SETUP", source))?;
@@ -316,7 +298,7 @@ impl Session<'_> {
         if let Some(index) = tracks.audio {
             self.audio_clock = RtpClock::new(session.streams()[index].clock_rate_hz());
         }
-        let playing = self.step("PLAY", session.play(rtsp::play_options())).await?;
+        let playing = self.step("PLAY", session.play(options::play_options())).await?;
         let mut demuxed =
             playing.demuxed().map_err(|source| IngestError::protocol("starting the tracks", source))?;
         self.report.send_modify(|report| {
@@ -375,16 +357,16 @@ impl Session<'_> {
 
     fn announce_audio(&mut self, demuxed: &client::Demuxed, tracks: &Tracks) {
         let format =
-            tracks.audio.and_then(|index| rtsp::audio_format(&demuxed.streams()[index])).map(Arc::new);
+            tracks.audio.and_then(|index| options::audio_format(&demuxed.streams()[index])).map(Arc::new);
         self.report.send_modify(|report| report.audio.clone_from(&format));
         if let Some(format) = format {
-            self.feed.send(Feed::AudioTrack(format)); // the first audio frame says it again
+            (self.feed)(Feed::AudioTrack(format)); // the first audio frame says it again
         }
     }
 
     fn read_format(&mut self, stream: &client::Stream) -> Result<(), IngestError> {
         let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return Ok(()) };
-        let Some(codec) = rtsp::video_codec(stream) else { return Ok(()) };
+        let Some(codec) = options::video_codec(stream) else { return Ok(()) };
         let codec_private = Bytes::copy_from_slice(parameters.extra_data());
         if self.format.as_ref().is_some_and(|format| format.codec_private == codec_private) {
             return Ok(());
@@ -423,7 +405,7 @@ impl Session<'_> {
         let size = data.len() as u64;
         let dropped = self.waiting_for_key || {
             if stamp.new_timeline {
-                self.feed.send(Feed::NewTimeline);
+                (self.feed)(Feed::NewTimeline);
             }
             let unit = AccessUnit { data, timestamp: stamp.timestamp, random_access, format };
             !self.send(Feed::Video(unit))
@@ -468,7 +450,7 @@ impl Session<'_> {
         let Some(format) = self.report.borrow().audio.clone() else { return };
         let stamp = self.audio_clock.stamp(frame.timestamp().elapsed(), wall_micros(frame.ctx()));
         let data = Bytes::copy_from_slice(frame.data());
-        self.feed.send(Feed::Audio(AudioFrame { data, timestamp: stamp.timestamp, format }));
+        (self.feed)(Feed::Audio(AudioFrame { data, timestamp: stamp.timestamp, format }));
     }
 
     fn sender_report(&mut self, packet: &retina::rtcp::ReceivedCompoundPacket, tracks: &Tracks) {
@@ -488,7 +470,7 @@ impl Session<'_> {
 
     /// False if the picture was dropped.
     fn send(&mut self, feed: Feed) -> bool {
-        let taken = self.feed.send(feed);
+        let taken = (self.feed)(feed);
         if !taken {
             self.wait_for_key();
             let text = "the box is too slow for this camera: pictures up to the next key frame are dropped";
@@ -501,7 +483,7 @@ impl Session<'_> {
     fn wait_for_key(&mut self) {
         if !self.waiting_for_key {
             self.waiting_for_key = true;
-            self.feed.send(Feed::Break);
+            (self.feed)(Feed::Break);
         }
     }
 }
@@ -525,7 +507,7 @@ fn choose(streams: &[client::Stream], audio: Audio) -> Result<Tracks, IngestErro
         let names: Vec<_> = streams.iter().map(|s| format!("{} {}", s.media(), s.encoding_name())).collect();
         if names.is_empty() { "no tracks at all".to_owned() } else { names.join(", ") }
     };
-    let video = streams.iter().position(|stream| rtsp::video_codec(stream).is_some());
+    let video = streams.iter().position(|stream| options::video_codec(stream).is_some());
     let Some(video) = video else {
         let any_video = streams.iter().any(|stream| stream.media() == "video");
         let offers = offers();
@@ -536,7 +518,7 @@ fn choose(streams: &[client::Stream], audio: Audio) -> Result<Tracks, IngestErro
         });
     };
     let audio = (audio == Audio::Auto)
-        .then(|| streams.iter().position(|stream| rtsp::audio_format(stream).is_some()));
+        .then(|| streams.iter().position(|stream| options::audio_format(stream).is_some()));
     Ok(Tracks { video, audio: audio.flatten() })
 }
 
