@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clock::Clock;
 use health::Backoff;
+use kvs::FragmentIds;
 use kvs_client::Client;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -97,6 +98,7 @@ impl Ending {
 
 struct Camera {
     config: Arc<config::Camera>,
+    ids: FragmentIds,
     device: String,
     client: Client,
     clock: Clock,
@@ -114,6 +116,7 @@ struct Camera {
 pub fn start(
     config: config::Camera,
     number: usize,
+    ids: FragmentIds,
     shared: &Shared,
     ending: &Ending,
     tasks: &mut JoinSet<usize>,
@@ -162,6 +165,7 @@ pub fn start(
         seeing = Some((seeing_branch, left_out));
     }
     let camera = Camera {
+        ids,
         device: shared.device.clone(),
         client: shared.client.clone(),
         clock: shared.clock.clone(),
@@ -236,6 +240,7 @@ impl Camera {
         let uploader = Uploader {
             camera: (*self.config).clone(),
             device: self.device.clone(),
+            ids: self.ids.clone(),
             client: self.client.clone(),
             news,
             persisted,

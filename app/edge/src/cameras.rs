@@ -9,9 +9,11 @@
 //! Each camera has its own tasks and its own way to end; no camera knows of another, and nobody knows one by a number.
 //! Outputs watch the list of views, which has the order of the configuration file.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvs::{FragmentIds, RunId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,8 @@ pub enum CamerasError {
 pub struct Cameras {
     shared: Shared,
     running: Vec<Running>,
+    /// Names of fragments, by camera: they go on when a camera comes back in this life of the process.
+    ids: BTreeMap<String, FragmentIds>,
     views: watch::Sender<Views>,
     ending: Ending,
 }
@@ -54,7 +58,13 @@ struct Running {
 
 impl Cameras {
     pub fn new(shared: Shared) -> Self {
-        Self { shared, running: Vec::new(), views: watch::Sender::default(), ending: Ending::default() }
+        Self {
+            shared,
+            running: Vec::new(),
+            ids: BTreeMap::new(),
+            views: watch::Sender::default(),
+            ending: Ending::default(),
+        }
     }
 
     /// The cameras as they are now, and each change of them.
@@ -119,7 +129,9 @@ impl Cameras {
     fn start(&mut self, config: config::Camera, place: usize) {
         let mut task = JoinSet::new();
         let ending = self.ending.child();
-        let view = camera::start(config, place, &self.shared, &ending, &mut task);
+        let anew = || FragmentIds::new(RunId::new(rand::random()));
+        let ids = self.ids.entry(config.id.clone()).or_insert_with(anew).clone();
+        let view = camera::start(config, place, ids, &self.shared, &ending, &mut task);
         self.running.insert(place, Running { view, ending, task });
         self.tell();
     }

@@ -88,7 +88,7 @@ pub async fn find_identical(
     let same = |chunk: &Chunk| {
         let cluster = chunk.cluster.as_ref().filter(|_| chunk.complete)?;
         let summary = summaries.iter().find(|summary| summary.sums == cluster.sums)?;
-        Some((summary.sequence, chunk.start.number?))
+        Some((summary.id.sequence, chunk.start.number?))
     };
     Ok(chunks.iter().filter_map(same).collect())
 }

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use health::Backoff;
-use kvs::FragmentNumber;
 use kvs::ack::Reaction;
 use kvs::api::StreamId;
 use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
 use kvs::put_media::{Backlog, CloseReason, Event, Output, PutMedia, PutMediaConfig, Unconfirmed};
+use kvs::{FragmentIds, FragmentNumber};
 use kvs_client::{Action, Client, PutMediaInput, ServiceErrorKind, TimecodeType};
 use media::ProducerTimestamp;
 use tokio::sync::{mpsc, watch};
@@ -144,6 +144,8 @@ impl Default for UploadReport {
 pub struct Uploader {
     pub camera: config::Camera,
     pub device: String,
+    /// Names of the fragments, which go on after a restart of the camera.
+    pub ids: FragmentIds,
     pub client: Client,
     pub news: mpsc::Sender<News>,
     /// Who else wants to know under which number a fragment is kept; a full queue loses the number for an event.
@@ -225,6 +227,7 @@ impl Running {
         let fragmenter = Fragmenter::new(FragmenterConfig {
             fragment_ms: millis(upload.fragment),
             fragment_max_ms: millis(upload.fragment_max),
+            ids: this.ids.clone(),
             device: this.device.clone(),
             camera: this.camera.id.clone(),
             writing_app: concat!("kvs-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -332,7 +335,7 @@ impl Running {
         let (client, stream) = (self.this.client.clone(), StreamId::name(&self.this.camera.stream));
         self.looking = Some(Box::pin(async move {
             let found = readback::find_identical(&client, &stream, &doubtful).await?;
-            Ok(Looked { asked: doubtful.iter().map(|summary| summary.sequence).collect(), found })
+            Ok(Looked { asked: doubtful.iter().map(|summary| summary.id.sequence).collect(), found })
         }));
     }
 

@@ -82,7 +82,7 @@ pub(crate) fn kvs_texts(data: &[u8]) {
     }
     if let Ok(identity) = text.parse::<FragmentIdentity>() {
         let again: FragmentIdentity = identity.to_string().parse().expect("what we write we read");
-        assert_eq!((again.sequence, again.timecode_ms), (identity.sequence, identity.timecode_ms));
+        assert_eq!((again.id, again.timecode_ms), (identity.id, identity.timecode_ms));
     }
     if let Some(ms) = kvs::tag::parse_seconds(&text) {
         assert_eq!(kvs::tag::parse_seconds(&kvs::tag::format_seconds(ms)), Some(ms));

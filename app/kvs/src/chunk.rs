@@ -468,7 +468,7 @@ mod tests {
                 assert_eq!(cluster.bytes, fragment.summary.cluster_bytes);
                 assert_eq!(cluster.duration_ms, fragment.summary.duration_ms);
                 let identity = chunk.identity().expect("carries our tag");
-                assert_eq!(identity.sequence, fragment.summary.sequence);
+                assert_eq!(identity.id, fragment.summary.id);
                 assert_eq!(chunk.continuation_token, chunk.start.number.map(|n| n.to_string()));
                 assert_eq!(chunk.start.tracks[0].codec_id, "V_MPEG4/ISO/AVC");
             }

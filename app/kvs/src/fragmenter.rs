@@ -23,6 +23,7 @@ use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat}
 
 use crate::cluster_sums::{ClusterHasher, ClusterSums};
 use crate::identity::{self, FragmentIdentity};
+use crate::{FragmentId, FragmentIds};
 
 /// More audio is not kept while no fragment takes it; ten seconds of the shortest usual frames.
 const AUDIO_QUEUE_FRAMES: usize = 512;
@@ -40,6 +41,8 @@ pub struct FragmenterConfig {
     pub fragment_ms: u64,
     /// It never grows longer than this, random access point or not. Under the 10 s of the service.
     pub fragment_max_ms: u64,
+    /// Names of the fragments. Kept by the owner across restarts, so that none is given twice.
+    pub ids: FragmentIds,
     /// For the identity tag.
     pub device: String,
     /// For the identity tag.
@@ -74,7 +77,7 @@ pub enum Part {
 
 #[derive(Clone, Debug)]
 pub struct FragmentStart {
-    pub sequence: u64,
+    pub id: FragmentId,
     pub timecode: ProducerTimestamp,
     pub header: Arc<StreamHeader>,
     /// Opening bytes of the cluster.
@@ -95,7 +98,7 @@ pub struct FragmentEnd {
 /// What was put into one fragment, to be compared with what comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FragmentSummary {
-    pub sequence: u64,
+    pub id: FragmentId,
     pub timecode: ProducerTimestamp,
     /// First to last block time.
     pub duration_ms: u64,
@@ -130,7 +133,6 @@ pub struct FragmenterStats {
 
 pub struct Fragmenter {
     config: FragmenterConfig,
-    next_sequence: u64,
     open: Option<Open>,
     header: Option<Header>,
     /// The latest time in any finished fragment.
@@ -156,7 +158,7 @@ struct Header {
 }
 
 struct Open {
-    sequence: u64,
+    id: FragmentId,
     timecode_ms: u64,
     last_ms: u64,
     blocks: u32,
@@ -169,7 +171,6 @@ impl Fragmenter {
     pub fn new(config: FragmenterConfig) -> Self {
         Self {
             config,
-            next_sequence: 1,
             open: None,
             header: None,
             border_ms: None,
@@ -333,7 +334,7 @@ impl Fragmenter {
         let forced = !unit.random_access;
         self.stats.forced_cuts += u64::from(forced);
         let mut open = Open {
-            sequence: self.next_sequence,
+            id: self.config.ids.next_id(),
             timecode_ms,
             last_ms: timecode_ms,
             blocks: 0,
@@ -342,9 +343,8 @@ impl Fragmenter {
             forced,
         };
         open.cluster.head(&head);
-        self.next_sequence += 1;
         self.parts.push_back(Part::Start(FragmentStart {
-            sequence: open.sequence,
+            id: open.id,
             timecode: ProducerTimestamp::from_millis(timecode_ms),
             header,
             head,
@@ -397,7 +397,7 @@ impl Fragmenter {
         self.border_ms = Some(open.last_ms);
         let (sums, cluster_bytes) = open.cluster.finish();
         let summary = FragmentSummary {
-            sequence: open.sequence,
+            id: open.id,
             timecode: ProducerTimestamp::from_millis(open.timecode_ms),
             duration_ms: open.last_ms - open.timecode_ms,
             blocks: open.blocks,
@@ -409,7 +409,7 @@ impl Fragmenter {
         let identity = FragmentIdentity {
             device: self.config.device.clone(),
             camera: self.config.camera.clone(),
-            sequence: summary.sequence,
+            id: summary.id,
             timecode_ms: open.timecode_ms,
             blocks: summary.blocks,
             payload_sha256: summary.sums.payload,

@@ -5,7 +5,7 @@
 //! device and camera it came from, its place in the sequence, and the SHA-256 of its block payloads.
 //!
 //! ```text
-//! KVS_EDGE_FRAGMENT = 1 dev=box-7f3a cam=dock-2 seq=18233 tc=1795186073633 n=50 sha256=0138...f6cf
+//! KVS_EDGE_FRAGMENT = 1 dev=box-7f3a cam=dock-2 run=9f3c2a1b04 seq=18233 tc=1795186073633 n=50 sha256=0138...f6cf
 //! ```
 //!
 //! The timecode stands in the value because readers differ in which cluster they attach a tag to.
@@ -14,6 +14,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
+
+use crate::{FragmentId, RunId};
 
 /// Name of the tag.
 pub const NAME: &str = "KVS_EDGE_FRAGMENT";
@@ -29,8 +31,8 @@ pub struct FragmentIdentity {
     pub device: String,
     /// As `device`.
     pub camera: String,
-    /// Counts fragments of this camera since the process started.
-    pub sequence: u64,
+    /// Its name. A tag from before runs had numbers has no `run`: then it is [`RunId::UNKNOWN`].
+    pub id: FragmentId,
     /// The cluster's timecode: producer timestamp in ms.
     pub timecode_ms: u64,
     /// Blocks in the cluster, all tracks.
@@ -89,18 +91,20 @@ pub enum IdentityError {
 
 impl fmt::Display for FragmentIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device, camera, sequence, timecode_ms, blocks, payload_sha256 } = self;
-        let (device, camera) = (id(device), id(camera));
+        let Self { device, camera, id: FragmentId { run, sequence }, timecode_ms, blocks, payload_sha256 } =
+            self;
+        let (device, camera) = (plain(device), plain(camera));
         write!(
             f,
-            "{VERSION} dev={device} cam={camera} seq={sequence} tc={timecode_ms} n={blocks} sha256={payload_sha256}"
+            "{VERSION} dev={device} cam={camera} run={run} seq={sequence} tc={timecode_ms} n={blocks} \
+             sha256={payload_sha256}"
         )
     }
 }
 
-fn id(text: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
-    text.chars().take(MAX_ID_BYTES).map(plain).collect()
+fn plain(text: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    text.chars().take(MAX_ID_BYTES).map(allowed).collect()
 }
 
 impl FromStr for FragmentIdentity {
@@ -120,10 +124,14 @@ impl FromStr for FragmentIdentity {
         fn number<N: FromStr>(key: &'static str, text: &str) -> Result<N, IdentityError> {
             text.parse().map_err(|_| IdentityError::Field { key })
         }
+        let run = match value("run") {
+            Ok(run) => run.parse().map_err(|_| IdentityError::Field { key: "run" })?,
+            Err(_) => RunId::UNKNOWN,
+        };
         Ok(Self {
             device: value("dev")?.to_owned(),
             camera: value("cam")?.to_owned(),
-            sequence: number("seq", value("seq")?)?,
+            id: FragmentId { run, sequence: number("seq", value("seq")?)? },
             timecode_ms: number("tc", value("tc")?)?,
             blocks: number("n", value("n")?)?,
             payload_sha256: value("sha256")?.parse()?,
@@ -139,7 +147,7 @@ mod tests {
         FragmentIdentity {
             device: "box-7f3a".to_owned(),
             camera: "dock-2".to_owned(),
-            sequence: 18_233,
+            id: FragmentId { run: RunId::new(0x009f_3c2a_1b04), sequence: 18_233 },
             timecode_ms: 1_795_186_073_633,
             blocks: 50,
             payload_sha256: Sha256Sum::of(b"payload"),
@@ -151,13 +159,22 @@ mod tests {
         let longest = FragmentIdentity {
             device: "d".repeat(200),
             camera: "c".repeat(200),
-            sequence: u64::MAX,
+            id: FragmentId { run: RunId::new(u64::MAX), sequence: u64::MAX },
             timecode_ms: u64::MAX,
             blocks: u32::MAX,
             ..identity()
         };
         assert!(longest.to_string().len() <= crate::tag::MAX_VALUE_BYTES, "{}", longest.to_string().len());
         assert_eq!(identity().to_string().parse(), Ok(identity()));
+    }
+
+    #[test]
+    fn a_tag_from_before_runs_had_numbers_is_read() {
+        let old = identity().to_string().replace(" run=9f3c2a1b04", "");
+        let read: FragmentIdentity = old.parse().expect("still readable");
+        assert_eq!(read.id, FragmentId { run: RunId::UNKNOWN, sequence: 18_233 });
+        let broken = identity().to_string().replace("run=9f", "run=xf").parse::<FragmentIdentity>();
+        assert_eq!(broken, Err(IdentityError::Field { key: "run" }));
     }
 
     #[test]

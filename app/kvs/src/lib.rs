@@ -14,6 +14,7 @@ pub mod ack;
 pub mod api;
 pub mod chunk;
 pub mod cluster_sums;
+mod fragment_id;
 mod fragment_number;
 pub mod fragmenter;
 pub mod identity;
@@ -23,6 +24,7 @@ pub mod tag;
 mod testing;
 pub mod verify;
 
+pub use fragment_id::{FragmentId, FragmentIdError, FragmentIds, RunId};
 pub use fragment_number::{FragmentNumber, FragmentNumberError};
 
 /// The one moment from which tests count.

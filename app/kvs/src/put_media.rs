@@ -583,7 +583,7 @@ impl Session {
 impl Entry {
     fn new(start: FragmentStart) -> Self {
         Self {
-            sequence: start.sequence,
+            sequence: start.id.sequence,
             timecode: start.timecode,
             header: start.header,
             video_only: false,

@@ -7,11 +7,12 @@ use media::mkv::read::{EventKind, Limits, Parser};
 use media::mkv::write;
 use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoCodec, VideoFormat};
 
-use crate::FragmentNumber;
 use crate::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part, StreamHeader};
 use crate::tag;
+use crate::{FragmentIds, FragmentNumber, RunId};
 
 pub(crate) const START_MS: u64 = 1_795_186_073_633;
+pub(crate) const RUN: u64 = 0x009f_3c2a_1b04;
 
 pub(crate) fn format(width: u32) -> Arc<VideoFormat> {
     let codec_private = Bytes::from_static(b"\x01\x42\xc0\x1e\xff\xe1\x00\x00\x01\x00\x00");
@@ -35,6 +36,7 @@ pub(crate) fn config() -> FragmenterConfig {
     FragmenterConfig {
         fragment_ms: 1000,
         fragment_max_ms: 4000,
+        ids: FragmentIds::new(RunId::new(RUN)),
         device: "box".to_owned(),
         camera: "cam".to_owned(),
         writing_app: "kvs-edge test".to_owned(),

@@ -196,7 +196,7 @@ impl Verifier {
         for (&timecode_ms, expected) in &mut self.fragments {
             if matches!(expected.state, State::Waiting) && expected.due.is_some_and(|due| due <= now) {
                 expected.state = State::Missing;
-                findings.push(Finding::Missing { sequence: expected.summary.sequence, timecode_ms });
+                findings.push(Finding::Missing { sequence: expected.summary.id.sequence, timecode_ms });
             }
         }
         findings.iter().for_each(|finding| self.count(finding));
@@ -243,7 +243,7 @@ impl Expected {
         number: Option<FragmentNumber>,
         now: Instant,
     ) -> Finding {
-        let sequence = self.summary.sequence;
+        let sequence = self.summary.id.sequence;
         let timecode_ms = cluster.timecode_ms;
         if let Some((found_sha256, expected_sha256)) = cluster.sums.difference(&self.summary.sums) {
             return Finding::Corrupt(Mismatch {

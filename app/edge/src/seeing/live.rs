@@ -240,7 +240,7 @@ mod tests {
     fn fragment(start: u64, duration_ms: u64) -> FragmentSummary {
         let sum = kvs::identity::Sha256Sum::of(b"");
         FragmentSummary {
-            sequence: 1,
+            id: kvs::FragmentId { run: kvs::RunId::UNKNOWN, sequence: 1 },
             timecode: time(start),
             duration_ms,
             blocks: 50,

@@ -61,7 +61,7 @@ impl Rig {
 
     fn persisted(&mut self) -> Vec<u64> {
         let sequence = |event| match event {
-            Event::Persisted { summary, .. } => Some(summary.sequence),
+            Event::Persisted { summary, .. } => Some(summary.id.sequence),
             _ => None,
         };
         self.events().into_iter().filter_map(sequence).collect()
@@ -130,7 +130,7 @@ fn a_lost_connection_sends_again_what_was_not_persisted_and_nothing_else() {
     rig.ack(AckEvent::Persisted, Some(0));
     rig.upload.disconnected();
     assert!(rig.upload.wants_session());
-    let doubtful: Vec<_> = rig.upload.unconfirmed().iter().map(|u| u.summary.sequence).collect();
+    let doubtful: Vec<_> = rig.upload.unconfirmed().iter().map(|u| u.summary.id.sequence).collect();
     assert_eq!(doubtful, [2, 3]);
     rig.upload.confirm(2, FragmentNumber::new(2, START_MS, 0), rig.now);
     rig.connect();
@@ -285,7 +285,8 @@ fn an_ack_that_never_comes_among_others_is_asked_for() {
     rig.ack(AckEvent::Persisted, Some(1000));
     assert_eq!(rig.upload.doubtful(rig.now), []);
     rig.now += 5 * SECOND;
-    let doubtful: Vec<_> = rig.upload.doubtful(rig.now).iter().map(|doubt| doubt.summary.sequence).collect();
+    let doubtful: Vec<_> =
+        rig.upload.doubtful(rig.now).iter().map(|doubt| doubt.summary.id.sequence).collect();
     assert_eq!(doubtful, [1]);
     rig.upload.not_there(77);
     assert_eq!(rig.pump(), Output::Wait);
