@@ -31,6 +31,8 @@
 //! | `audio_only` | no video track |
 //! | `foreign=jpeg\|vp8` | the SDP offers only this codec for video, and no video is sent |
 //! | `clock_offset=S` | the clock of the sender reports is wrong by S seconds (may be negative) |
+//! | `sr_after=S` | the first sender report of each track comes S seconds after PLAY, behind the first pictures |
+//! | `sr_rtp_offset=S` | the RTP time in the sender reports is wrong by S seconds (may be negative), their NTP time is not |
 //! | `timeout=S` | session timeout that is announced and enforced (default 60) |
 //! | `start=idr\|now` | not a fault: the first picture is the next random access point (default), or just the next |
 
@@ -111,6 +113,10 @@ pub struct FaultPlan {
     pub foreign: Option<ForeignCodec>,
     /// Seconds that the camera's clock is ahead.
     pub clock_offset_s: f64,
+    /// Seconds from PLAY to the first sender report of each track; by default it comes before the first packet.
+    pub first_report_after_s: f64,
+    /// Seconds that the RTP time in sender reports is ahead of that of the pictures.
+    pub report_rtp_offset_s: f64,
     pub session_timeout_s: Option<u32>,
     pub start: Option<Start>,
 }
@@ -167,6 +173,8 @@ impl FaultPlan {
                     plan.foreign = Some(choice(key, value, &codecs, "jpeg or vp8")?);
                 }
                 "clock_offset" => plan.clock_offset_s = real(key, value, -1e9..=1e9)?,
+                "sr_after" => plan.first_report_after_s = seconds(key, value)?,
+                "sr_rtp_offset" => plan.report_rtp_offset_s = real(key, value, -1e4..=1e4)?,
                 "timeout" => plan.session_timeout_s = Some(number(key, value)?),
                 "start" => {
                     plan.start =
@@ -218,6 +226,8 @@ impl FaultPlan {
             audio_only: self.audio_only || other.audio_only,
             foreign: self.foreign.or(other.foreign),
             clock_offset_s: unless(self.clock_offset_s, other.clock_offset_s),
+            first_report_after_s: unless(self.first_report_after_s, other.first_report_after_s),
+            report_rtp_offset_s: unless(self.report_rtp_offset_s, other.report_rtp_offset_s),
             session_timeout_s: self.session_timeout_s.or(other.session_timeout_s),
             start: self.start.or(other.start),
         }
@@ -334,6 +344,8 @@ not_found          404 for this path
 audio_only         no video track
 foreign=CODEC      the SDP offers only jpeg or vp8 for video
 clock_offset=S     the clock of the sender reports is wrong by S seconds
+sr_after=S         the first sender report comes S seconds after PLAY
+sr_rtp_offset=S    the RTP time in the sender reports is wrong by S seconds
 timeout=S          session timeout, announced and enforced (default 60)
 start=idr|now      first picture: the next random access point (default), or just the next
 ";

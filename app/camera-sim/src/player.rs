@@ -99,6 +99,8 @@ pub(crate) struct Player {
     /// Next audio frame since 1970.
     audio_frame: u64,
     in_flight: InFlight,
+    /// When PLAY was answered.
+    begun_ns: u64,
     random: u64,
     drop_next: u32,
     /// Packet that waits to be overtaken.
@@ -147,6 +149,7 @@ impl Player {
             position: 0,
             audio_frame,
             in_flight: InFlight::default(),
+            begun_ns: now_ns,
             random,
             drop_next: 0,
             held: None,
@@ -437,20 +440,21 @@ impl Player {
         f64::from(high) < probability * 4_294_967_296.0
     }
 
-    /// A sender report before the first packet of a track and every two seconds.
+    /// A sender report before the first packet of a track (or as late as the plan says) and every two seconds.
     fn report(&mut self, video: bool, now_ns: u64, output: &mut Output) {
         let plan = &self.setting.plan;
         let Some(source) = (if video { &mut self.video } else { &mut self.audio }) else { return };
         if plan.no_sr || plan.go2rtc || source.report_due_ns > now_ns {
             return;
         }
+        if now_ns < shifted(self.begun_ns, plan.first_report_after_s) {
+            return;
+        }
         source.report_due_ns = now_ns + REPORT_INTERVAL_NS;
-        #[expect(clippy::cast_possible_truncation, reason = "bounded by the query to 1e9 seconds")]
-        let pretended_ns = now_ns.saturating_add_signed((plan.clock_offset_s * 1e9) as i64);
         let report = SenderReport {
             ssrc: source.ssrc,
-            ntp: ntp(pretended_ns),
-            rtp: source.clock.at(now_ns),
+            ntp: ntp(shifted(now_ns, plan.clock_offset_s)),
+            rtp: source.clock.at(shifted(now_ns, plan.report_rtp_offset_s)),
             packets: source.packets,
             octets: source.octets,
         };
@@ -465,6 +469,12 @@ impl Source {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(u32::try_from(payload).unwrap_or(0));
     }
+}
+
+/// A time, or one before or after it.
+#[expect(clippy::cast_possible_truncation, reason = "bounded by the query to 1e9 seconds")]
+fn shifted(at_ns: u64, by_s: f64) -> u64 {
+    at_ns.saturating_add_signed((by_s * 1e9) as i64)
 }
 
 fn next_sequence(sequence: &mut u16) -> u16 {
@@ -524,6 +534,52 @@ mod tests {
         player.poll(START_NS + SECOND_NS, &mut output);
         let of = |wanted| output.datagrams().filter(|(channel, _)| *channel == wanted).count();
         assert_eq!((of(0), of(2)), (0, 49));
+    }
+
+    /// Milliseconds from the start to each sender report of the video, by its NTP and by its RTP time, and the pictures
+    /// before it.
+    fn reports(player: &mut Player, seconds: u64) -> Vec<(i64, i64, usize)> {
+        let (mut output, mut pictures, mut found) = (Output::default(), 0, Vec::new());
+        for step in 0..seconds * 100 {
+            player.poll(START_NS + step * SECOND_NS / 100, &mut output);
+            for (channel, packet) in output.datagrams() {
+                if channel == 0 {
+                    pictures += usize::from(packet[1] & 0x80 != 0);
+                } else if channel == 1 {
+                    let word =
+                        |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"));
+                    let ntp_ms = (i64::from(word(8)) - 2_208_988_800 - 1000) * 1000
+                        + ((i64::from(word(12)) * 1000) >> 32);
+                    found.push((ntp_ms, i64::from(word(16)) / 90 - 1_000_000, pictures));
+                }
+            }
+            output.clear();
+        }
+        found
+    }
+
+    #[test]
+    fn sender_reports_come_first_and_say_the_truth() {
+        let found = reports(&mut player(), 5);
+        let begins: Vec<_> = found.iter().map(|(ntp, _, _)| ntp / 100 * 100).collect();
+        assert_eq!((begins, found[0].2), (vec![0, 2000, 4000], 0));
+        assert!(found.iter().all(|(ntp, rtp, _)| (ntp - rtp).abs() <= 1), "{found:?}");
+    }
+
+    #[test]
+    fn sender_reports_are_as_late_and_as_wrong_as_asked() {
+        let mut late = player();
+        late.set_plan(FaultPlan::from_query("sr_after=2.5&clock_offset=8").expect("a plan"));
+        let found = reports(&mut late, 5);
+        assert_eq!(found.len(), 2, "{found:?}");
+        let (ntp, rtp, pictures) = found[0];
+        assert!((10_500..10_700).contains(&ntp) && (24..=26).contains(&pictures), "{found:?}");
+        assert!((ntp - rtp - 8000).abs() <= 1, "{found:?}");
+
+        let mut wrong = player();
+        wrong.set_plan(FaultPlan::from_query("sr_rtp_offset=-600").expect("a plan"));
+        let (ntp, rtp, pictures) = reports(&mut wrong, 1)[0];
+        assert_eq!((ntp, rtp, pictures), (0, -600_000, 0));
     }
 
     #[test]
