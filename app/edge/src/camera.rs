@@ -121,7 +121,7 @@ pub fn start(
     ending: &Ending,
     tasks: &mut JoinSet<usize>,
 ) -> CameraView {
-    let (ingest, ingest_view) = watch::channel(IngestReport::default());
+    let (ingest, ingest_view) = watch::channel(IngestReport::new(shared.clock.wall()));
     let (upload, upload_view) = watch::channel(UploadReport::default());
     let (verify, verify_view) = watch::channel(VerifyReport::default());
     let config = Arc::new(config);
@@ -233,8 +233,9 @@ impl Camera {
             });
         }
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
+        let clock = self.clock.clone();
         stages.spawn(async move {
-            source::run(&config, |item| fanout.send(item), report, cancel).await;
+            source::run(&config, |item| fanout.send(item), report, clock, cancel).await;
             0
         });
         let uploader = Uploader {

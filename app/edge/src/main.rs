@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use clock::Clock;
 use config::{Config, EXAMPLE, Login, Secret, Transport};
 use kvs_edge::app::{App, default_config};
 use kvs_edge::probe;
@@ -223,7 +224,8 @@ async fn probe_camera(
             Err(error) => return fail(&error.to_string()),
         }
     }
-    match probe::run(options).await {
+    let clock = Clock::system();
+    match probe::run(options, clock.clone()).await {
         Ok(report) => {
             if json {
                 println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
@@ -232,7 +234,7 @@ async fn probe_camera(
             }
             if report.camera.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => fail(&error.to_string()), // it has its cause in its words
+        Err(error) => fail(&error.problem(clock.wall()).to_string()), // it has its cause in its words
     }
 }
 

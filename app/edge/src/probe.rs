@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use clock::Clock;
+use health::{Problem, Reason};
 use media::VideoCodec;
-use rtsp::probe::{ProbeError, ProbeOptions, Problem, Severity};
+use rtsp::SessionError;
+use rtsp::probe::{Finding, ProbeOptions, Severity};
 use serde::Serialize;
 
 /// The camera, and how this box would look into its pictures.
@@ -31,13 +34,13 @@ pub struct SkippedDecoder {
 
 /// Looks at one camera, see [`rtsp::probe::run`], and tries the decoders for it. Footage needs none: without one there is
 /// no detection.
-pub async fn run(options: ProbeOptions) -> Result<Report, ProbeError> {
-    let camera = rtsp::probe::run(options).await?;
-    Ok(Report { camera, decoder: None }.with_decoder().await)
+pub async fn run(options: ProbeOptions, clock: Clock) -> Result<Report, SessionError> {
+    let camera = rtsp::probe::run(options, clock.clone()).await?;
+    Ok(Report { camera, decoder: None }.with_decoder(&clock).await)
 }
 
 impl Report {
-    async fn with_decoder(mut self) -> Report {
+    async fn with_decoder(mut self, clock: &Clock) -> Report {
         let taken = self.camera.tracks.iter().filter(|track| track.taken);
         let codec = taken.filter_map(|track| codec(&track.encoding)).next();
         let Some(codec) = codec else { return self };
@@ -47,13 +50,11 @@ impl Report {
         let (chosen, skipped) = match choice.await {
             Ok(Ok(choice)) => (Some(choice.chosen), choice.skipped),
             Ok(Err(error)) => {
-                self.camera.problems.push(Problem {
-                    severity: Severity::Warning,
-                    code: "no_decoder",
-                    text: format!("this box cannot look into its pictures: {error}"),
-                    fix: "install one of these decoders; recording works without".to_owned(),
-                });
-                self.camera.problems.sort_by_key(|problem| problem.severity);
+                let found = format!("this box cannot look into its pictures: {error}");
+                let problem = Problem::new(Reason::NoDecoder, found, clock.wall())
+                    .fix("install one of these decoders; recording works without");
+                self.camera.findings.push(Finding { severity: Severity::Warning, problem });
+                self.camera.findings.sort_by_key(|finding| finding.severity);
                 match error {
                     decode::DecodeError::NoDecoder { skipped, .. } => (None, skipped),
                     _ => (None, Vec::new()),

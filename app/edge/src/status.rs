@@ -151,8 +151,8 @@ impl Judge {
         let recorded = [
             upload_problem(&upload),
             verify_problem(&verify, now),
-            self.recent_loss(&ingest, now),
-            camera_clock(&ingest, now),
+            self.recent_loss(&ingest),
+            ingest.clock_problem.clone(),
             long_gop(view, &ingest, &upload, now),
         ];
         let detection = view.seeing.as_ref().filter(|_| live);
@@ -173,12 +173,12 @@ impl Judge {
         let arrive = ingest.last_frame.is_some_and(|last| last > ingest.since);
         let found = "pictures arrive, but no key frame to begin with";
         let long = || Problem::new(Reason::LongGop, found, now).fix(FIX_GOP);
-        self.recent_loss(ingest, now).or((is_long && arrive).then(long))
+        self.recent_loss(ingest).or((is_long && arrive).then(long))
     }
 
-    fn recent_loss(&self, ingest: &IngestReport, now: SystemTime) -> Option<Problem> {
+    fn recent_loss(&self, ingest: &IngestReport) -> Option<Problem> {
         let loss = ingest.loss.as_ref().filter(|loss| self.clock.since(loss.at) < LOSS_NOTICE)?;
-        Some(Problem::new(loss.reason, loss.text.clone(), now))
+        Some(loss.problem.clone())
     }
 }
 
@@ -195,13 +195,6 @@ fn verify_problem(verify: &VerifyReport, now: SystemTime) -> Option<Problem> {
     };
     let found = verify.problem.as_ref().map_or("footage is not read back as sent", |problem| &problem.found);
     Some(Problem::new(reason, found, now))
-}
-
-/// So far off that its times are not used.
-fn camera_clock(ingest: &IngestReport, now: SystemTime) -> Option<Problem> {
-    let seconds = ingest.clock_offset_us.filter(|_| ingest.clock_is_wrong)? / 1_000_000;
-    let found = format!("the camera's clock is off by {seconds} s, receive time is used");
-    Some(Problem::new(Reason::CameraClock, found, now).fix(FIX_CAMERA_CLOCK))
 }
 
 /// Off, and used all the same.

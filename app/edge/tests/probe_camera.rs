@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use camera_sim::{CameraSim, ClipSpec};
+use clock::Clock;
 use kvs_edge::probe;
 use rtsp::probe::ProbeOptions;
 
@@ -20,7 +21,8 @@ async fn the_decoder_of_this_box_is_named() {
     let sim = CameraSim::builder().clip(spec).start().await.expect("a simulated camera");
     let url = sim.url(0).parse().expect("a URL");
     let watch = Duration::from_millis(500);
-    let report = probe::run(ProbeOptions { watch, ..ProbeOptions::new(url) }).await.expect("a report");
+    let options = ProbeOptions { watch, ..ProbeOptions::new(url) };
+    let report = probe::run(options, Clock::system()).await.expect("a report");
     let decoder = report.decoder.as_ref().expect("video to decode");
     assert!(decoder.chosen.is_some(), "{decoder:?}");
     // Software decoders come behind those of boards and cards, and each of them says why not.

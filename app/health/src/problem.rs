@@ -37,6 +37,8 @@ pub enum Reason {
     PacketLoss,
     /// The camera's clock is absent or far from ours; receive time is used.
     CameraClock,
+    /// The camera's sender reports give other times to its pictures than their arrival; receive time is used.
+    SenderReport,
     /// GOPs longer than a fragment may be; fragments are cut between key frames.
     LongGop,
     /// KVS or the network behind it refuses or does not answer.
@@ -75,6 +77,28 @@ pub enum Reason {
     BrokerRefused,
     /// The clock of the box is wrong, or nobody vouches for it yet.
     BoxClock,
+    /// The camera ended the session while it was looked at.
+    SessionEnded,
+    /// The camera plays, and no picture comes.
+    NoPictures,
+    /// No picture that decoding can begin at.
+    NoKeyPicture,
+    /// Parameter sets are missing or cannot be read.
+    ParameterSets,
+    /// Parameter sets come only among the pictures.
+    ParameterSetsInline,
+    /// No RTCP sender reports, so there is no camera clock.
+    NoSenderReports,
+    /// Pictures come in another order than shown.
+    BFrames,
+    /// Another frame rate than declared.
+    FrameRate,
+    /// The camera's sound has a codec that is not uploaded.
+    AudioNotTaken,
+    /// The camera does not send over UDP.
+    UdpRefused,
+    /// No decoder of this box works for the camera's codec.
+    NoDecoder,
     /// A part of the daemon crashed and began anew.
     Crashed,
     /// The daemon stops.

@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use camera_sim::{Audio, AuthKind, CameraSim, ClipSpec, Codec};
+use clock::Clock;
 use config::{Login, Secret, Transport};
-use rtsp::probe::{self, ParameterSets, ProbeError, ProbeOptions, Report};
+use rtsp::SessionError;
+use rtsp::probe::{self, ParameterSets, ProbeOptions, Report};
 
 /// A second of 10 small pictures each, so that the clip is made quickly.
 fn clip() -> ClipSpec {
@@ -31,12 +33,16 @@ fn options(sim: &CameraSim, query: &str) -> ProbeOptions {
     ProbeOptions { watch, gop_limit: Duration::from_millis(2500), ..ProbeOptions::new(url) }
 }
 
-async fn look(sim: &CameraSim, query: &str) -> Report {
-    probe::run(options(sim, query)).await.expect("a report")
+async fn run(options: ProbeOptions) -> Result<Report, SessionError> {
+    probe::run(options, Clock::system()).await
 }
 
-fn codes(report: &Report) -> Vec<&'static str> {
-    report.problems.iter().map(|problem| problem.code).collect()
+async fn look(sim: &CameraSim, query: &str) -> Report {
+    run(options(sim, query)).await.expect("a report")
+}
+
+fn codes(report: &Report) -> Vec<String> {
+    report.findings.iter().map(|finding| finding.problem.reason.to_string()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,11 +79,11 @@ async fn good_camera_has_no_problem() {
 async fn h265_with_b_frames_and_udp() {
     let sim = camera(ClipSpec { codec: Codec::H265, b_frames: 2, ..clip() }).await;
     let report =
-        probe::run(ProbeOptions { transport: Transport::Udp, ..options(&sim, "") }).await.expect("a report");
+        run(ProbeOptions { transport: Transport::Udp, ..options(&sim, "") }).await.expect("a report");
     assert_eq!(report.transport, Some("udp"));
     let video = report.video.as_ref().expect("video");
     assert!(video.codec.as_ref().is_some_and(|codec| codec.starts_with("hvc1.")), "{video:?}");
-    assert!(video.reordered && codes(&report).contains(&"b_frames"), "{report}");
+    assert!(video.reordered && codes(&report).contains(&"b_frames".to_owned()), "{report}");
     assert!(report.is_usable(), "{report}");
 }
 
@@ -109,7 +115,7 @@ async fn each_oddity_is_a_problem_with_a_fix() {
 async fn lost_packets_are_counted() {
     let sim = camera(clip()).await;
     let report = look(&sim, "?drop=0.2&fault_seed=1").await;
-    assert!(codes(&report).contains(&"packet_loss"), "{report}");
+    assert!(codes(&report).contains(&"packet_loss".to_owned()), "{report}");
     assert!(report.video.as_ref().is_some_and(|video| video.lost_packets > 0), "{report}");
 }
 
@@ -126,18 +132,18 @@ async fn gop_that_is_too_long_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn camera_without_any_track_is_an_error() {
     let sim = camera(clip()).await;
-    let error = probe::run(options(&sim, "?audio_only")).await.expect_err("it has no audio either");
-    assert!(matches!(error, ProbeError::NoTracks), "{error}");
+    let error = run(options(&sim, "?audio_only")).await.expect_err("it has no audio either");
+    assert!(matches!(error, SessionError::NoTracks), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn udp_is_refused_and_tcp_taken_when_allowed() {
     let sim = camera(clip()).await;
     let with = |transport| ProbeOptions { transport, ..options(&sim, "?refuse_udp") };
-    let error = probe::run(with(Transport::Udp)).await.expect_err("refused");
-    assert!(matches!(error, ProbeError::TransportRefused { step: "SETUP" }), "{error}");
-    let report = probe::run(with(Transport::Auto)).await.expect("a report");
-    assert_eq!((report.transport, codes(&report)), (Some("tcp"), vec!["udp_refused"]));
+    let error = run(with(Transport::Udp)).await.expect_err("refused");
+    assert!(matches!(error, SessionError::TransportRefused { step: "SETUP" }), "{error}");
+    let report = run(with(Transport::Auto)).await.expect("a report");
+    assert_eq!((report.transport, codes(&report)), (Some("tcp"), vec!["udp_refused".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,19 +155,19 @@ async fn login_is_asked_for_and_checked() {
             let login = Login { username: "viewer".into(), password: Secret::new(password) };
             ProbeOptions { login: Some(login), watch: Duration::from_millis(500), ..options(&sim, "") }
         };
-        let error = probe::run(options(&sim, "")).await.expect_err("a login is needed");
-        assert!(matches!(error, ProbeError::LoginNeeded { step: "DESCRIBE", status: 401 }), "{error}");
-        let error = probe::run(login("hunter2")).await.expect_err("a wrong one");
-        assert!(matches!(error, ProbeError::LoginRefused { status: 401, .. }), "{error}");
+        let error = run(options(&sim, "")).await.expect_err("a login is needed");
+        assert!(matches!(error, SessionError::LoginNeeded { step: "DESCRIBE", status: 401 }), "{error}");
+        let error = run(login("hunter2")).await.expect_err("a wrong one");
+        assert!(matches!(error, SessionError::LoginRefused { status: 401, .. }), "{error}");
         assert!(!format!("{error} {error:?}").contains("hunter2"));
-        probe::run(login("right")).await.expect("the right one");
+        run(login("right")).await.expect("the right one");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_path_is_said_to_be_unknown() {
     let sim = camera(clip()).await;
-    let error = probe::run(options(&sim, "?not_found")).await.expect_err("404");
+    let error = run(options(&sim, "?not_found")).await.expect_err("404");
     assert!(error.to_string().contains("no path \"/cam0\" (RTSP 404)"), "{error}");
 }
 
@@ -172,8 +178,8 @@ async fn each_step_has_a_deadline() {
         [("?hang=describe", "DESCRIBE"), ("?hang=setup", "SETUP"), ("?hang=play", "PLAY")]
     {
         let options = ProbeOptions { step_limit: Duration::from_millis(300), ..options(&sim, query) };
-        let error = probe::run(options).await.expect_err("it hangs");
-        assert!(matches!(error, ProbeError::Timeout { step, .. } if step == expected), "{query}: {error}");
+        let error = run(options).await.expect_err("it hangs");
+        assert!(matches!(error, SessionError::Timeout { step, .. } if step == expected), "{query}: {error}");
     }
 }
 
@@ -182,16 +188,19 @@ async fn what_is_not_a_camera_is_told_apart() {
     let closed =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let run = |url: String| {
-        probe::run(ProbeOptions {
+        run(ProbeOptions {
             step_limit: Duration::from_secs(5),
             ..ProbeOptions::new(url.parse().expect("a URL"))
         })
     };
     let error = run(format!("rtsp://127.0.0.1:{closed}/x")).await.expect_err("nobody listens");
-    assert!(matches!(&error, ProbeError::Connect { .. }) && error.to_string().contains("refused"), "{error}");
+    assert!(
+        matches!(&error, SessionError::Connect { .. }) && error.to_string().contains("refused"),
+        "{error}"
+    );
     // Longer than a label may be (RFC 1035, 2.3.4), so no name server is asked.
     let error = run(format!("rtsp://{}/x", "a".repeat(64))).await.expect_err("no such name");
-    assert!(matches!(error, ProbeError::Dns { .. }), "{error}");
+    assert!(matches!(error, SessionError::Dns { .. }), "{error}");
     // A web server answers, in another language.
     let web = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = web.local_addr().expect("bound").port();
@@ -204,6 +213,6 @@ async fn what_is_not_a_camera_is_told_apart() {
         }
     });
     let error = run(format!("rtsp://127.0.0.1:{port}/x")).await.expect_err("not RTSP");
-    assert!(matches!(error, ProbeError::Protocol { step: "DESCRIBE", .. }), "{error}");
+    assert!(matches!(error, SessionError::Protocol { step: "DESCRIBE", .. }), "{error}");
     assert_eq!(error.to_string().lines().count(), 1, "{error}");
 }

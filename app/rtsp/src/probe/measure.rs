@@ -1,34 +1,33 @@
 //! Arithmetic over what a camera sent, and the judgement on it.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use media::{VideoCodec, VideoFormat, nal};
-
-use super::report::{ClockReport, ParameterSets, Problem, Report, Severity, VideoReport};
-use crate::watched::Watched;
 use config::Transport;
+use health::{Problem, Reason};
+use media::VideoFormat;
+
+use super::report::{ClockReport, Finding, ParameterSets, Report, Severity, VideoReport};
+use crate::session::Picture;
+use crate::timeline::{Arrival, Distrust, Kind, Timeline, ntp_to_micros};
 
 /// A camera clock further off than this makes pictures of several cameras hard to bring together.
 const CLOCK_OFFSET_LIMIT_MS: f64 = 1000.0;
 /// Deviation of measured from declared frame rate that is worth a word.
 const FPS_DEVIATION: f64 = 0.2;
-/// NTP time of the Unix epoch in seconds (RFC 5905, 6).
-const NTP_UNIX_EPOCH_S: f64 = 2_208_988_800.0;
 
-/// The probe looks at the clock at least so often.
+/// Between two ticks of the session.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Everything counted over one session.
 pub(super) struct Measured {
-    codec: VideoCodec,
     clock_rate_hz: f64,
     in_sdp: bool,
     declared: Option<f64>,
     begun: Instant,
-    watched: Watched,
+    /// `LOOK` each: time that the box saw go by.
+    ticks: u32,
     pub(super) format: Option<VideoFormat>,
-    parameter_problem: Option<String>,
+    pub(super) parameter_problem: Option<String>,
     frames: u64,
     bytes: u64,
     largest_bytes: usize,
@@ -39,32 +38,31 @@ pub(super) struct Measured {
     lost_packets: u64,
     first_picture_ms: Option<u64>,
     first_key_ms: Option<u64>,
-    /// The same in watched time.
     first_key_after: Option<Duration>,
     /// RTP time of the newest random access point and the pictures since.
     key: Option<(i64, u32)>,
     longest_gop: Option<(u32, i64)>,
     sound_bytes: u64,
-    sound_s: Option<(f64, f64)>,
+    /// RTP time in ticks of the first and the last frame.
+    sound: Option<(i64, i64)>,
+    sound_rate_hz: f64,
     offsets_ms: Vec<f64>,
+    timeline: Timeline,
     /// Why the camera ended the session, if it did.
     pub(super) ended: Option<String>,
 }
 
 impl Measured {
-    pub(super) fn new(
-        codec: VideoCodec,
-        clock_rate_hz: u32,
-        in_sdp: bool,
-        declared: Option<f64>,
-    ) -> Measured {
+    /// `rates_hz`: RTP ticks per second of video and audio; `begun`: when PLAY was answered.
+    pub(super) fn new(rates_hz: (u32, u32), in_sdp: bool, declared: Option<f64>, begun: Instant) -> Measured {
+        let mut timeline = Timeline::new();
+        timeline.begin_session(rates_hz.0, rates_hz.1);
         Measured {
-            codec,
-            clock_rate_hz: f64::from(clock_rate_hz.max(1)),
+            clock_rate_hz: f64::from(rates_hz.0.max(1)),
             in_sdp,
             declared,
-            begun: Instant::now(),
-            watched: Watched::new(LOOK),
+            begun,
+            ticks: 0,
             format: None,
             parameter_problem: None,
             frames: 0,
@@ -80,34 +78,30 @@ impl Measured {
             key: None,
             longest_gop: None,
             sound_bytes: 0,
-            sound_s: None,
+            sound: None,
+            sound_rate_hz: f64::from(rates_hz.1.max(1)),
             offsets_ms: Vec::new(),
+            timeline,
             ended: None,
         }
     }
 
-    /// Body of avcC or hvcC.
-    pub(super) fn parameters(&mut self, codec_private: &[u8]) {
-        match VideoFormat::from_codec_private(self.codec, Bytes::copy_from_slice(codec_private)) {
-            Ok(format) => (self.format, self.parameter_problem) = (Some(format), None),
-            Err(error) => self.parameter_problem = Some(error.to_string()),
-        }
-    }
-
-    /// A picture at RTP time `ticks`, NAL units behind 4-byte lengths; `lost` packets before it.
-    pub(super) fn picture(&mut self, ticks: i64, lost: u64, data: &[u8]) {
-        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    /// The next picture, which is here at `now`.
+    pub(super) fn picture(&mut self, picture: &Picture, now: Instant) {
+        let now_ms = u64::try_from(now.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX);
+        let ticks = picture.rtp;
+        self.timeline.video(ticks, picture.arrival, picture.random_access);
         self.frames += 1;
-        self.bytes += data.len() as u64;
-        self.largest_bytes = self.largest_bytes.max(data.len());
-        self.lost_packets += lost;
+        self.bytes += picture.data.len() as u64;
+        self.largest_bytes = self.largest_bytes.max(picture.data.len());
+        self.lost_packets += picture.lost;
         self.first_picture_ms.get_or_insert(now_ms);
         self.first.get_or_insert(ticks);
         self.reordered |= ticks < self.highest;
         self.highest = self.highest.max(ticks);
-        if nal::is_random_access(self.codec, data).unwrap_or(false) {
+        if picture.random_access {
             self.first_key_ms.get_or_insert(now_ms);
-            self.first_key_after.get_or_insert(self.watched.total());
+            self.first_key_after.get_or_insert(self.watched());
             if let Some((start, frames)) = self.key {
                 let length = ticks.saturating_sub(start);
                 if self.longest_gop.is_none_or(|(_, longest)| length > longest) {
@@ -121,23 +115,31 @@ impl Measured {
         }
     }
 
-    pub(super) fn sound(&mut self, bytes: usize, at_s: f64) {
+    pub(super) fn sound(&mut self, bytes: usize, rtp: i64) {
         self.sound_bytes += bytes as u64;
-        self.sound_s = Some((self.sound_s.map_or(at_s, |(first, _)| first), at_s));
+        self.sound = Some((self.sound.map_or(rtp, |(first, _)| first), rtp));
     }
 
-    /// `ntp`: 32.32 fixed point seconds since 1900 (RFC 3550, 6.4.1).
-    pub(super) fn sender_report(&mut self, ntp: u64, received: Instant) {
-        let arrived = SystemTime::now().checked_sub(received.elapsed()).unwrap_or(UNIX_EPOCH);
-        let ours_s = arrived.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let theirs_s = ntp as f64 / 4_294_967_296.0 - NTP_UNIX_EPOCH_S;
-        self.offsets_ms.push((theirs_s - ours_s) * 1000.0);
+    /// Of the video track. `ntp`: 32.32 fixed point seconds since 1900 (RFC 3550, 6.4.1).
+    pub(super) fn sender_report(&mut self, rtp: i64, ntp: u64, arrival: Arrival) {
+        let ntp = ntp_to_micros(ntp);
+        self.offsets_ms.push(ntp.saturating_sub(arrival.wall) as f64 / 1000.0);
+        self.timeline.report(Kind::Video, rtp, ntp, arrival);
     }
 
-    /// Counts the time since the last call as watched, and says whether it is enough: at least `watch`, and as long
-    /// as it is worth to wait for a whole GOP.
-    pub(super) fn is_enough(&mut self, watch: Duration, gop_limit: Duration) -> bool {
-        self.watched.until(Instant::now()) >= self.patience(gop_limit).unwrap_or_default().max(watch)
+    /// Another `LOOK` has gone by.
+    pub(super) fn tick(&mut self) {
+        self.ticks = self.ticks.saturating_add(1);
+    }
+
+    fn watched(&self) -> Duration {
+        LOOK * self.ticks
+    }
+
+    /// Whether the camera was watched for long enough: at least `watch`, and as long as it is worth to wait for a whole
+    /// GOP.
+    pub(super) fn is_enough(&self, watch: Duration, gop_limit: Duration) -> bool {
+        self.watched() >= self.patience(gop_limit).unwrap_or_default().max(watch)
     }
 
     /// How long it is worth to wait for a whole GOP: until a first key picture should have come, then until it is
@@ -201,15 +203,22 @@ impl Measured {
 }
 
 impl Report {
-    /// Fills in what was measured and judges it.
-    pub(super) fn take(&mut self, measured: Measured, transport: Transport, gop_limit: Duration) {
+    /// Fills in what was measured and judges it at wall time `now`.
+    pub(super) fn take(
+        &mut self,
+        measured: Measured,
+        transport: Transport,
+        gop_limit: Duration,
+        now: SystemTime,
+    ) {
         let video = measured.video();
         self.steps.first_picture_ms = measured.first_picture_ms;
         self.steps.first_key_ms = measured.first_key_ms;
-        if let (Some(audio), Some((first, last))) = (&mut self.audio, measured.sound_s)
+        if let (Some(audio), Some((first, last))) = (&mut self.audio, measured.sound)
             && last > first
         {
-            let rate = measured.sound_bytes as f64 * 8.0 / (last - first);
+            let seconds = last.saturating_sub(first) as f64 / measured.sound_rate_hz;
+            let rate = measured.sound_bytes as f64 * 8.0 / seconds;
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -220,7 +229,7 @@ impl Report {
         }
         let sender_reports = u32::try_from(measured.offsets_ms.len()).unwrap_or(u32::MAX);
         self.clock = Some(ClockReport { sender_reports, offset_ms: measured.offset_ms() });
-        self.problems.extend(judge(&measured, &video, transport, gop_limit));
+        self.findings.extend(judge(&measured, &video, transport, gop_limit, now));
         self.video = Some(video);
     }
 }
@@ -230,40 +239,49 @@ fn judge(
     video: &VideoReport,
     transport: Transport,
     gop_limit: Duration,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut say = |severity, code, text: String, fix: &str| {
-        problems.push(Problem { severity, code, text, fix: fix.to_owned() });
+    now: SystemTime,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut say = |severity, reason, found: String, fix: &str| {
+        findings.push(Finding { severity, problem: Problem::new(reason, found, now).fix(fix) });
     };
     if let Some(ended) = &measured.ended {
         let fix = "look into the camera's log; a full camera closes the newest session";
-        say(Severity::Error, "session_ended", format!("the session ended early: {ended}"), fix);
+        say(Severity::Error, Reason::SessionEnded, format!("the session ended early: {ended}"), fix);
     }
     if video.frames == 0 {
         let fix = match transport {
             Transport::Tcp => "restart the camera, or lower the number of its viewers",
             _ => "use --transport tcp: a firewall may hold UDP back",
         };
-        let text = format!(
-            "the camera plays but sent no picture for {:.1} s",
-            measured.begun.elapsed().as_secs_f64()
-        );
-        say(Severity::Error, "no_pictures", text, fix);
+        let text =
+            format!("the camera plays but sent no picture for {:.1} s", measured.watched().as_secs_f64());
+        say(Severity::Error, Reason::NoPictures, text, fix);
     } else if measured.first_key_ms.is_none() {
         let fix = "set the camera's I-frame interval to 2 seconds";
-        say(Severity::Error, "no_key_picture", "no picture that decoding can begin at".into(), fix);
+        say(Severity::Error, Reason::NoKeyPicture, "no picture that decoding can begin at".into(), fix);
     }
     if let Some(problem) = &measured.parameter_problem {
         let fix = "update the camera's firmware, or change its profile";
-        say(Severity::Error, "parameter_sets", format!("parameter sets that cannot be read: {problem}"), fix);
+        say(
+            Severity::Error,
+            Reason::ParameterSets,
+            format!("parameter sets that cannot be read: {problem}"),
+            fix,
+        );
     } else if video.frames > 0 && video.parameter_sets == ParameterSets::Missing {
         let fix = "update the camera's firmware";
-        say(Severity::Error, "parameter_sets", "no parameter sets, so nobody can decode this".into(), fix);
+        say(
+            Severity::Error,
+            Reason::ParameterSets,
+            "no parameter sets, so nobody can decode this".into(),
+            fix,
+        );
     } else if video.parameter_sets == ParameterSets::Inline {
         let fix = "nothing to do: upload begins with the first key picture";
         say(
             Severity::Note,
-            "parameter_sets_inline",
+            Reason::ParameterSetsInline,
             "parameter sets come only among the pictures".into(),
             fix,
         );
@@ -274,44 +292,60 @@ fn judge(
         let text =
             format!("{gop_s:.1} s or more between key pictures, and a fragment holds at most {limit_s} s");
         let fix = "set the camera's I-frame interval to 2 seconds; until then fragments are cut between key pictures";
-        say(Severity::Warning, "long_gop", text, fix);
+        say(Severity::Warning, Reason::LongGop, text, fix);
     }
     match measured.offset_ms() {
         None if video.frames > 0 => {
             let fix = "switch RTCP on in the camera; behind go2rtc there are none, write source = \"go2rtc\"";
             let text = "no RTCP sender reports, so pictures get our receive time".into();
-            say(Severity::Warning, "no_sender_reports", text, fix);
+            say(Severity::Warning, Reason::NoSenderReports, text, fix);
         }
         Some(offset) if offset.abs() > CLOCK_OFFSET_LIMIT_MS => {
             let text = format!("the camera's clock is {:+.1} s from ours", offset / 1000.0);
             say(
                 Severity::Warning,
-                "camera_clock",
+                Reason::CameraClock,
                 text,
                 "give the camera an NTP server, and check our own clock",
             );
         }
         _ => {}
     }
+    if let Some(distrust @ Distrust::RtpTime { .. }) = measured.timeline.distrust() {
+        findings.push(Finding { severity: Severity::Warning, problem: distrust.problem(now) });
+    }
+    let mut say = |severity, reason, found: String, fix: &str| {
+        findings.push(Finding { severity, problem: Problem::new(reason, found, now).fix(fix) });
+    };
     if video.lost_packets > 0 {
         let fix = match transport {
             Transport::Tcp => "the camera drops data itself: lower its bitrate or the number of its viewers",
             _ => "use transport = \"tcp\"",
         };
-        say(Severity::Warning, "packet_loss", format!("{} RTP packets lost", video.lost_packets), fix);
+        say(Severity::Warning, Reason::PacketLoss, format!("{} RTP packets lost", video.lost_packets), fix);
     }
     if video.reordered {
         let fix = "switch them off (baseline profile, or \"smart codec\" off) for the least delay";
-        say(Severity::Note, "b_frames", "B-frames: pictures arrive in another order than shown".into(), fix);
+        say(
+            Severity::Note,
+            Reason::BFrames,
+            "B-frames: pictures arrive in another order than shown".into(),
+            fix,
+        );
     }
     if let (Some(fps), Some(declared)) = (video.fps_measured, video.fps_declared)
         && declared > 0.0
         && (fps / declared - 1.0).abs() > FPS_DEVIATION
     {
         let text = format!("{fps:.1} pictures a second, {declared:.1} declared");
-        say(Severity::Note, "frame_rate", text, "often low light or a busy camera; nothing depends on it");
+        say(
+            Severity::Note,
+            Reason::FrameRate,
+            text,
+            "often low light or a busy camera; nothing depends on it",
+        );
     }
-    problems
+    findings
 }
 
 #[cfg(test)]
@@ -320,22 +354,32 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(8);
 
-    /// One H.264 NAL unit behind its length; type 5 is an IDR slice, 1 is not.
-    fn unit(nal_type: u8) -> [u8; 6] {
-        [0, 0, 0, 2, nal_type, 0x80]
+    /// A coded picture of six bytes.
+    fn picture(rtp: i64, lost: u64, random_access: bool) -> Picture {
+        let data = bytes::Bytes::from_static(&[0, 0, 0, 2, 0x65, 0x80]);
+        Picture { rtp, arrival: at(rtp.clamp(0, 1 << 40) * 100 / 9), lost, random_access, data }
+    }
+
+    fn at(us: i64) -> Arrival {
+        Arrival { monotonic: us, wall: us }
+    }
+
+    fn begun() -> Instant {
+        clock::Clock::system().now()
     }
 
     /// 25 fps at 90 kHz, an IDR picture every `gop` pictures.
     fn measure(frames: u32, gop: u32) -> Measured {
-        let mut measured = Measured::new(VideoCodec::H264, 90_000, true, None);
+        let mut measured = Measured::new((90_000, 8_000), true, None, begun());
         for i in 0..frames {
-            measured.picture(i64::from(i) * 3600, 0, &unit(if i % gop == 0 { 0x65 } else { 0x41 }));
+            measured.picture(&picture(i64::from(i) * 3600, 0, i % gop == 0), begun());
         }
         measured
     }
 
-    fn codes(measured: &Measured, transport: Transport) -> Vec<&'static str> {
-        judge(measured, &measured.video(), transport, LIMIT).iter().map(|problem| problem.code).collect()
+    fn codes(measured: &Measured, transport: Transport) -> Vec<String> {
+        let found = judge(measured, &measured.video(), transport, LIMIT, SystemTime::UNIX_EPOCH);
+        found.iter().map(|finding| finding.problem.reason.to_string()).collect()
     }
 
     #[test]
@@ -354,15 +398,15 @@ mod tests {
         let video = measured.video();
         assert_eq!((video.gop_s, video.gop_longer_than_s), (None, Some(9.0)));
         assert!(measured.patience(LIMIT).is_some());
-        assert!(codes(&measured, Transport::Tcp).contains(&"long_gop"));
-        assert!(!codes(&measure(101, 25), Transport::Tcp).contains(&"long_gop"));
+        assert!(codes(&measured, Transport::Tcp).contains(&"long_gop".to_owned()));
+        assert!(!codes(&measure(101, 25), Transport::Tcp).contains(&"long_gop".to_owned()));
     }
 
     #[test]
     fn reordered_pictures_are_recognised() {
         let mut measured = measure(3, 25);
         for ticks in [5, 3, 4] {
-            measured.picture(ticks * 3600, 0, &unit(0x41));
+            measured.picture(&picture(ticks * 3600, 0, false), begun());
         }
         assert!(measured.video().reordered);
         assert_eq!(measured.video().fps_measured, Some(25.0));
@@ -371,23 +415,41 @@ mod tests {
     #[test]
     fn clock_offset_is_the_median() {
         let mut measured = measure(30, 10);
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let now_s = 1_795_186_073;
         for ahead_s in [5, 3600, 5] {
-            measured.sender_report((now_s + ahead_s + 2_208_988_800) << 32, Instant::now());
+            let ntp = (now_s + ahead_s + 2_208_988_800) << 32;
+            measured.sender_report(
+                29 * 3600,
+                ntp,
+                Arrival { monotonic: 1_160_000, wall: now_s as i64 * 1_000_000 },
+            );
         }
         let offset = measured.offset_ms().expect("three reports");
         assert!((3000.0..=5000.0).contains(&offset), "{offset}");
-        assert!(codes(&measured, Transport::Tcp).contains(&"camera_clock"));
+        assert!(codes(&measured, Transport::Tcp).contains(&"camera_clock".to_owned()));
+    }
+
+    #[test]
+    fn a_report_that_does_not_fit_its_pictures_is_told() {
+        let mut measured = measure(30, 10);
+        let ntp = (1_795_186_073 + 2_208_988_800) << 32;
+        for rtp in [29 * 3600, 29 * 3600 + 3600 * 90_000] {
+            let wall = 1_795_186_073_000_000;
+            measured.sender_report(rtp, ntp, Arrival { monotonic: 1_160_000, wall });
+            measured.sender_report(rtp, ntp, Arrival { monotonic: 1_160_000, wall });
+            let expected = rtp != 29 * 3600;
+            assert_eq!(codes(&measured, Transport::Tcp).contains(&"sender_report".to_owned()), expected);
+        }
     }
 
     #[test]
     fn nothing_at_all_is_an_error_for_each_transport() {
-        let silent = Measured::new(VideoCodec::H264, 90_000, true, None);
+        let silent = Measured::new((90_000, 8_000), true, None, begun());
         assert_eq!(codes(&silent, Transport::Tcp), ["no_pictures"]);
         assert_eq!(codes(&silent, Transport::Udp), ["no_pictures"]);
-        let mut lossy = Measured::new(VideoCodec::H264, 90_000, false, Some(50.0));
+        let mut lossy = Measured::new((90_000, 8_000), false, Some(50.0), begun());
         for i in 0..10 {
-            lossy.picture(i * 3600, 1, &unit(0x41));
+            lossy.picture(&picture(i * 3600, 1, false), begun());
         }
         let expected = ["no_key_picture", "parameter_sets", "no_sender_reports", "packet_loss", "frame_rate"];
         assert_eq!(codes(&lossy, Transport::Udp), expected);
@@ -395,13 +457,12 @@ mod tests {
 
     #[test]
     fn odd_values_do_not_overflow() {
-        let mut measured = Measured::new(VideoCodec::H265, 0, true, Some(0.0));
+        let mut measured = Measured::new((0, 0), true, Some(0.0), begun());
         for ticks in [i64::MIN, i64::MAX, 0] {
-            measured.picture(ticks, u64::from(u16::MAX), &[]);
+            measured.picture(&picture(ticks, u64::from(u16::MAX), false), begun());
         }
-        measured.sender_report(u64::MAX, Instant::now());
-        measured.sender_report(0, Instant::now());
-        measured.parameters(&[]);
-        judge(&measured, &measured.video(), Transport::Auto, LIMIT);
+        measured.sender_report(i64::MIN, u64::MAX, at(i64::MAX));
+        measured.sender_report(0, 0, at(0));
+        judge(&measured, &measured.video(), Transport::Auto, LIMIT, SystemTime::UNIX_EPOCH);
     }
 }

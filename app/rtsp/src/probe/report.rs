@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use health::Problem;
 use serde::Serialize;
+use serde::ser::SerializeStruct as _;
 
 /// Everything that was learnt about a camera.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Without the query, which may hold a password.
     pub url: String,
@@ -20,7 +22,9 @@ pub struct Report {
     pub audio: Option<AudioReport>,
     pub clock: Option<ClockReport>,
     pub steps: StepTimes,
-    pub problems: Vec<Problem>,
+    /// The worst first.
+    #[serde(rename = "problems")]
+    pub findings: Vec<Finding>,
 }
 
 /// One track of the session description.
@@ -100,13 +104,23 @@ pub struct StepTimes {
     pub first_key_ms: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+/// A problem, and how bad it is for recording this camera.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
     pub severity: Severity,
-    /// Stable name for machines.
-    pub code: &'static str,
-    pub text: String,
-    pub fix: String,
+    pub problem: Problem,
+}
+
+/// As `{"severity", "code", "text", "fix"}`.
+impl Serialize for Finding {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_struct("Finding", 4)?;
+        map.serialize_field("severity", &self.severity)?;
+        map.serialize_field("code", &self.problem.reason)?;
+        map.serialize_field("text", &self.problem.found)?;
+        map.serialize_field("fix", &self.problem.fix)?;
+        map.end()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -123,7 +137,7 @@ pub enum Severity {
 impl Report {
     /// Whether the daemon could upload this camera.
     pub fn is_usable(&self) -> bool {
-        self.problems.iter().all(|problem| problem.severity != Severity::Error)
+        self.findings.iter().all(|finding| finding.severity != Severity::Error)
     }
 }
 
@@ -144,13 +158,13 @@ impl Report {
         for (name, value) in rows {
             writeln!(f, "{name:<12}{value}")?;
         }
-        for problem in &self.problems {
-            let severity = match problem.severity {
+        for finding in &self.findings {
+            let severity = match finding.severity {
                 Severity::Error => "ERROR",
                 Severity::Warning => "warning",
                 Severity::Note => "note",
             };
-            writeln!(f, "{severity:<12}{}; {}", problem.text, problem.fix)?;
+            writeln!(f, "{severity:<12}{}", finding.problem)?;
         }
         write!(f, "{:<12}{}", "verdict", if self.is_usable() { "usable" } else { "not usable" })
     }

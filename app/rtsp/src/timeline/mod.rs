@@ -1,177 +1,308 @@
-//! One clock for a camera's pictures: RTP time becomes UTC.
+//! One time for all pictures and sounds of a camera, over all its RTSP sessions.
 //!
 //! ```text
-//!            sender report within CAMERA_LIMIT
-//!  receive ------------------------------------> camera
-//!     ^                                            |
-//!     +---- none for this RTP timeline (jump) -----+---- report far off: camera clock is wrong
+//!   RTP time of a track --------+
+//!   arrival, monotonic ---------+--> candidate (UTC) --> slew, step --> strictly increasing ms
+//!   sender reports -------------+         per track          shared by the tracks of a session
+//!   wall clock of the box ------+
 //! ```
 //!
-//! * **camera**: the median of the last reports' `NTP - RTP`; pictures then carry the camera's own time.
-//! * **receive**: the smallest `arrival - RTP` of the last half minute, so that network delay is left out as far
-//!   as it can be seen.
+//! **Candidate.** With sender reports that fit: the median of `NTP - RTP` over the last ones. Without: the smallest
+//! `arrival - RTP` of the last half minute (network delay left out as far as it can be seen), carried to UTC by what
+//! earlier reports of this camera said, else by the box's wall clock. Arrival is monotonic time, so a step of the
+//! wall clock cannot change the distance of two pictures.
 //!
-//! A change of the mapping (drift, the first report, a step of a clock) is not jumped to but approached by at
-//! most 5 % of the time that passes, so that time never runs backwards; only a step ahead of more than a second
-//! is taken at once. A jump of the RTP time itself is recognised by the arrival times: the stamps go on as if it
-//! had not happened. A step back of more than half a minute is too long to be walked off and starts a new
-//! timeline.
+//! **Slew.** A candidate that is up to [`STEP_AHEAD_US`] ahead or [`STEP_BACK_US`] behind is approached by at most 5 % of
+//! the time that passes: order and spacing stay.
+//!
+//! **Step.** What is further off (a clock was set, the first report tells of a clock far from ours) is a real jump: all
+//! tracks take it together, at a random access point, and it begins a new timeline. Only between two timelines may
+//! time run back.
+//!
+//! **Order.** In a timeline no two pictures have the same millisecond, and pictures have the order of their RTP times (which with
+//! B pictures is not the order in which they come). A new session goes on behind everything before it.
+//!
+//! A jump of the RTP time itself is recognised by the arrival times: the stamps go on as if it had not happened.
 
-use std::collections::VecDeque;
+mod order;
+#[cfg(test)]
+mod tests;
+mod track;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use media::{ClockSource, ProducerTimestamp};
 
-/// A camera whose clock is further off than this is not believed.
-const CAMERA_LIMIT_US: i64 = 10_000_000;
-/// Sender reports that the median is taken over; they come every 2 to 5 s.
-const REPORTS: usize = 5;
-/// Half of the time over which the smallest delay counts.
-const DELAY_BUCKET_US: i64 = 15_000_000;
-/// RTP time that runs ahead of arrival, or backwards, by more than this has jumped.
-const JUMP_US: i64 = 1_500_000;
-/// Differences above this are taken at once when they lead ahead.
-const STEP_AHEAD_US: i64 = 1_000_000;
-/// ... and begin a new timeline when they lead back.
-const STEP_BACK_US: i64 = -30_000_000;
+use order::Order;
+use track::Track;
 
-/// UTC microseconds since the Unix epoch.
+/// A camera whose clock is further off than this is not believed.
+const CAMERA_LIMIT_US: Micros = 10_000_000;
+/// A candidate further ahead than this is a real jump.
+const STEP_AHEAD_US: Micros = 1_000_000;
+/// ... and one further behind than this.
+const STEP_BACK_US: Micros = 5_000_000;
+/// A real jump waits for a random access point, but in a camera that has none no longer than this.
+const STEP_WAIT_US: Micros = 10_000_000;
+/// From the last picture of a session to the first one of the next, where their clocks contradict each other.
+const GAP_US: Micros = 40_000;
+/// The wall clock is taken anew only when it is off by more: reading two clocks one after the other makes some jitter.
+const WALL_JITTER_US: Micros = 20_000;
+/// Sender reports that medians are taken over; they come every 2 to 5 s.
+const REPORTS: usize = 5;
+
+/// Microseconds: of UTC since the Unix epoch, or of monotonic time since any fixed moment.
 pub(crate) type Micros = i64;
 
-/// A stamped picture.
+/// When something arrived, by both clocks of the box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) monotonic: Micros,
+    pub(crate) wall: Micros,
+}
+
+impl Arrival {
+    pub(crate) fn wall_time(self) -> SystemTime {
+        let since = Duration::from_micros(self.wall.unsigned_abs());
+        let at = if self.wall < 0 { UNIX_EPOCH.checked_sub(since) } else { UNIX_EPOCH.checked_add(since) };
+        at.unwrap_or(UNIX_EPOCH)
+    }
+}
+
+/// The time of a picture or of the first sample of an audio frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) timestamp: ProducerTimestamp,
     pub(crate) source: ClockSource,
-    /// Time went back by more than can be walked off: what follows is another timeline.
+    /// This and what follows does not continue the time of what came before.
     pub(crate) new_timeline: bool,
 }
 
-/// The clock of one track of one RTSP session.
+/// The tracks of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Video,
+    Audio,
+}
+
+/// Why sender reports of the camera are not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// The camera's clock is so many microseconds ahead of ours, or behind.
+    Clock { off_us: i64 },
+    /// The report's RTP time is so many microseconds ahead of that of the pictures that arrive, or behind: its NTP time may
+    /// be right, but leads to wrong times of pictures.
+    RtpTime { off_us: i64 },
+}
+
+/// The time of one camera; it outlives the sessions.
 #[derive(Debug)]
-pub(crate) struct RtpClock {
-    rate_hz: i64,
-    reports: VecDeque<Micros>,
-    camera_offset_us: Option<i64>,
-    camera_is_wrong: bool,
-    delay: SmallestDelay,
-    applied: Option<Applied>,
+pub(crate) struct Timeline {
+    video: Track,
+    audio: Track,
+    /// Wall minus monotonic time of the box.
+    wall: Option<Micros>,
+    /// Camera clock minus monotonic time of the box, at the last reports that were believed.
+    camera: Offsets,
+    /// Camera clock minus ours at the latest report, transport delay included.
+    camera_offset_us: Option<Micros>,
+    distrust: Option<Distrust>,
+    /// RTP time of the first picture that a real jump waits at.
+    step_since: Option<Micros>,
+    order: Order,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Applied {
-    offset: Micros,
-    rtp: Micros,
-    received: Micros,
-}
+/// The newest of some values, for their median.
+#[derive(Clone, Debug, Default)]
+struct Offsets(std::collections::VecDeque<Micros>);
 
-#[derive(Debug, Default)]
-struct SmallestDelay {
-    since_rtp: Option<Micros>,
-    current: Option<Micros>,
-    previous: Option<Micros>,
-}
-
-impl RtpClock {
-    /// `rate_hz`: RTP ticks per second; 0 counts as 90000.
-    pub(crate) fn new(rate_hz: u32) -> Self {
-        Self {
-            rate_hz: i64::from(if rate_hz == 0 { 90_000 } else { rate_hz }),
-            reports: VecDeque::new(),
-            camera_offset_us: None,
-            camera_is_wrong: false,
-            delay: SmallestDelay::default(),
-            applied: None,
+impl Offsets {
+    fn push(&mut self, value: Micros) {
+        if self.0.len() == REPORTS {
+            self.0.pop_front();
         }
+        self.0.push_back(value);
     }
 
-    /// Camera clock minus ours at the latest sender report, transport delay included.
-    pub(crate) fn camera_offset_us(&self) -> Option<i64> {
-        self.camera_offset_us
-    }
-
-    /// The latest report was too far from our clock to be believed.
-    pub(crate) fn camera_is_wrong(&self) -> bool {
-        self.camera_is_wrong
-    }
-
-    /// Takes a sender report: `rtp` ticks are at `ntp` on the camera's clock; it arrived at `received`.
-    pub(crate) fn report(&mut self, rtp: i64, ntp: Micros, received: Micros) {
-        let offset_us = ntp.saturating_sub(received);
-        self.camera_offset_us = Some(offset_us);
-        self.camera_is_wrong = offset_us.checked_abs().is_none_or(|off| off > CAMERA_LIMIT_US);
-        if self.camera_is_wrong {
-            self.reports.clear();
-            return;
-        }
-        if self.reports.len() == REPORTS {
-            self.reports.pop_front();
-        }
-        self.reports.push_back(ntp.saturating_sub(self.micros(rtp)));
-    }
-
-    /// UTC of the picture with RTP time `rtp` (unwrapped ticks) that arrived at `received`.
-    pub(crate) fn stamp(&mut self, rtp: i64, received: Micros) -> Stamp {
-        let rtp = self.micros(rtp);
-        let passed =
-            self.applied.map(|last| (rtp.saturating_sub(last.rtp), received.saturating_sub(last.received)));
-        if let (Some((rtp_passed, wall_passed)), Some(last)) = (passed, &mut self.applied)
-            && (rtp_passed < -JUMP_US || rtp_passed > wall_passed.max(0).saturating_add(JUMP_US))
-        {
-            last.offset = last.offset.saturating_add(wall_passed.max(0)).saturating_sub(rtp_passed);
-            self.reports.clear();
-            self.delay = SmallestDelay::default();
-        }
-        self.delay.add(rtp, received.saturating_sub(rtp));
-        let (target, source) = match self.median_report() {
-            Some(offset) => (offset, ClockSource::Rtcp),
-            None => (self.delay.smallest().unwrap_or(received.saturating_sub(rtp)), ClockSource::Receive),
-        };
-        let mut new_timeline = false;
-        let offset = match self.applied {
-            None => target,
-            Some(last) => {
-                let difference = target.saturating_sub(last.offset);
-                new_timeline = difference < STEP_BACK_US;
-                if new_timeline || difference > STEP_AHEAD_US {
-                    target
-                } else {
-                    let step = rtp.saturating_sub(last.rtp).clamp(0, JUMP_US) / 20;
-                    last.offset + difference.clamp(-step, step)
-                }
-            }
-        };
-        self.applied = Some(Applied { offset, rtp, received });
-        // The nearest one: a microsecond's rounding on the way shall not make another millisecond of it.
-        let ms = rtp.saturating_add(offset).saturating_add(500).div_euclid(1000);
-        let timestamp = ProducerTimestamp::from_millis(u64::try_from(ms).unwrap_or(0));
-        Stamp { timestamp, source, new_timeline }
-    }
-
-    fn median_report(&self) -> Option<Micros> {
-        let mut sorted: Vec<_> = self.reports.iter().copied().collect();
+    fn median(&self) -> Option<Micros> {
+        let mut sorted: Vec<_> = self.0.iter().copied().collect();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied()
     }
 
-    fn micros(&self, ticks: i64) -> Micros {
-        let wide = i128::from(ticks) * 1_000_000 / i128::from(self.rate_hz);
-        i64::try_from(wide).unwrap_or(i64::MAX)
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
-impl SmallestDelay {
-    fn add(&mut self, rtp: Micros, delay: Micros) {
-        let since = *self.since_rtp.get_or_insert(rtp);
-        if rtp.saturating_sub(since) >= DELAY_BUCKET_US {
-            self.previous = self.current.take();
-            self.since_rtp = Some(rtp);
+impl Timeline {
+    pub(crate) fn new() -> Self {
+        Self {
+            video: Track::new(90_000),
+            audio: Track::new(90_000),
+            wall: None,
+            camera: Offsets::default(),
+            camera_offset_us: None,
+            distrust: None,
+            step_since: None,
+            order: Order::default(),
         }
-        self.current = Some(self.current.map_or(delay, |smallest| smallest.min(delay)));
     }
 
-    fn smallest(&self) -> Option<Micros> {
-        [self.previous, self.current].into_iter().flatten().min()
+    /// A session with these RTP ticks per second begins; 0 counts as 90000.
+    pub(crate) fn begin_session(&mut self, video_rate_hz: u32, audio_rate_hz: u32) {
+        self.video.begin_session(video_rate_hz);
+        self.audio.begin_session(audio_rate_hz);
+        self.distrust = None;
+        self.step_since = None;
+        self.order.begin_session();
     }
+
+    /// Camera clock minus ours at the latest sender report, transport delay included.
+    pub(crate) fn camera_offset_us(&self) -> Option<Micros> {
+        self.camera_offset_us
+    }
+
+    /// Why the latest sender reports are not used.
+    pub(crate) fn distrust(&self) -> Option<Distrust> {
+        self.distrust
+    }
+
+    /// Takes a sender report: `rtp` ticks are at `ntp` on the camera's clock.
+    pub(crate) fn report(&mut self, kind: Kind, rtp: i64, ntp: Micros, arrival: Arrival) {
+        let off_us = ntp.saturating_sub(arrival.wall);
+        self.camera_offset_us = Some(off_us);
+        if off_us.checked_abs().is_none_or(|off| off > CAMERA_LIMIT_US) {
+            self.distrust = Some(Distrust::Clock { off_us });
+            self.camera.clear();
+            self.video.forget_reports();
+            self.audio.forget_reports();
+            return;
+        }
+        self.track(kind).keep_report(rtp, ntp, arrival.monotonic);
+        self.judge_report(kind);
+    }
+
+    /// Believes or refuses the report that waits, as soon as there is anything to hold against it.
+    fn judge_report(&mut self, kind: Kind) {
+        match self.track(kind).judge_report() {
+            None => {}
+            Some(Ok(camera)) => {
+                self.camera.push(camera);
+                self.distrust = None;
+            }
+            Some(Err(off_us)) => self.distrust = Some(Distrust::RtpTime { off_us }),
+        }
+    }
+
+    /// The time of the picture with RTP time `rtp` (unwrapped ticks).
+    pub(crate) fn video(&mut self, rtp: i64, arrival: Arrival, random_access: bool) -> Stamp {
+        self.read_wall(arrival);
+        let before = self.order.highest_rtp();
+        let mut rtp_us = self.video.arrived(rtp, arrival.monotonic, false);
+        if let Some(highest_us) = before.filter(|_| self.order.is_jump_back(rtp_us)) {
+            let since = self.order.since_highest(arrival.monotonic);
+            self.video.jumped_back(highest_us.saturating_add(since), rtp_us, arrival.monotonic);
+            self.order.rtp_jumped();
+            rtp_us = self.video.arrived(rtp, arrival.monotonic, false);
+        } else if self.video.has_jumped() {
+            self.order.rtp_jumped();
+        }
+        self.judge_report(Kind::Video);
+        let (target, source) = self.target(Kind::Video);
+        let mut new_timeline = false;
+        match self.video.applied() {
+            None => {
+                let candidate = rtp_us.saturating_add(target);
+                let earliest = self.order.floor_us().map(|floor| floor.saturating_add(GAP_US));
+                let short_of = earliest.map_or(0, |earliest| earliest.saturating_sub(candidate));
+                let ahead =
+                    self.order.expected_us(arrival.monotonic).map_or(0, |at| candidate.saturating_sub(at));
+                new_timeline = short_of > STEP_BACK_US || ahead > STEP_AHEAD_US.saturating_add(GAP_US);
+                let offset = if new_timeline { target } else { target.saturating_add(short_of.max(0)) };
+                self.video.apply(offset, rtp_us, arrival.monotonic);
+            }
+            Some(offset) => {
+                let difference = target.saturating_sub(offset);
+                if (-STEP_BACK_US..=STEP_AHEAD_US).contains(&difference) {
+                    self.step_since = None;
+                    self.video.slew_to(target, rtp_us, arrival.monotonic);
+                } else {
+                    let since = *self.step_since.get_or_insert(rtp_us);
+                    new_timeline = random_access || rtp_us.saturating_sub(since) > STEP_WAIT_US;
+                    let step = if new_timeline { difference } else { 0 };
+                    self.video.apply(offset.saturating_add(step), rtp_us, arrival.monotonic);
+                    self.audio.step(step);
+                }
+            }
+        }
+        if new_timeline {
+            self.step_since = None;
+            self.order.new_timeline();
+        }
+        let at_us = rtp_us.saturating_add(self.video.applied().unwrap_or(target));
+        let ms = self.order.picture(rtp_us, millis(at_us), arrival.monotonic);
+        Stamp { timestamp: timestamp(ms), source, new_timeline }
+    }
+
+    /// The time of the audio frame with RTP time `rtp` (unwrapped ticks); `None` before the session's first picture.
+    pub(crate) fn audio(&mut self, rtp: i64, arrival: Arrival) -> Option<Stamp> {
+        self.read_wall(arrival);
+        let rtp_us = self.audio.arrived(rtp, arrival.monotonic, true);
+        self.judge_report(Kind::Audio);
+        let pictures = self.video.applied()?;
+        // What the pictures are still off by, the sound is off by too.
+        let off = pictures.saturating_sub(self.target(Kind::Video).0);
+        let (target, source) = self.target(Kind::Audio);
+        self.audio.slew_to(target.saturating_add(off), rtp_us, arrival.monotonic);
+        let at_us = rtp_us.saturating_add(self.audio.applied().unwrap_or(target));
+        let ms = self.order.sound(millis(at_us));
+        Some(Stamp { timestamp: timestamp(ms), source, new_timeline: false })
+    }
+
+    fn track(&mut self, kind: Kind) -> &mut Track {
+        match kind {
+            Kind::Video => &mut self.video,
+            Kind::Audio => &mut self.audio,
+        }
+    }
+
+    fn read_wall(&mut self, arrival: Arrival) {
+        let now = arrival.wall.saturating_sub(arrival.monotonic);
+        if self.wall.is_none_or(|held| now.abs_diff(held) > WALL_JITTER_US.unsigned_abs()) {
+            self.wall = Some(now);
+        }
+    }
+
+    /// Where the track's RTP time leads to in UTC, as offset, and by which clock.
+    fn target(&mut self, kind: Kind) -> (Micros, ClockSource) {
+        let camera = self.camera.median();
+        let wall = self.wall.unwrap_or(0);
+        let track = self.track(kind);
+        match (track.by_reports(), camera) {
+            (Some(offset), camera) => {
+                track.learn_latency(camera, offset);
+                (offset, ClockSource::Rtcp)
+            }
+            (None, Some(camera)) => {
+                (track.by_arrival().saturating_add(camera).saturating_sub(track.latency()), ClockSource::Rtcp)
+            }
+            (None, None) => (track.by_arrival().saturating_add(wall), ClockSource::Receive),
+        }
+    }
+}
+
+/// The nearest one: a microsecond's rounding on the way shall not make another millisecond of it. Not before 1970.
+fn millis(us: Micros) -> i64 {
+    us.saturating_add(500).div_euclid(1000).max(0)
+}
+
+fn timestamp(ms: i64) -> ProducerTimestamp {
+    ProducerTimestamp::from_millis(ms.unsigned_abs())
 }
 
 /// NTP 32.32 fixed point since 1900 (RFC 3550 section 4) to [`Micros`].
@@ -180,192 +311,4 @@ pub(crate) fn ntp_to_micros(ntp: u64) -> Micros {
     let seconds = i64::from((ntp >> 32) as u32) - SECONDS_1900_TO_1970;
     let micros = (((ntp & 0xffff_ffff) * 1_000_000) >> 32) as i64;
     seconds * 1_000_000 + micros
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: Micros = 1_795_186_073_000_000;
-    const SECOND: Micros = 1_000_000;
-
-    /// A camera at 90 kHz and 25 fps; `delay` is how long a picture takes to us.
-    struct Rig {
-        clock: RtpClock,
-        /// True time of the newest picture.
-        now: Micros,
-        rtp: i64,
-        stamps: Vec<(Micros, Stamp)>,
-    }
-
-    impl Rig {
-        fn new() -> Self {
-            Self { clock: RtpClock::new(90_000), now: START, rtp: 1_000_000, stamps: Vec::new() }
-        }
-
-        fn pictures(&mut self, count: u32, delay: impl Fn(u32) -> Micros) {
-            for n in 0..count {
-                let stamp = self.clock.stamp(self.rtp, self.now + delay(n));
-                self.stamps.push((self.now, stamp));
-                self.now += SECOND / 25;
-                self.rtp += 3600;
-            }
-        }
-
-        fn report(&mut self, camera_error: Micros) {
-            self.clock.report(self.rtp, self.now + camera_error, self.now + 5_000);
-        }
-
-        /// Error of the newest stamp in ms.
-        fn error_ms(&self) -> i64 {
-            let (truth, stamp) = self.stamps[self.stamps.len() - 1];
-            stamp.timestamp.as_millis() as i64 - truth / 1000
-        }
-
-        fn never_back(&self) -> bool {
-            self.stamps.windows(2).all(|two| two[0].1.timestamp < two[1].1.timestamp)
-        }
-    }
-
-    #[test]
-    fn receive_time_leaves_the_varying_part_of_the_delay_out() {
-        let mut rig = Rig::new();
-        rig.pictures(200, |n| 20_000 + i64::from(n * 7919 % 50) * 1000);
-        assert!((15..=35).contains(&rig.error_ms()), "{}", rig.error_ms());
-        assert_eq!(rig.stamps[199].1.source, ClockSource::Receive);
-        assert!(rig.never_back());
-    }
-
-    #[test]
-    fn sender_reports_give_the_cameras_own_time() {
-        let mut rig = Rig::new();
-        rig.report(0);
-        rig.pictures(100, |n| 20_000 + i64::from(n % 7) * 30_000);
-        assert!(rig.error_ms().abs() <= 1);
-        assert_eq!(rig.stamps[0].1.source, ClockSource::Rtcp);
-        assert_eq!(rig.clock.camera_offset_us(), Some(-5_000));
-    }
-
-    #[test]
-    fn the_first_report_and_drift_are_walked_to_never_back() {
-        let mut rig = Rig::new();
-        rig.pictures(25, |_| 300_000);
-        assert_eq!(rig.error_ms(), 300);
-        for _ in 0..10 {
-            rig.report(0);
-            rig.pictures(25, |_| 300_000);
-        }
-        assert!(rig.error_ms().abs() <= 1, "{}", rig.error_ms());
-        assert!(rig.never_back());
-    }
-
-    #[test]
-    fn the_coarseness_of_rtp_and_ntp_changes_no_millisecond() {
-        for late_us in (0..2_000_000).step_by(33_300) {
-            let mut clock = RtpClock::new(90_000);
-            // As a camera writes it: both times rounded down, to 11 us and to 2^-32 s.
-            let seconds = ((START / SECOND + 2_208_988_800 + late_us / SECOND) as u64) << 32;
-            let fraction = ((late_us % SECOND) as u64 * (1 << 32)) / SECOND as u64;
-            clock.report(late_us * 90_000 / SECOND, ntp_to_micros(seconds + fraction), START + late_us);
-            for n in 0..20 {
-                let stamp = clock.stamp(n * 9000, START + n * 100_000);
-                assert_eq!(
-                    stamp.timestamp.as_millis() as i64,
-                    START / 1000 + n * 100,
-                    "report at {late_us} us"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn one_wild_report_does_not_move_the_median() {
-        let mut rig = Rig::new();
-        for error in [0, 0, 0, 400_000, 0] {
-            rig.report(error);
-            rig.pictures(5, |_| 10_000);
-        }
-        assert!(rig.error_ms().abs() <= 1);
-    }
-
-    #[test]
-    fn a_camera_with_a_wrong_clock_is_not_believed() {
-        let mut rig = Rig::new();
-        rig.report(3600 * SECOND);
-        rig.pictures(50, |_| 10_000);
-        assert_eq!(rig.error_ms(), 10);
-        assert!(rig.clock.camera_is_wrong());
-        assert_eq!(rig.clock.camera_offset_us(), Some(3600 * SECOND - 5_000));
-    }
-
-    #[test]
-    fn a_jump_of_the_rtp_time_does_not_reach_the_stamps() {
-        for jump in [-5 * 90_000, 5 * 90_000, 100_000 * 90_000, -100_000 * 90_000] {
-            let mut rig = Rig::new();
-            rig.report(0);
-            rig.pictures(50, |_| 10_000);
-            rig.rtp += jump;
-            rig.pictures(50, |_| 10_000);
-            assert!(rig.error_ms().abs() <= 40, "jump {jump}: {}", rig.error_ms());
-            assert!(rig.never_back(), "jump {jump}");
-            rig.report(0);
-            rig.pictures(50, |_| 10_000);
-            assert!(rig.error_ms().abs() <= 1, "jump {jump}: {}", rig.error_ms());
-        }
-    }
-
-    #[test]
-    fn a_network_stall_and_its_burst_keep_the_capture_times() {
-        let mut rig = Rig::new();
-        rig.report(0);
-        rig.pictures(50, |_| 10_000);
-        rig.pictures(75, |n| 3_000_000 - i64::from(n) * 40_000); // held back, then all at once
-        rig.pictures(25, |_| 10_000);
-        let worst =
-            rig.stamps.iter().map(|(truth, s)| (s.timestamp.as_millis() as i64 - truth / 1000).abs()).max();
-        assert!(worst <= Some(1), "{worst:?}");
-    }
-
-    #[test]
-    fn our_clock_stepping_far_back_starts_a_new_timeline() {
-        let mut rig = Rig::new();
-        rig.pictures(50, |_| 10_000);
-        rig.pictures(800, |_| 10_000 - 3600 * SECOND);
-        assert_eq!(rig.stamps.iter().filter(|(_, stamp)| stamp.new_timeline).count(), 1);
-        assert_eq!(rig.error_ms(), 10 - 3_600_000);
-    }
-
-    #[test]
-    fn b_frames_keep_their_order_of_presentation() {
-        let mut clock = RtpClock::new(90_000);
-        let order = [0, 3, 1, 2, 6, 4, 5];
-        let stamps: Vec<_> = order
-            .iter()
-            .enumerate()
-            .map(|(n, picture)| clock.stamp(picture * 3600, START + n as i64 * 40_000).timestamp.as_millis())
-            .collect();
-        let mut sorted = stamps.clone();
-        sorted.sort_unstable();
-        let ranks: Vec<_> = stamps.iter().map(|s| sorted.binary_search(s).expect("itself") as i64).collect();
-        assert_eq!(ranks, order);
-    }
-
-    #[test]
-    fn extreme_numbers_do_not_overflow() {
-        let mut clock = RtpClock::new(0);
-        for value in [i64::MIN, 0, i64::MAX, -1] {
-            clock.report(value, i64::MAX, i64::MIN);
-            clock.report(value, value, value);
-            clock.stamp(value, i64::MAX);
-            clock.stamp(i64::MAX, value);
-            clock.stamp(value, i64::MIN);
-        }
-    }
-
-    #[test]
-    fn ntp_conversion() {
-        assert_eq!(ntp_to_micros(2_208_988_800 << 32), 0);
-        assert_eq!(ntp_to_micros((2_208_988_800 + 10) << 32 | 0x8000_0000), 10_500_000);
-        assert!(ntp_to_micros(u64::MAX) > 0 && ntp_to_micros(0) < 0);
-    }
 }
