@@ -293,6 +293,11 @@ impl Environment {
     }
 }
 
+/// Where the configuration is looked for unless told otherwise.
+pub fn default_path() -> PathBuf {
+    PathBuf::from("/etc/kvs-edge/kvs-edge.toml")
+}
+
 impl Config {
     /// Reads and checks the file at `path`; all errors at once.
     pub fn load(path: &Path) -> Result<Config, ConfigErrors> {

@@ -5,7 +5,6 @@
 //! Stop: ingest ends, the last fragments are completed and persisted within `stop_grace_s`, the last states are
 //! published, then `offline`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::aws;
 use crate::camera::{SeeingShared, Shared};
 use crate::cameras::{Cameras, CamerasError, Views};
 use crate::publish::{Device, Publisher};
@@ -28,7 +28,6 @@ use crate::seeing::worker::Worker;
 use crate::seeing::{Sequence, model};
 use crate::status::{BoxStatus, Judge};
 use crate::watchdog::{self, Pulses, notify};
-use crate::{aws, host};
 
 /// A running box.
 pub struct App {
@@ -231,9 +230,4 @@ async fn check_streams(client: Client, cameras: watch::Receiver<Views>) {
             }
         }
     }
-}
-
-/// Where `run` finds its configuration unless told otherwise.
-pub fn default_config() -> PathBuf {
-    PathBuf::from("/etc/kvs-edge/kvs-edge.toml")
 }

@@ -2,13 +2,11 @@
 
 pub mod app;
 pub mod aws;
-pub mod bench;
 pub mod camera;
 pub mod cameras;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod fanout;
-pub mod host;
 pub mod loopback;
 pub mod probe;
 pub mod publish;

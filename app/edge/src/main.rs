@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use clock::Clock;
 use config::{Config, EXAMPLE, Login, Secret, Transport};
-use kvs_edge::app::{App, default_config};
+use kvs_edge::app::App;
 use kvs_edge::probe;
 use rtsp::probe::ProbeOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,12 +31,12 @@ enum Command {
     /// Run the daemon until SIGTERM or SIGINT.
     Run {
         /// TOML file; `kvs-edge check --print-defaults` prints a complete one.
-        #[arg(long, default_value_os_t = default_config())]
+        #[arg(long, default_value_os_t = config::default_path())]
         config: PathBuf,
     },
     /// Check a configuration file and print every error with line, found, expected and fix.
     Check {
-        #[arg(long, default_value_os_t = default_config())]
+        #[arg(long, default_value_os_t = config::default_path())]
         config: PathBuf,
         /// Print the complete sample configuration with all defaults, and stop.
         #[arg(long)]
@@ -68,7 +68,8 @@ enum Command {
     ///
     /// The exit code is 0 only when all judged criteria pass. What could not be measured is named, and fails only if its
     /// criterion was given on the command line.
-    Bench(kvs_edge::bench::BenchArguments),
+    #[cfg(feature = "bench")]
+    Bench(bench::BenchArguments),
     /// Show the product on simulated cameras, a local KVS and a local broker, and check that nothing got lost.
     #[cfg(feature = "demo")]
     Demo(kvs_edge::demo::DemoArguments),
@@ -105,7 +106,8 @@ fn main() -> ExitCode {
             Command::Probe { url, username, password_file, transport, seconds, json } => {
                 probe_camera(url, username.zip(password_file), transport, seconds, json).await
             }
-            Command::Bench(arguments) => kvs_edge::bench::run(arguments).await,
+            #[cfg(feature = "bench")]
+            Command::Bench(arguments) => bench::run(arguments).await,
             #[cfg(feature = "demo")]
             Command::Demo(arguments) => kvs_edge::demo::run(arguments).await,
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use camera_sim::{CameraSim, ClipSpec};
-use kvs_edge::demo::broker::{Broker, Seen};
+use demo::broker::{Broker, Seen};
 use kvs_local::{Credentials, KvsLocal, Options};
 use messages::{Event, OFFLINE, Topics};
 use rumqttc::v5::mqttbytes::QoS;

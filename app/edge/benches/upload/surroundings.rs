@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use camera_sim::{CameraSim, ClipSpec};
-use kvs_edge::demo::broker::{Broker, Seen};
+use demo::broker::{Broker, Seen};
 use kvs_local::{Credentials, KvsLocal, Options};
 use messages::{OFFLINE, Topics};
 use serde::de::DeserializeOwned;

@@ -1,7 +1,6 @@
 //! The product on simulated surroundings: rendered cameras, `kvs-local`, an MQTT broker, and the real daemon with
 //! a real configuration file between them, all in this process and on loopback.
 
-pub mod broker;
 mod fault;
 mod summary;
 mod table;
@@ -18,8 +17,8 @@ use kvs_local::{KvsLocal, Options};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use broker::Broker;
 use config::Config;
+use demo::broker::Broker;
 pub use fault::DemoFault;
 use summary::Summary;
 use table::Table;

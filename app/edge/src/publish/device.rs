@@ -6,7 +6,6 @@ use health::Problem;
 use messages::{Check, Health, HostHealth, Info, InfoCamera, MqttHealth, Version};
 
 use crate::camera::CameraView;
-use crate::host;
 use crate::status::BoxStatus;
 
 /// What the box is; does not change while the daemon runs.

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::camera::CameraView;
 use crate::cameras::Views;
-use crate::host;
 use crate::seeing::worker::{self, Worker};
 use crate::status::{BoxStatus, CameraStatus};
 use camera::Counters;

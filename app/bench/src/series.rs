@@ -12,18 +12,18 @@ const MOST: usize = 20_000;
 
 /// What several samples of a column become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Merge {
+pub(crate) enum Merge {
     Mean,
     /// The largest: what must stay below a limit.
     Peak,
 }
 
 /// One column: its name with the unit, and what becomes of neighbours.
-pub(super) type Column = (&'static str, Merge);
+pub(crate) type Column = (&'static str, Merge);
 
 /// Rows of a time and `N` values, each of which may be missing.
 #[derive(Clone, Debug)]
-pub(super) struct Series<const N: usize> {
+pub(crate) struct Series<const N: usize> {
     columns: [Column; N],
     rows: Vec<Row<N>>,
     /// Samples not yet in a row, fewer than `stride`.
@@ -35,10 +35,10 @@ pub(super) struct Series<const N: usize> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Row<const N: usize> {
+pub(crate) struct Row<const N: usize> {
     /// Seconds since the start of the bench, of the last sample in the row.
-    pub(super) at_s: f64,
-    pub(super) values: [Option<f64>; N],
+    pub(crate) at_s: f64,
+    pub(crate) values: [Option<f64>; N],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,17 +51,17 @@ struct Totals {
 
 /// What became of a column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub(super) struct Summary {
-    pub(super) samples: u64,
-    pub(super) mean: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
+pub(crate) struct Summary {
+    pub(crate) samples: u64,
+    pub(crate) mean: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
     /// Nearest rank, over the rows.
-    pub(super) p95: f64,
+    pub(crate) p95: f64,
 }
 
 impl<const N: usize> Series<N> {
-    pub(super) fn new(columns: [Column; N]) -> Series<N> {
+    pub(crate) fn new(columns: [Column; N]) -> Series<N> {
         Series {
             columns,
             rows: Vec::new(),
@@ -73,7 +73,7 @@ impl<const N: usize> Series<N> {
     }
 
     /// Values that are not finite count as missing.
-    pub(super) fn push(&mut self, at_s: f64, values: [Option<f64>; N]) {
+    pub(crate) fn push(&mut self, at_s: f64, values: [Option<f64>; N]) {
         let values = values.map(|value| value.filter(|value| value.is_finite()));
         for (totals, value) in self.totals.iter_mut().zip(values) {
             totals.add(value);
@@ -91,23 +91,23 @@ impl<const N: usize> Series<N> {
     }
 
     /// All rows; the last one may stand for fewer samples than the others.
-    pub(super) fn rows(&self) -> Vec<Row<N>> {
+    pub(crate) fn rows(&self) -> Vec<Row<N>> {
         self.rows.iter().copied().chain(merged(&self.columns, &self.pending)).collect()
     }
 
-    pub(super) fn newest(&self) -> Option<Row<N>> {
+    pub(crate) fn newest(&self) -> Option<Row<N>> {
         self.pending.last().or(self.rows.last()).copied()
     }
 
     /// At most `most` rows, for a picture.
-    pub(super) fn thinned(&self, most: usize) -> Vec<Row<N>> {
+    pub(crate) fn thinned(&self, most: usize) -> Vec<Row<N>> {
         let rows = self.rows();
         let each = rows.len().div_ceil(most.max(1)).max(1);
         rows.chunks(each).filter_map(|rows| merged(&self.columns, rows)).collect()
     }
 
     /// `None` for a column without any value.
-    pub(super) fn summary(&self, column: usize) -> Option<Summary> {
+    pub(crate) fn summary(&self, column: usize) -> Option<Summary> {
         let totals = self.totals[column];
         let mut values: Vec<f64> = self.rows().iter().filter_map(|row| row.values[column]).collect();
         let p95 = percentile(&mut values, 95)?;
@@ -144,7 +144,7 @@ fn merged<const N: usize>(columns: &[Column; N], rows: &[Row<N>]) -> Option<Row<
 }
 
 /// Nearest rank; sorts `values`. `None` when there are none.
-pub(super) fn percentile(values: &mut [f64], percent: usize) -> Option<f64> {
+pub(crate) fn percentile(values: &mut [f64], percent: usize) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     values.get((values.len() * percent).div_ceil(100).saturating_sub(1)).copied()
 }

@@ -2,33 +2,33 @@
 
 use std::fmt::Write as _;
 
+use clock::Clock;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Run;
-use super::judge::{Bound, Judged, Verdict};
-use crate::host;
+use crate::Run;
+use crate::judge::{Bound, Judged, Verdict};
 use messages::{UtcTime, Version};
 
 /// Where the bench ran.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) model: Option<String>,
+    pub(crate) model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) processor: Option<String>,
-    pub(super) cores: usize,
+    pub(crate) processor: Option<String>,
+    pub(crate) cores: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) memory_total_bytes: Option<u64>,
+    pub(crate) memory_total_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) os: Option<String>,
+    pub(crate) os: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) kernel: Option<String>,
+    pub(crate) kernel: Option<String>,
 }
 
 impl Machine {
-    pub(super) fn this() -> Machine {
-        let identity = host::identity(&clock::Clock::system());
+    pub(crate) fn this(clock: &Clock) -> Machine {
+        let identity = host::identity(clock);
         let trimmed = |path: &str| host::read(path).map(|text| text.trim().to_owned());
         Machine {
             model: identity.model,
@@ -44,7 +44,7 @@ impl Machine {
         let mut words: Vec<String> = self.processor.iter().chain(&self.model).cloned().collect();
         words.push(format!("{} cores", self.cores));
         if let Some(bytes) = self.memory_total_bytes {
-            words.push(format!("{:.1} GiB", super::criteria::mib(bytes) / 1024.0));
+            words.push(format!("{:.1} GiB", crate::criteria::mib(bytes) / 1024.0));
         }
         words.extend(self.kernel.as_ref().map(|kernel| format!("Linux {kernel}")));
         words.join(", ")
@@ -62,7 +62,7 @@ fn processor(cpuinfo: &str) -> Option<String> {
 }
 
 /// `20261120T140322Z`, for names of files.
-pub(super) fn stamp(at: UtcTime) -> String {
+pub(crate) fn stamp(at: UtcTime) -> String {
     let text = at.to_string();
     let whole = text.split('.').next().unwrap_or_default();
     let mut stamp: String = whole.chars().filter(|c| !"-:".contains(*c)).collect();
@@ -71,7 +71,7 @@ pub(super) fn stamp(at: UtcTime) -> String {
 }
 
 /// Everything but the samples.
-pub(super) fn summary(run: &Run, machine: &Machine, judged: &[Judged]) -> Value {
+pub(crate) fn summary(run: &Run, machine: &Machine, judged: &[Judged]) -> Value {
     let process = |column| run.process.summary(column);
     let figures = &run.figures;
     json!({
@@ -89,9 +89,9 @@ pub(super) fn summary(run: &Run, machine: &Machine, judged: &[Judged]) -> Value 
         "passed": passed(judged),
         "criteria": judged,
         "process": {
-            "cpu_percent": process(super::CPU),
-            "rss_mib": process(super::RSS),
-            "machine_cpu_percent": process(super::MACHINE),
+            "cpu_percent": process(crate::CPU),
+            "rss_mib": process(crate::RSS),
+            "machine_cpu_percent": process(crate::MACHINE),
         },
         "detector": figures.detector.summary(),
         "cameras": figures.cameras.iter().map(|camera| camera.summary()).collect::<Vec<_>>(),
@@ -106,13 +106,13 @@ pub(super) fn summary(run: &Run, machine: &Machine, judged: &[Judged]) -> Value 
 }
 
 /// The samples as columns.
-pub(super) fn samples(run: &Run) -> Value {
+pub(crate) fn samples(run: &Run) -> Value {
     let cameras: serde_json::Map<String, Value> =
         run.figures.cameras.iter().map(|camera| (camera.id.clone(), json!(camera.series))).collect();
     json!({ "process": run.process, "detector": run.figures.detector.series, "cameras": cameras })
 }
 
-pub(super) fn passed(judged: &[Judged]) -> bool {
+pub(crate) fn passed(judged: &[Judged]) -> bool {
     !judged.iter().any(Judged::fails)
 }
 
@@ -122,7 +122,7 @@ fn number(value: f64, unit: &str) -> String {
 }
 
 /// For people: what was measured, the criteria as a table, the verdict. Ends without a line break.
-pub(super) fn table(run: &Run, machine: &Machine, judged: &[Judged]) -> String {
+pub(crate) fn table(run: &Run, machine: &Machine, judged: &[Judged]) -> String {
     let mut text = format!("  machine    {}\n", machine.words());
     let version = run.figures.version.as_deref().unwrap_or("of unknown version");
     let _ = writeln!(text, "  daemon     kvs-edge {version}, device {}, process {}", run.device, run.pid);
@@ -140,7 +140,7 @@ pub(super) fn table(run: &Run, machine: &Machine, judged: &[Judged]) -> String {
         }
         text.push('\n');
     }
-    for (name, column, unit) in [("CPU", super::CPU, "% of one core"), ("memory", super::RSS, "MiB")] {
+    for (name, column, unit) in [("CPU", crate::CPU, "% of one core"), ("memory", crate::RSS, "MiB")] {
         if let Some(found) = run.process.summary(column) {
             let (mean, p95, max) = (found.mean, found.p95, found.max);
             let _ = writeln!(text, "  {name:<10} mean {mean:.1}  p95 {p95:.1}  max {max:.1} {unit}");
@@ -209,9 +209,9 @@ fn verdict(run: &Run, judged: &[Judged]) -> String {
         let _ = write!(text, "; not measured: {open}");
     }
     let short = match run.ended_by {
-        super::EndedBy::Time => return text,
-        super::EndedBy::Signal => "interrupted",
-        super::EndedBy::DaemonGone => "the daemon did not come back",
+        crate::EndedBy::Time => return text,
+        crate::EndedBy::Signal => "interrupted",
+        crate::EndedBy::DaemonGone => "the daemon did not come back",
     };
     let _ = write!(text, " ({short} after {:.1} s of {} s)", run.measured_s, run.asked_s);
     text

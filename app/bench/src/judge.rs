@@ -31,26 +31,26 @@ impl FromStr for Limit {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     AtLeast,
     AtMost,
 }
 
 /// One thing to judge, before it is known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Criterion {
+pub(crate) struct Criterion {
     /// The option that sets it, without dashes.
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
-    pub(super) bound: Bound,
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) bound: Bound,
     /// `None`: not given on the command line.
-    pub(super) asked: Option<Limit>,
-    pub(super) default: Limit,
+    pub(crate) asked: Option<Limit>,
+    pub(crate) default: Limit,
 }
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// The value, and in words what it is.
     Value(f64, String),
     /// In words what it would be, and why it is not known.
@@ -59,7 +59,7 @@ pub(super) enum Found {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Passed,
     Failed,
     /// It could not be judged.
@@ -69,22 +69,22 @@ pub(super) enum Verdict {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Judged {
-    pub(super) criterion: &'static str,
-    pub(super) what: String,
-    pub(super) unit: &'static str,
-    pub(super) bound: Bound,
-    pub(super) limit: Option<f64>,
-    pub(super) found: Option<f64>,
-    pub(super) verdict: Verdict,
+pub(crate) struct Judged {
+    pub(crate) criterion: &'static str,
+    pub(crate) what: String,
+    pub(crate) unit: &'static str,
+    pub(crate) bound: Bound,
+    pub(crate) limit: Option<f64>,
+    pub(crate) found: Option<f64>,
+    pub(crate) verdict: Verdict,
     /// Given on the command line.
-    pub(super) asked: bool,
+    pub(crate) asked: bool,
     /// Why it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
-pub(super) fn judge(criterion: &Criterion, found: Found) -> Judged {
+pub(crate) fn judge(criterion: &Criterion, found: Found) -> Judged {
     let limit = match criterion.asked.unwrap_or(criterion.default) {
         Limit::Off => None,
         Limit::At(limit) => Some(limit),
@@ -120,7 +120,7 @@ pub(super) fn judge(criterion: &Criterion, found: Found) -> Judged {
 
 impl Judged {
     /// What could not be measured fails only where somebody asked for it.
-    pub(super) fn fails(&self) -> bool {
+    pub(crate) fn fails(&self) -> bool {
         self.verdict == Verdict::Failed || (self.verdict == Verdict::NotMeasured && self.asked)
     }
 }

@@ -1,8 +1,8 @@
 //! The bench without a daemon: what is heard, judged, shown and drawn, and how it refuses.
 
-use super::criteria::judge_all;
-use super::judge::{Judged, Verdict};
 use super::*;
+use crate::criteria::judge_all;
+use crate::judge::{Judged, Verdict};
 use config::Environment;
 use messages::{
     DetectStats, Detector, DetectorState, Fps, Percentiles, Spread, Stats, Upload, UploadState, Version,
@@ -393,7 +393,7 @@ fn box_with(mqtt: &str) -> (tempfile::TempDir, BenchArguments) {
 async fn refusal(mqtt: &str, change: impl FnOnce(&mut BenchArguments)) -> String {
     let (folder, mut arguments) = box_with(mqtt);
     change(&mut arguments);
-    bench(&arguments, folder.path()).await.expect_err("it refuses").to_string()
+    bench(&arguments, folder.path(), &Clock::system()).await.expect_err("it refuses").to_string()
 }
 
 #[tokio::test]
@@ -448,10 +448,9 @@ async fn a_broker_that_refuses_is_quoted_with_what_to_change() {
 }
 
 /// A real broker, a real subscription, and a process that ends.
-#[cfg(feature = "demo")]
 #[tokio::test]
 async fn a_daemon_that_ends_fails_the_bench() {
-    let broker = crate::demo::broker::Broker::start().expect("a broker");
+    let broker = demo::broker::Broker::start().expect("a broker");
     let mqtt = format!("[mqtt]\nhost = \"127.0.0.1\"\nport = {}", broker.address().port());
     let (folder, mut arguments) = box_with(&mqtt);
     // The broker's thread may not listen yet.
@@ -460,7 +459,7 @@ async fn a_daemon_that_ends_fails_the_bench() {
     }
     arguments.interval_s = 0.1;
     std::fs::remove_file(folder.path().join("7/stat")).expect("it ends");
-    let error = bench(&arguments, folder.path()).await.expect_err("no daemon").to_string();
+    let error = bench(&arguments, folder.path(), &Clock::system()).await.expect_err("no daemon").to_string();
     assert!(error.starts_with("no process `kvs-edge run"), "{error}");
     std::fs::write(folder.path().join("7/stat"), "7 (kvs-edge) S 1 1 1 0 0 0 0 0 0 0 1 1 0 0 20 0 1 0 5 1 1")
         .expect("a file");
@@ -471,7 +470,9 @@ async fn a_daemon_that_ends_fails_the_bench() {
     mqtt.client_id.push_str("-bench");
     let listener = Listener::connect(mqtt, Figures::filters(&topics)).await.expect("a subscription");
     std::fs::remove_file(folder.path().join("7/stat")).expect("it ends");
-    let run = measure(&arguments, folder.path(), &config, daemon, topics, listener).await.expect("a run");
+    let run = measure(&arguments, folder.path(), &Clock::system(), &config, daemon, topics, listener)
+        .await
+        .expect("a run");
     assert_eq!((run.crashes.len(), run.ended_by), (1, EndedBy::Time));
     assert_eq!(run.found("max-crashes").verdict, Verdict::Failed);
 }

@@ -4,13 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::app::default_config;
-use crate::host;
-
 /// One life of the daemon. A number may be given to another process later, number and start together are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Daemon {
-    pub(super) pid: u32,
+pub(crate) struct Daemon {
+    pub(crate) pid: u32,
     /// In clock ticks after the boot.
     start: u64,
 }
@@ -76,7 +73,7 @@ fn role(command_line: &[u8]) -> Role {
     if !runs {
         return Role::Other;
     }
-    Role::Runs(config.map_or_else(default_config, |path| PathBuf::from(OsStr::from_bytes(path))))
+    Role::Runs(config.map_or_else(config::default_path, |path| PathBuf::from(OsStr::from_bytes(path))))
 }
 
 /// The start of a process that lives, in clock ticks after the boot; proc_pid_stat(5): field 3 is the state (Z and X
@@ -96,7 +93,7 @@ fn life(proc: &Path, pid: u32) -> Option<Daemon> {
 }
 
 /// Finds the daemon that runs with `config`. `proc` is `/proc`.
-pub(super) fn find(proc: &Path, config: &Path) -> Result<Daemon, FindError> {
+pub(crate) fn find(proc: &Path, config: &Path) -> Result<Daemon, FindError> {
     let wanted = config.canonicalize().unwrap_or_else(|_| config.to_owned());
     let (mut found, mut other) = (Vec::new(), Vec::new());
     let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
@@ -123,7 +120,7 @@ pub(super) fn find(proc: &Path, config: &Path) -> Result<Daemon, FindError> {
 }
 
 /// Takes the process `pid` if it is a daemon, whatever its configuration.
-pub(super) fn take(proc: &Path, pid: u32) -> Result<Daemon, FindError> {
+pub(crate) fn take(proc: &Path, pid: u32) -> Result<Daemon, FindError> {
     let Ok(command_line) = std::fs::read(proc.join(pid.to_string()).join("cmdline")) else {
         return Err(FindError::NoSuchPid { pid });
     };
@@ -138,29 +135,29 @@ pub(super) fn take(proc: &Path, pid: u32) -> Result<Daemon, FindError> {
 
 /// What the process took, and what the machine did meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Percent of one core since the last sample; absent in the first.
-    pub(super) cpu_percent: Option<f64>,
-    pub(super) rss_bytes: Option<u64>,
+    pub(crate) cpu_percent: Option<f64>,
+    pub(crate) rss_bytes: Option<u64>,
     /// All processes, percent of all cores.
-    pub(super) machine_cpu_percent: Option<f64>,
+    pub(crate) machine_cpu_percent: Option<f64>,
 }
 
 /// Samples one life of the daemon.
 #[derive(Debug)]
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     proc: PathBuf,
-    pub(super) daemon: Daemon,
+    pub(crate) daemon: Daemon,
     previous: Option<host::Ticks>,
 }
 
 impl Sampler {
-    pub(super) fn new(proc: &Path, daemon: Daemon) -> Sampler {
+    pub(crate) fn new(proc: &Path, daemon: Daemon) -> Sampler {
         Sampler { proc: proc.to_owned(), daemon, previous: None }
     }
 
     /// `None` once this life has ended.
-    pub(super) fn sample(&mut self) -> Option<Taken> {
+    pub(crate) fn sample(&mut self) -> Option<Taken> {
         let folder = self.proc.join(self.daemon.pid.to_string());
         let own = host::read(folder.join("stat"))?;
         if start(&own)? != self.daemon.start {

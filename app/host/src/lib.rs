@@ -17,7 +17,7 @@ pub struct Sampler {
 
 /// Processor time since boot, in clock ticks over all cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticks {
+pub struct Ticks {
     total: u64,
     idle: u64,
     process: u64,
@@ -47,7 +47,7 @@ impl Sampler {
     }
 }
 
-pub(crate) fn read(path: impl AsRef<Path>) -> Option<String> {
+pub fn read(path: impl AsRef<Path>) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> Option<String> {
 ///
 /// proc_stat(5): user nice system idle iowait irq softirq steal; guest time is part of user.
 /// proc_pid_stat(5): utime and stime are fields 14 and 15; field 2, the name, may hold spaces and brackets.
-pub(crate) fn ticks(stat: &str, own: &str) -> Option<Ticks> {
+pub fn ticks(stat: &str, own: &str) -> Option<Ticks> {
     let cpu = stat.lines().next()?.strip_prefix("cpu ")?;
     let times: Vec<u64> = cpu.split_whitespace().take(8).map_while(|time| time.parse().ok()).collect();
     let idle = times.get(3)? + times.get(4).unwrap_or(&0);
@@ -66,7 +66,7 @@ pub(crate) fn ticks(stat: &str, own: &str) -> Option<Ticks> {
 }
 
 /// Percent of all cores that was busy, and percent of one core that the process used.
-pub(crate) fn load(before: Ticks, now: Ticks) -> (Option<f64>, Option<f64>) {
+pub fn load(before: Ticks, now: Ticks) -> (Option<f64>, Option<f64>) {
     let total = now.total.saturating_sub(before.total);
     if total == 0 {
         return (None, None);
@@ -78,7 +78,7 @@ pub(crate) fn load(before: Ticks, now: Ticks) -> (Option<f64>, Option<f64>) {
 }
 
 /// The bytes of a line such as `MemTotal:  2048 kB`.
-pub(crate) fn kib(text: &str, name: &str) -> Option<u64> {
+pub fn kib(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::series::{Column, Merge, Series, Summary};
+use crate::series::{Column, Merge, Series, Summary};
 use config::Config;
 use messages::{
     Detector, DetectorState, Health, Info, Reason, Spread, Stats, Topics, Upload, UploadState, UtcTime,
@@ -16,9 +16,9 @@ use messages::{
 /// Changes, checks and stops that are remembered of each kind: a list is for people.
 const NOTES: usize = 100;
 
-pub(super) mod detector_column {
-    pub(in super::super) const FPS: usize = 0;
-    pub(in super::super) const P95: usize = 2;
+pub(crate) mod detector_column {
+    pub(crate) const FPS: usize = 0;
+    pub(crate) const P95: usize = 2;
 }
 
 const DETECTOR: [Column; 5] = [
@@ -29,11 +29,11 @@ const DETECTOR: [Column; 5] = [
     ("detections_per_s", Merge::Mean),
 ];
 
-pub(super) mod camera_column {
-    pub(in super::super) const FPS_IN: usize = 0;
-    pub(in super::super) const FPS_INFERRED: usize = 1;
-    pub(in super::super) const LATENCY_P95: usize = 5;
-    pub(in super::super) const READ_BACK_P95: usize = 7;
+pub(crate) mod camera_column {
+    pub(crate) const FPS_IN: usize = 0;
+    pub(crate) const FPS_INFERRED: usize = 1;
+    pub(crate) const LATENCY_P95: usize = 5;
+    pub(crate) const READ_BACK_P95: usize = 7;
 }
 
 const CAMERA: [Column; 8] = [
@@ -71,29 +71,29 @@ impl Counter {
 }
 
 /// Everything heard.
-pub(super) struct Figures {
+pub(crate) struct Figures {
     topics: Topics,
     begun: UtcTime,
-    pub(super) detector: DetectorFigures,
-    pub(super) cameras: Vec<CameraFigures>,
+    pub(crate) detector: DetectorFigures,
+    pub(crate) cameras: Vec<CameraFigures>,
     /// Version of the daemon.
-    pub(super) version: Option<String>,
+    pub(crate) version: Option<String>,
     /// When the daemon said that it stops, and why.
-    pub(super) stops: Vec<(f64, String)>,
+    pub(crate) stops: Vec<(f64, String)>,
     checks: BTreeMap<(String, Option<String>), CheckSeen>,
-    pub(super) messages: u64,
+    pub(crate) messages: u64,
     /// Bodies that are not as documented, and what is wrong with the first one.
-    pub(super) unreadable: u64,
-    pub(super) first_unreadable: Option<String>,
+    pub(crate) unreadable: u64,
+    pub(crate) first_unreadable: Option<String>,
 }
 
 /// The detector of all cameras.
-pub(super) struct DetectorFigures {
+pub(crate) struct DetectorFigures {
     /// Some camera is to be looked at.
-    pub(super) wanted: bool,
-    pub(super) series: Series<5>,
+    pub(crate) wanted: bool,
+    pub(crate) series: Series<5>,
     /// The newest message, whenever it was sent.
-    pub(super) newest: Option<Detector>,
+    pub(crate) newest: Option<Detector>,
     frames: u64,
     detections: u64,
     errors: Counter,
@@ -111,11 +111,11 @@ struct Inference {
     worst_p95_ms: f64,
 }
 
-pub(super) struct CameraFigures {
-    pub(super) id: String,
+pub(crate) struct CameraFigures {
+    pub(crate) id: String,
     /// Pictures per second that it is to be looked at, and whether fewer are allowed while nothing moves.
-    pub(super) detect: Option<(f64, bool)>,
-    pub(super) series: Series<8>,
+    pub(crate) detect: Option<(f64, bool)>,
+    pub(crate) series: Series<8>,
     fragments_lost: Counter,
     fragments_persisted: Counter,
     lost_packets: Counter,
@@ -131,7 +131,7 @@ pub(super) struct CameraFigures {
 
 /// A change of an upload's state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct UploadSeen {
+pub(crate) struct UploadSeen {
     t_s: f64,
     state: UploadState,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,7 +140,7 @@ pub(super) struct UploadSeen {
 
 /// A failing check of the health report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct CheckSeen {
+pub(crate) struct CheckSeen {
     code: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     camera: Option<String>,
@@ -150,7 +150,7 @@ pub(super) struct CheckSeen {
 }
 
 impl CheckSeen {
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let camera = self.camera.as_ref().map_or(String::new(), |camera| format!(" ({camera})"));
         let (first, last) = (self.first_s, self.last_s);
         format!("health: {}{camera} from {first:.0} s to {last:.0} s: {}", self.code, self.text)
@@ -159,7 +159,7 @@ impl CheckSeen {
 
 impl Figures {
     /// `begun`: bodies written before this are of before the bench.
-    pub(super) fn new(config: &Config, topics: Topics, begun: UtcTime) -> Figures {
+    pub(crate) fn new(config: &Config, topics: Topics, begun: UtcTime) -> Figures {
         let cameras: Vec<_> = (config.cameras.iter().filter(|camera| camera.enabled))
             .map(|camera| CameraFigures {
                 id: camera.id.clone(),
@@ -202,12 +202,12 @@ impl Figures {
     }
 
     /// What must be subscribed to.
-    pub(super) fn filters(topics: &Topics) -> Vec<String> {
+    pub(crate) fn filters(topics: &Topics) -> Vec<String> {
         vec![topics.detector(), topics.health(), topics.info(), topics.stats("+"), topics.upload("+")]
     }
 
     /// One message, received `at_s` after the start of the bench.
-    pub(super) fn take(&mut self, topic: &str, payload: &[u8], at_s: f64) {
+    pub(crate) fn take(&mut self, topic: &str, payload: &[u8], at_s: f64) {
         self.messages += 1;
         let taken = if topic == self.topics.detector() {
             read(payload).map(|body| self.detector.take(body, self.begun, at_s))
@@ -235,7 +235,7 @@ impl Figures {
     }
 
     /// A row without values in every series.
-    pub(super) fn interrupt(&mut self, at_s: f64) {
+    pub(crate) fn interrupt(&mut self, at_s: f64) {
         self.detector.series.push(at_s, [None; 5]);
         for camera in &mut self.cameras {
             camera.series.push(at_s, [None; 8]);
@@ -273,7 +273,7 @@ impl Figures {
         self.version = Some(info.version);
     }
 
-    pub(super) fn checks(&self) -> impl Iterator<Item = &CheckSeen> {
+    pub(crate) fn checks(&self) -> impl Iterator<Item = &CheckSeen> {
         self.checks.values()
     }
 }
@@ -320,16 +320,16 @@ impl DetectorFigures {
         self.newest = Some(body);
     }
 
-    pub(super) fn errors(&self) -> Option<u64> {
+    pub(crate) fn errors(&self) -> Option<u64> {
         self.errors.grown()
     }
 
     /// The largest p95 of a window, which the p95 of the whole run cannot exceed.
-    pub(super) fn worst_p95_ms(&self) -> Option<f64> {
+    pub(crate) fn worst_p95_ms(&self) -> Option<f64> {
         self.inference.map(|inference| inference.worst_p95_ms)
     }
 
-    pub(super) fn summary(&self) -> Option<DetectorSummary> {
+    pub(crate) fn summary(&self) -> Option<DetectorSummary> {
         let newest = self.newest.as_ref()?;
         Some(DetectorSummary {
             state: newest.state,
@@ -408,11 +408,11 @@ impl CameraFigures {
         }
     }
 
-    pub(super) fn fragments_lost(&self) -> Option<u64> {
+    pub(crate) fn fragments_lost(&self) -> Option<u64> {
         self.fragments_lost.grown()
     }
 
-    pub(super) fn summary(&self) -> CameraSummary<'_> {
+    pub(crate) fn summary(&self) -> CameraSummary<'_> {
         CameraSummary {
             camera: &self.id,
             decoder: self.decoder.as_deref(),
@@ -435,18 +435,18 @@ impl CameraFigures {
 
 /// The detector over the bench.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct DetectorSummary {
+pub(crate) struct DetectorSummary {
     state: DetectorState,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) backend: Option<String>,
+    pub(crate) backend: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) model: Option<String>,
+    pub(crate) model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<[u32; 2]>,
     /// Sets of figures that the rest is made of.
     windows: u64,
-    pub(super) frames: u64,
-    pub(super) detections: u64,
+    pub(crate) frames: u64,
+    pub(crate) detections: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<u64>,
     /// All cameras together.
@@ -454,12 +454,12 @@ pub(super) struct DetectorSummary {
     fps: Option<Summary>,
     /// Its p95 is the largest of a window.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) inference_ms: Option<Spread>,
+    pub(crate) inference_ms: Option<Spread>,
 }
 
 /// One camera over the bench; counters are what they grew by.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct CameraSummary<'a> {
+pub(crate) struct CameraSummary<'a> {
     camera: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     decoder: Option<&'a str>,

@@ -6,10 +6,10 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::Run;
-use super::figures::{camera_column, detector_column};
-use super::judge::{Judged, Verdict};
-use super::series::Series;
+use crate::Run;
+use crate::figures::{camera_column, detector_column};
+use crate::judge::{Judged, Verdict};
+use crate::series::Series;
 
 const SIZE: (u32, u32) = (1100, 1180);
 const LEGEND_WIDTH: u32 = 250;
@@ -82,7 +82,7 @@ impl Curve {
 }
 
 /// The whole picture as the text of an SVG file.
-pub(super) fn draw(run: &Run, judged: &[Judged]) -> Result<String, DrawError> {
+pub(crate) fn draw(run: &Run, judged: &[Judged]) -> Result<String, DrawError> {
     let mut svg = String::new();
     paint(&mut svg, run, judged).map_err(|error| DrawError(error.to_string()))?;
     Ok(svg)
@@ -91,7 +91,7 @@ pub(super) fn draw(run: &Run, judged: &[Judged]) -> Result<String, DrawError> {
 fn paint(svg: &mut String, run: &Run, judged: &[Judged]) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let verdict = if super::report::passed(judged) { "passed" } else { "failed" };
+    let verdict = if crate::report::passed(judged) { "passed" } else { "failed" };
     let title = printable(&format!("kvs-edge bench of {}, {}: {verdict}", run.device, run.begun));
     let root = root.titled(&title, (FONT, 22))?;
     for (area, panel) in root.split_evenly((4, 1)).iter().zip(panels(run, judged)) {
@@ -137,17 +137,17 @@ fn panels(run: &Run, judged: &[Judged]) -> [Panel; 4] {
     } else {
         cameras(camera_column::READ_BACK_P95, " camera to read-back p95")
     };
-    let mut machine = Curve::new("machine, % of all cores", 0, &run.process, super::MACHINE);
+    let mut machine = Curve::new("machine, % of all cores", 0, &run.process, crate::MACHINE);
     machine.colour = GREY;
     [
         Panel {
             title: "CPU, %".into(),
-            curves: vec![machine, Curve::new("daemon, % of one core", 0, &run.process, super::CPU)],
+            curves: vec![machine, Curve::new("daemon, % of one core", 0, &run.process, crate::CPU)],
             limits: limits(&["max-cpu-percent"]),
         },
         Panel {
             title: "resident memory, MiB".into(),
-            curves: vec![Curve::new("daemon", 0, &run.process, super::RSS)],
+            curves: vec![Curve::new("daemon", 0, &run.process, crate::RSS)],
             limits: limits(&["max-memory-mib"]),
         },
         Panel {

@@ -23,16 +23,16 @@ mod tests;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
+use clock::Clock;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::default_config;
 use config::{Config, ConfigErrors};
 pub use criteria::LimitArguments;
 use figures::Figures;
@@ -46,7 +46,7 @@ use report::Machine;
 use series::{Column, Merge, Series};
 
 /// A daemon that ended is waited for this long; a service manager brings it back sooner.
-const BACK_WITHIN: Duration = Duration::from_secs(30);
+const BACK_WITHIN_S: f64 = 30.0;
 
 const CPU: usize = 0;
 const RSS: usize = 1;
@@ -58,7 +58,7 @@ const PROCESS: [Column; 3] =
 #[derive(Args, Clone, Debug)]
 pub struct BenchArguments {
     /// The file that the daemon runs with; says where its MQTT broker is.
-    #[arg(long, default_value_os_t = default_config())]
+    #[arg(long, default_value_os_t = config::default_path())]
     pub config: PathBuf,
     /// Seconds to measure; Ctrl-C ends sooner and judges what was measured.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=604_800))]
@@ -169,7 +169,7 @@ struct Run {
 
 /// Measures, writes both files, prints, and judges.
 pub async fn run(arguments: BenchArguments) -> ExitCode {
-    match bench(&arguments, Path::new("/proc")).await {
+    match bench(&arguments, Path::new("/proc"), &Clock::system()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -190,7 +190,7 @@ fn tell(text: &str) {
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
-async fn bench(arguments: &BenchArguments, proc: &Path) -> Result<bool, BenchError> {
+async fn bench(arguments: &BenchArguments, proc: &Path, clock: &Clock) -> Result<bool, BenchError> {
     let config = Config::load(&arguments.config)?;
     let Some(mut mqtt) = config.mqtt.clone() else {
         return Err(BenchError::NoMqtt { config: arguments.config.clone() });
@@ -212,9 +212,9 @@ async fn bench(arguments: &BenchArguments, proc: &Path) -> Result<bool, BenchErr
     let topics = Topics::new(&mqtt.prefix, &config.device.id);
     let listener = Listener::connect(mqtt, Figures::filters(&topics)).await?;
 
-    let run = measure(arguments, proc, &config, daemon, topics, listener).await?;
+    let run = measure(arguments, proc, clock, &config, daemon, topics, listener).await?;
     let judged = criteria::judge_all(&arguments.limits, &run);
-    let machine = Machine::this();
+    let machine = Machine::this(clock);
     let mut report = report::summary(&run, &machine, &judged);
     let stem = arguments.out.join(format!("bench-{}", report::stamp(run.begun)));
     let (json, svg) = (stem.with_extension("json"), stem.with_extension("svg"));
@@ -245,12 +245,16 @@ fn check_folder(folder: &Path) -> Result<(), BenchError> {
 /// The daemon as far as we see it.
 enum Life {
     Lives(Sampler),
-    Gone { since: Instant },
+    /// Seconds from the start of the bench.
+    Gone {
+        since_s: f64,
+    },
 }
 
 async fn measure(
     arguments: &BenchArguments,
     proc: &Path,
+    clock: &Clock,
     config: &Config,
     daemon: Daemon,
     topics: Topics,
@@ -258,8 +262,8 @@ async fn measure(
 ) -> Result<Run, BenchError> {
     let mut term = signal(SignalKind::terminate()).map_err(BenchError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(BenchError::Signals)?;
-    let begun = UtcTime::from(SystemTime::now());
-    let start = Instant::now();
+    let begun = UtcTime::from(clock.wall());
+    let start = clock.now();
     let mut run = Run {
         config: arguments.config.clone(),
         device: config.device.id.clone(),
@@ -284,27 +288,27 @@ async fn measure(
     let listening: JoinHandle<()> = tokio::spawn(listener.run(sender, stop.clone()));
     let mut tick = tokio::time::interval(Duration::from_secs_f64(arguments.interval_s));
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let end = tokio::time::sleep_until(start + Duration::from_secs(arguments.duration));
+    let end = clock.sleep_until(start + Duration::from_secs(arguments.duration));
     let mut end = std::pin::pin!(end);
     let mut life = Life::Lives(Sampler::new(proc, daemon));
     run.ended_by = loop {
         tokio::select! {
             _ = tick.tick() => {
-                let at_s = start.elapsed().as_secs_f64();
+                let at_s = clock.since(start).as_secs_f64();
                 life = run.look(life, proc, at_s);
-                if matches!(&life, Life::Gone { since } if since.elapsed() >= BACK_WITHIN) {
+                if matches!(&life, Life::Gone { since_s } if at_s - since_s >= BACK_WITHIN_S) {
                     break EndedBy::DaemonGone;
                 }
                 progress.show(&run, at_s);
             }
-            Some(heard) = heard.recv() => run.hear(heard, start.elapsed().as_secs_f64(), &mut progress),
+            Some(heard) = heard.recv() => run.hear(heard, clock.since(start).as_secs_f64(), &mut progress),
             () = &mut end => break EndedBy::Time,
             _ = term.recv() => break EndedBy::Signal,
             _ = interrupt.recv() => break EndedBy::Signal,
         }
     };
-    run.measured_s = start.elapsed().as_secs_f64();
-    run.ended = SystemTime::now().into();
+    run.measured_s = clock.since(start).as_secs_f64();
+    run.ended = clock.wall().into();
     if let Life::Lives(sampler) = &mut life
         && sampler.sample().is_none()
     {
@@ -332,17 +336,17 @@ impl Run {
                 }
                 None => {
                     self.died(sampler.daemon.pid, at_s);
-                    Life::Gone { since: Instant::now() }
+                    Life::Gone { since_s: at_s }
                 }
             },
-            Life::Gone { since } => match process::find(proc, &self.config) {
+            Life::Gone { since_s } => match process::find(proc, &self.config) {
                 Ok(daemon) => {
                     if let Some(crash) = self.crashes.last_mut() {
                         crash.back = Some((at_s, daemon.pid));
                     }
                     Life::Lives(Sampler::new(proc, daemon))
                 }
-                Err(_) => Life::Gone { since },
+                Err(_) => Life::Gone { since_s },
             },
         }
     }

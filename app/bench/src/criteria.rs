@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::Run;
-use super::figures::{CameraFigures, camera_column};
-use super::judge::{Bound, Criterion, Found, Judged, Limit, judge};
+use crate::Run;
+use crate::figures::{CameraFigures, camera_column};
+use crate::judge::{Bound, Criterion, Found, Judged, Limit, judge};
 
 /// Limits; each takes a number, or `off`.
 #[derive(Args, Clone, Debug, Default)]
@@ -42,14 +42,14 @@ pub struct LimitArguments {
 
 const MIB: f64 = (1 << 20) as f64;
 
-pub(super) fn mib(bytes: u64) -> f64 {
+pub(crate) fn mib(bytes: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^53")]
     let bytes = bytes as f64;
     bytes / MIB
 }
 
 /// Judges a run by all criteria, in the order in which they are shown.
-pub(super) fn judge_all(limits: &LimitArguments, run: &Run) -> Vec<Judged> {
+pub(crate) fn judge_all(limits: &LimitArguments, run: &Run) -> Vec<Judged> {
     use Bound::{AtLeast, AtMost};
     let (slowest, fastest) = fps(run);
     let list = [
@@ -159,7 +159,7 @@ fn latency(run: &Run) -> Found {
 
 fn memory(run: &Run) -> Found {
     let what = "largest resident memory";
-    match run.process.summary(super::RSS) {
+    match run.process.summary(crate::RSS) {
         Some(summary) => Found::Value(summary.max, what.to_owned()),
         None => nothing(what, "/proc/PID/status could not be read"),
     }
@@ -167,7 +167,7 @@ fn memory(run: &Run) -> Found {
 
 fn cpu(run: &Run) -> Found {
     let what = "mean CPU, of one core";
-    match run.process.summary(super::CPU) {
+    match run.process.summary(crate::CPU) {
         Some(summary) => Found::Value(summary.mean, what.to_owned()),
         None => nothing(what, "it needs two samples"),
     }

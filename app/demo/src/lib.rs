@@ -1,0 +1,3 @@
+//! What the demo starts around the daemon.
+
+pub mod broker;
