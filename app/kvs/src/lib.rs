@@ -18,6 +18,7 @@ mod fragment_id;
 mod fragment_number;
 pub mod fragmenter;
 pub mod identity;
+pub mod ledger;
 pub mod put_media;
 pub mod tag;
 #[cfg(test)]
