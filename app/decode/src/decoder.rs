@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clock::Clock;
 use gstreamer as gst;
 use media::{AccessUnit, ProducerTimestamp, VideoFormat};
 
@@ -65,6 +66,8 @@ pub struct DecoderOptions {
     pub back_off: (Duration, Duration),
     /// How long dropping the decoder waits for GStreamer, 2 s by default.
     pub stop_limit: Duration,
+    /// Silence and back-off are measured by it.
+    pub clock: Clock,
 }
 
 impl Default for DecoderOptions {
@@ -80,6 +83,7 @@ impl Default for DecoderOptions {
             silence_limit: Duration::from_secs(5),
             back_off: (Duration::from_secs(1), Duration::from_secs(60)),
             stop_limit: Duration::from_secs(2),
+            clock: Clock::system(),
         }
     }
 }
@@ -174,8 +178,9 @@ impl Decoder {
         let shared = &self.shared;
         let mut state = lock(&shared.state);
         count(&shared.outlet.figures.pushed, 1);
-        shared.look_after(&mut state, Instant::now());
-        shared.take(&mut state, unit, Instant::now());
+        let now = shared.options.clock.now();
+        shared.look_after(&mut state, now);
+        shared.take(&mut state, unit, now);
     }
 
     /// The next unit does not follow the last one: decoding goes on at the next random access point.
@@ -208,9 +213,10 @@ impl Decoder {
 
     pub fn report(&self) -> DecodeReport {
         let state = lock(&self.shared.state);
+        let now = self.shared.options.clock.now();
         let stage = match &state.line {
             _ if !state.wanted => figures::Stage::Unwanted,
-            Line::Off if state.retry_at.is_some_and(|at| at > Instant::now()) => figures::Stage::BackOff,
+            Line::Off if state.retry_at.is_some_and(|at| at > now) => figures::Stage::BackOff,
             Line::Off => figures::Stage::Waiting,
             Line::Starting { .. } => figures::Stage::Starting,
             Line::Running { .. } => figures::Stage::Running,
@@ -405,7 +411,7 @@ impl Shared {
             let choice = choose_except(stream.codec, &shared.options.preference, &failed, &tries);
             let built = choice.map(|choice| {
                 let plan = shared.plan(&choice.chosen, &stream);
-                (Pipeline::start(plan, shared.outlet.clone(), shared.options.queue_units), choice)
+                (Pipeline::start(plan, shared.outlet.clone(), &shared.options), choice)
             });
             let mut state = lock(&shared.state);
             // If the build has become pointless, the pipeline is stopped here, without the lock.
@@ -427,7 +433,7 @@ impl Shared {
         state: &mut State,
         built: Result<(Result<Pipeline, DecodeError>, Choice), DecodeError>,
     ) {
-        let now = Instant::now();
+        let now = self.options.clock.now();
         let (pipeline, choice) = match built {
             Ok(built) => built,
             Err(problem) => {

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use clock::Clock;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use crate::bitstream::Coded;
 use crate::choose::error_text;
+use crate::decoder::DecoderOptions;
 use crate::figures::{Figures, count};
 use crate::frame::{Frame, Layout};
 use crate::ledger::{Entry, Ledger};
@@ -49,6 +51,7 @@ struct Flow {
     /// Access units that wait in `appsrc`.
     queued: AtomicUsize,
     places: usize,
+    clock: Clock,
     books: Mutex<Books>,
     problem: Mutex<Option<DecodeError>>,
 }
@@ -80,8 +83,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pipeline {
-    /// Builds and starts. `places`: units that may wait in front of the decoder at most. May take long where a device is opened.
-    pub(crate) fn start(plan: Plan, outlet: Arc<Outlet>, places: usize) -> Result<Pipeline, DecodeError> {
+    /// Builds and starts. May take long where a device is opened.
+    pub(crate) fn start(
+        plan: Plan,
+        outlet: Arc<Outlet>,
+        options: &DecoderOptions,
+    ) -> Result<Pipeline, DecodeError> {
+        let places = options.queue_units;
         init()?;
         let failed = |message: String| DecodeError::Build {
             decoder: plan.decoder.clone(),
@@ -103,13 +111,14 @@ impl Pipeline {
             ledger: Ledger::new(places.saturating_add(DECODER_PLACES)),
             due: VecDeque::new(),
             unanswered: 0,
-            since: Instant::now(),
+            since: options.clock.now(),
         };
         let flow = Arc::new(Flow {
             decoder: plan.decoder.clone(),
             live: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
             places,
+            clock: options.clock.clone(),
             books: Mutex::new(books),
             problem: Mutex::new(None),
         });
@@ -173,7 +182,7 @@ impl Pipeline {
             let Some((key, lost)) = books.ledger.add(entry) else { return Fed::Astray };
             count(&outlet.figures.damaged, lost);
             if books.unanswered == 0 {
-                books.since = Instant::now();
+                books.since = self.flow.clock.now();
             }
             books.unanswered = books.unanswered.saturating_add(1);
             key

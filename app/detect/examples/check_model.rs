@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             loaded.labels.len(),
             loaded.notes,
         );
-        let mut detector = Detector::of(loaded, 0.25);
+        let mut detector = Detector::of(loaded, 0.25, clock::Clock::system());
         for cost in detector.measure((1280, 720), 50, Duration::from_secs(3))?.by_batch {
             println!("  {:?} a picture in batches of {}, p95 {:?}", cost.p50, cost.batch, cost.p95);
         }

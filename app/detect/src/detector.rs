@@ -1,7 +1,8 @@
 //! Pictures in, boxes out: letterbox, backend, head and suppression, with the time that each took.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use clock::Clock;
 use vision::head::{Head, HeadError, Ignored, Layout, Thresholds};
 use vision::letterbox::{Letterbox, LetterboxError};
 use vision::{Colour, Detection, Matrix, Picture, PictureError, Plane, Planes, nms};
@@ -78,6 +79,7 @@ pub struct Detector {
     input: InputBuffer,
     output: Output,
     ignored: Ignored,
+    clock: Clock,
 }
 
 /// Grows to the largest batch and stays.
@@ -87,7 +89,8 @@ enum InputBuffer {
 }
 
 impl Detector {
-    pub fn new(backend: Box<dyn Backend>, head: Head, settings: Settings) -> Detector {
+    /// `clock` measures how long its work takes.
+    pub fn new(backend: Box<dyn Backend>, head: Head, settings: Settings, clock: Clock) -> Detector {
         let spec = backend.input();
         let input = match spec.format {
             InputFormat::F32Nchw => InputBuffer::F32(Vec::new()),
@@ -102,13 +105,14 @@ impl Detector {
             input,
             output: Output::default(),
             ignored: Ignored::default(),
+            clock,
         }
     }
 
     /// With everything from `min_score` on; see `Settings::new`.
-    pub fn of(loaded: Loaded, min_score: f32) -> Detector {
+    pub fn of(loaded: Loaded, min_score: f32, clock: Clock) -> Detector {
         let settings = Settings::new(loaded.labels.len(), min_score);
-        Detector::new(loaded.backend, loaded.head, settings)
+        Detector::new(loaded.backend, loaded.head, settings, clock)
     }
 
     pub fn backend(&self) -> &'static str {
@@ -166,7 +170,7 @@ impl Detector {
         outputs: &mut [Vec<Detection>],
         timing: &mut Timing,
     ) -> Result<(), DetectError> {
-        let start = Instant::now();
+        let start = self.clock.now();
         let len = self.spec.picture_len();
         for (at, picture) in pictures.iter().enumerate() {
             let letterbox = letterbox(&mut self.letterboxes, self.spec, picture)?;
@@ -182,13 +186,13 @@ impl Detector {
             }
             .map_err(|source| letterbox_error(picture, source))?;
         }
-        let prepared = Instant::now();
+        let prepared = self.clock.now();
         let input = match &self.input {
             InputBuffer::F32(buffer) => Input::F32(buffer),
             InputBuffer::U8(buffer) => Input::U8(buffer),
         };
         self.backend.run(input, pictures.len(), &mut self.output)?;
-        let inferred = Instant::now();
+        let inferred = self.clock.now();
         let Output { values, rows, columns } = &self.output;
         for ((picture, values), out) in pictures.iter().zip(values.chunks_exact(rows * columns)).zip(outputs)
         {
@@ -209,7 +213,7 @@ impl Detector {
         }
         timing.prepare += prepared - start;
         timing.infer += inferred - prepared;
-        timing.post += inferred.elapsed();
+        timing.post += self.clock.since(inferred);
         timing.batches += 1;
         Ok(())
     }
@@ -237,10 +241,10 @@ impl Detector {
             let pictures = vec![picture; batch];
             let mut outputs = vec![Vec::new(); batch];
             let mut calls = Vec::new();
-            let start = Instant::now();
+            let start = self.clock.now();
             // The first call fills caches and buffers.
             self.detect(&pictures, &mut outputs)?;
-            while calls.len() < LEAST_ROUNDS || (calls.len() < rounds && start.elapsed() < share) {
+            while calls.len() < LEAST_ROUNDS || (calls.len() < rounds && self.clock.since(start) < share) {
                 calls.push(self.detect(&pictures, &mut outputs)?.total());
             }
             by_batch.extend(BatchCost::of(batch, &mut calls));

@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn scheduler(gather_ms: u64) -> (Scheduler<&'static str>, Instant) {
-        (Scheduler::new(Limits { max_age: ms(250), gather: ms(gather_ms) }), Instant::now())
+        (Scheduler::new(Limits { max_age: ms(250), gather: ms(gather_ms) }), clock::Clock::system().now())
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod rig;
 
 use std::time::Duration;
 
+use clock::Clock;
 use detect::{Detector, LabelSource, LoadOptions, ModelSource, Settings};
 use rig::{BLUE, Canvas, RED, WHITE, load, ort, rten};
 use vision::{Detection, Rect};
@@ -13,7 +14,10 @@ fn everywhere(models: &[&str], check: impl Fn(&str, Detector)) {
     for options in [rten(), ort()] {
         for name in models {
             let loaded = load(name, &options).unwrap_or_else(|error| panic!("{name}: {error}"));
-            check(&format!("{name} on {}", loaded.chosen.backend), Detector::of(loaded, 0.5));
+            check(
+                &format!("{name} on {}", loaded.chosen.backend),
+                Detector::of(loaded, 0.5, Clock::system()),
+            );
         }
     }
 }
@@ -89,7 +93,7 @@ fn both_backends_give_the_same_numbers_with_one_thread_and_with_two() {
         .flat_map(|options| [1, 2].map(|threads| LoadOptions { threads, ..options.clone() }))
         .map(|options| {
             let mut out = [Vec::new()];
-            let mut detector = Detector::of(load("patches.onnx", &options).unwrap(), 0.01);
+            let mut detector = Detector::of(load("patches.onnx", &options).unwrap(), 0.01, Clock::system());
             detector.detect(&[canvas.i420()], &mut out).unwrap();
             out[0].clone()
         })
@@ -114,7 +118,7 @@ fn the_shipped_model_loads_in_batches_and_both_backends_agree_on_it() {
         let loaded = detect::load(&source, &labels, &options).unwrap();
         assert_eq!(loaded.labels, ["person", "vehicle"]);
         assert_eq!(loaded.backend.input().max_batch, options.max_batch);
-        let mut detector = Detector::of(loaded, 0.001);
+        let mut detector = Detector::of(loaded, 0.001, Clock::system());
         let mut out = vec![Vec::new(); 3];
         detector.detect(&[canvas.i420(); 3], &mut out).unwrap();
         // A picture in a batch gives the same as alone.
@@ -153,7 +157,7 @@ fn an_open_input_size_is_taken_from_the_options() {
         let options = LoadOptions { input_size: Some((96, 48)), ..options };
         let loaded = load("open_size.onnx", &options).unwrap();
         assert_eq!((loaded.rows, loaded.columns), (6, 1));
-        let detector = Detector::of(loaded, 0.5);
+        let detector = Detector::of(loaded, 0.5, Clock::system());
         assert_eq!((detector.input().width, detector.input().height), (96, 48));
     }
 }

@@ -198,12 +198,14 @@ fn a_callback_that_panics_ends_its_pipeline_alone() {
     round(&units, 0).take(15).for_each(|unit| decoder.push(unit));
     collector.wait_for_count(11);
     let problem = || match &lock(&decoder.shared.state).line {
-        Line::Running { pipeline, .. } => pipeline.problem(Instant::now(), DEADLINE).is_some(),
+        Line::Running { pipeline, .. } => {
+            pipeline.problem(decoder.shared.options.clock.now(), DEADLINE).is_some()
+        }
         _ => true,
     };
-    let start = Instant::now();
+    let (clock, start) = (Clock::system(), decoder.shared.options.clock.now());
     while !problem() {
-        assert!(start.elapsed() < DEADLINE);
+        assert!(clock.since(start) < DEADLINE);
         thread::yield_now();
     }
     round(&units, 1).for_each(|unit| decoder.push(unit));
