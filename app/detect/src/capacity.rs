@@ -130,23 +130,33 @@ fn as_f64(size: usize) -> f64 {
     u32::try_from(size).map_or(f64::MAX, f64::from)
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Refused {
+    /// What it asks for, and what is left.
+    pub fn found(&self) -> String {
         let Refused { id, fps, wants, left, .. } = self;
-        write!(
-            f,
+        format!(
             "camera {id}: detection at {fps} fps takes {:.0} % of the detector's time, {:.0} % are left",
             wants * 100.0,
             left * 100.0
-        )?;
-        match self.fits_at_fps {
-            Some(fps) => write!(f, "; it would fit at {fps} fps")?,
-            None => write!(f, "; it fits at no rate beside the cameras before it")?,
-        }
-        if let Some((width, height)) = self.fits_at_input {
-            write!(f, ", or with a model of {width}x{height} input")?;
-        }
-        write!(f, ", or with a smaller model or a faster backend")
+        )
+    }
+
+    /// What would fit.
+    pub fn fix(&self) -> String {
+        let rate = self.fits_at_fps.map_or_else(
+            || "it fits at no rate beside the cameras before it".to_owned(),
+            |fps| format!("it would fit at {fps} fps"),
+        );
+        let input = self.fits_at_input.map_or_else(String::new, |(width, height)| {
+            format!(", or with a model of {width}x{height} input")
+        });
+        format!("{rate}{input}, or with a smaller model or a faster backend")
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.found(), self.fix())
     }
 }
 

@@ -74,7 +74,7 @@ impl<T> Scheduler<T> {
         self.limits
     }
 
-    /// The newest picture of `camera`, which came at `at`. Gives back the one that waited until now, if any, so that
+    /// The newest picture of `camera`, which came at `at`. Returns the one that waited until now, if any, so that
     /// the caller drops it outside of its lock.
     pub fn offer(&mut self, camera: usize, picture: T, at: Instant) -> Option<T> {
         let turn = self.turn;
@@ -115,7 +115,7 @@ impl<T> Scheduler<T> {
         taken
     }
 
-    /// When `take` with this `max` next has a picture to give, which may have passed; absent while none waits.
+    /// When `take` with this `max` next has a picture to return, which may have passed; absent while none waits.
     pub fn ready_at(&self, max: usize) -> Option<Instant> {
         let mut waiting = 0;
         let mut oldest: Option<Instant> = None;
@@ -129,11 +129,11 @@ impl<T> Scheduler<T> {
         oldest.map(|at| at + gather)
     }
 
-    /// Forgets `camera`; its counters as they were, absent if it never offered a picture.
-    pub fn withdraw(&mut self, camera: usize) -> Option<Counters> {
+    /// Forgets `camera`; returns its counters as they were and the picture that waited, absent if it never offered one.
+    pub fn withdraw(&mut self, camera: usize) -> Option<(Counters, Option<T>)> {
         let slot = self.cameras.remove(&camera)?;
         let withdrawn = u64::from(slot.waiting.is_some());
-        Some(Counters { withdrawn, ..slot.counters })
+        Some((Counters { withdrawn, ..slot.counters }, slot.waiting.map(|(_, picture)| picture)))
     }
 
     pub fn counters(&self, camera: usize) -> Counters {
@@ -251,7 +251,8 @@ mod tests {
     fn a_withdrawn_camera_is_forgotten() {
         let (mut scheduler, t0) = scheduler(0);
         scheduler.offer(1, "a", t0);
-        assert_eq!(scheduler.withdraw(1), Some(Counters { offered: 1, withdrawn: 1, ..Counters::default() }));
+        let expected = Counters { offered: 1, withdrawn: 1, ..Counters::default() };
+        assert_eq!(scheduler.withdraw(1), Some((expected, Some("a"))));
         assert_eq!(scheduler.withdraw(1), None);
         assert_eq!(scheduler.take(t0, 1), []);
     }
@@ -270,7 +271,7 @@ mod tests {
                 }
             }
             for camera in 0..5 {
-                let counters = scheduler.withdraw(camera).unwrap_or_default();
+                let counters = scheduler.withdraw(camera).unwrap_or_default().0;
                 prop_assert_eq!(counters.offered, counters.taken + counters.skipped());
             }
         }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use analytics::detector::{self, DetectorHandle};
 use clock::Clock;
 use config::Config;
 use kvs::api::StreamId;
@@ -20,12 +21,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws;
-use crate::camera::{SeeingShared, Shared};
+use crate::camera::{AnalyticsShared, Shared};
 use crate::cameras::{Cameras, CamerasError, Views};
-use crate::publish::{Device, Publisher};
-use crate::seeing::detector::{self, DetectorHandle};
-use crate::seeing::worker::Worker;
-use crate::seeing::{Sequence, model};
+use crate::publish::{DetectorPublisher, Device, Publisher, Sequence};
 use crate::status::{BoxStatus, Judge};
 use crate::watchdog::{self, Pulses, notify};
 
@@ -36,7 +34,7 @@ pub struct App {
     publisher: JoinHandle<()>,
     publish_stop: CancellationToken,
     status: watch::Receiver<Arc<BoxStatus>>,
-    worker: Option<Box<dyn Fn() -> Worker + Send + Sync>>,
+    worker: Option<MakeDetectorPublisher>,
     detector: Option<JoinHandle<()>>,
     detector_stop: CancellationToken,
     mqtt: Option<JoinHandle<()>>,
@@ -84,30 +82,31 @@ impl App {
         let pulses = Pulses::new(clock.clone());
         let detector_stop = CancellationToken::new();
         let detector = config.detect.as_ref().map(|settings| {
-            detector::start(model::options(settings, &config.cameras), detector_stop.clone())
+            detector::start(analytics::detector_options(settings, clock.clone()), detector_stop.clone())
         });
         let (detector, detector_task) = detector.unzip();
-        let seeing = config.detect.clone().zip(detector.clone()).map(|(settings, detector)| SeeingShared {
-            settings,
-            detector,
-            sequence: Sequence::default(),
-            mqtt: mqtt.clone(),
-            topics: topics.clone(),
-            region: config.aws.region.clone(),
-        });
+        let analytics =
+            config.detect.clone().zip(detector.clone()).map(|(settings, detector)| AnalyticsShared {
+                settings,
+                detector,
+                sequence: Sequence::default(),
+                mqtt: mqtt.clone(),
+                topics: topics.clone(),
+                region: config.aws.region.clone(),
+            });
         let shared = Shared {
             device: config.device.id.clone(),
             client: client.clone(),
             clock: clock.clone(),
             pulses: pulses.clone(),
-            seeing,
+            analytics,
         };
         let mut cameras = Cameras::new(shared);
         for camera in config.cameras.iter().cloned() {
             cameras.add(camera)?;
         }
         let views = cameras.views();
-        let worker = worker(&config, &views, detector.as_ref(), started);
+        let worker = worker(&config, &views, detector.as_ref(), started, &clock);
 
         let (status, status_view) = watch::channel(Arc::default());
         let judge = Judge::new(views.clone(), mqtt.clone(), clock.clone(), cameras.stopping());
@@ -195,15 +194,20 @@ impl App {
     }
 }
 
+type MakeDetectorPublisher = Box<dyn Fn() -> DetectorPublisher + Send + Sync>;
+
 fn worker(
     config: &Config,
     views: &watch::Receiver<Views>,
     detector: Option<&DetectorHandle>,
     started: SystemTime,
-) -> Option<Box<dyn Fn() -> Worker + Send + Sync>> {
+    clock: &Clock,
+) -> Option<MakeDetectorPublisher> {
     let (every, detector) = (config.detect.as_ref()?.figures_every, detector?.clone());
-    let views = views.clone();
-    Some(Box::new(move || Worker::new(detector.clone(), views.clone(), every, started)))
+    let (views, clock) = (views.clone(), clock.clone());
+    Some(Box::new(move || {
+        DetectorPublisher::new(detector.clone(), views.clone(), every, started, clock.clone())
+    }))
 }
 
 /// Says at start what an operator should know about the streams: missing, or without retention.

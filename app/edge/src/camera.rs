@@ -4,13 +4,13 @@
 //!             +--Feed, 256--> upload --News, 1024--> loopback
 //!  ingest ----+               (PutMedia) |           (GetMedia, ListFragments)
 //!  (RTSP) fan-out                        | persisted
-//!             +--Sight, 32--> seeing <---+
-//!                             (decode, detect, track, events)
+//!             +--FeedItem, 32--> analytics <--+
+//!                                (decode, detect, track, events) --Output, 64--> publish
 //! ```
 //!
 //! Each stage has one task, one queue in front of it that never makes the stage before it wait, and one published
 //! report, from which come status, stats, upload and verify over MQTT and the table of the demo. A stage that panics
-//! takes the camera down to a restart and nothing else; a panic of the seeing branch restarts that alone.
+//! takes the camera down to a restart and nothing else; a panic of the analytics branch restarts that alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,22 +19,20 @@ use clock::Clock;
 use health::Backoff;
 use kvs::FragmentIds;
 use kvs_client::Client;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::fanout::{Fanout, SEEING_PLACES};
+use crate::fanout::Fanout;
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
-use crate::seeing::detector::DetectorHandle;
-use crate::seeing::{self, Seeing, SeeingReport, Sequence, Shown};
 use crate::upload::{UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
-use messages::Topics;
-use mqtt::MqttHandle;
 use rtsp::source::{self, FEED_PLACES, IngestReport};
 
-/// Fragments in front of the seeing branch: it only copies numbers into events.
-const NUMBER_PLACES: usize = 64;
+mod detection;
+
+use detection::Detection;
+pub use detection::{AnalyticsShared, AnalyticsView};
 
 /// What others see of a running camera.
 #[derive(Clone)]
@@ -44,20 +42,7 @@ pub struct CameraView {
     pub upload: watch::Receiver<UploadReport>,
     pub verify: watch::Receiver<VerifyReport>,
     /// Absent where nothing is to be detected.
-    pub seeing: Option<SeeingView>,
-}
-
-/// What others see of a camera's seeing branch.
-#[derive(Clone)]
-pub struct SeeingView {
-    pub report: watch::Receiver<SeeingReport>,
-    /// Access units that the branch had no room for.
-    pub left_out: watch::Receiver<u64>,
-    pub detector: DetectorHandle,
-    /// Of the camera at the detector.
-    pub number: usize,
-    /// To draw what is seen.
-    pub shown: broadcast::Sender<Shown>,
+    pub analytics: Option<AnalyticsView>,
 }
 
 /// What all cameras of the box share.
@@ -67,18 +52,8 @@ pub struct Shared {
     pub client: Client,
     pub clock: Clock,
     pub pulses: Pulses,
-    pub seeing: Option<SeeingShared>,
-}
-
-/// What the seeing branches share.
-#[derive(Clone)]
-pub struct SeeingShared {
-    pub settings: config::Detect,
-    pub detector: DetectorHandle,
-    pub sequence: Sequence,
-    pub mqtt: Option<MqttHandle>,
-    pub topics: Topics,
-    pub region: String,
+    /// Absent where nothing is to be detected.
+    pub analytics: Option<AnalyticsShared>,
 }
 
 /// The two ways to end: `stop` ends ingest, and the rest follows within its grace time; `abort` ends all at once.
@@ -105,17 +80,17 @@ struct Camera {
     ingest: watch::Sender<IngestReport>,
     upload: watch::Sender<UploadReport>,
     verify: watch::Sender<VerifyReport>,
-    seeing: Option<(Seeing, watch::Sender<u64>)>,
+    detection: Option<Detection>,
     upload_pulse: Pulse,
     loopback_pulse: Pulse,
     ending: Ending,
 }
 
-/// Starts a camera in `tasks`, number `number` at the detector; the task gives the number of fragments left unconfirmed
-/// at its end.
+/// Starts a camera in `tasks`; the task returns the number of fragments left unconfirmed at its end. `rank`: a lower one is
+/// served before it where the detector has not enough for all.
 pub fn start(
     config: config::Camera,
-    number: usize,
+    rank: usize,
     ids: FragmentIds,
     shared: &Shared,
     ending: &Ending,
@@ -130,40 +105,13 @@ pub fn start(
         ingest: ingest_view.clone(),
         upload: upload_view,
         verify: verify_view,
-        seeing: None,
+        analytics: None,
     };
     if !config.enabled {
         return view;
     }
-    let mut seeing = None;
-    if let Some((detect, branch)) = config.detect.clone().zip(shared.seeing.as_ref()) {
-        let (report, report_view) = watch::channel(SeeingReport::default());
-        let (left_out, left_out_view) = watch::channel(0);
-        let shown = seeing::shown();
-        view.seeing = Some(SeeingView {
-            report: report_view,
-            left_out: left_out_view,
-            detector: branch.detector.clone(),
-            number,
-            shown: shown.clone(),
-        });
-        let seeing_branch = Seeing {
-            camera: config.clone(),
-            detect,
-            settings: branch.settings.clone(),
-            device: shared.device.clone(),
-            region: branch.region.clone(),
-            number,
-            detector: branch.detector.clone(),
-            mqtt: branch.mqtt.clone(),
-            topics: branch.topics.clone(),
-            sequence: branch.sequence.clone(),
-            ingest: ingest_view,
-            report,
-            shown,
-        };
-        seeing = Some((seeing_branch, left_out));
-    }
+    let (detection, analytics) = Detection::new(&config, rank, ingest_view, shared).unzip();
+    view.analytics = analytics;
     let camera = Camera {
         ids,
         device: shared.device.clone(),
@@ -172,7 +120,7 @@ pub fn start(
         ingest,
         upload,
         verify,
-        seeing,
+        detection,
         upload_pulse: shared.pulses.add(format!("upload of {}", config.id)),
         loopback_pulse: shared.pulses.add(format!("loopback of {}", config.id)),
         ending: ending.clone(),
@@ -221,16 +169,10 @@ impl Camera {
 
         let mut fanout = Fanout::new(feed);
         let mut persisted = None;
-        if let Some((seeing, left_out)) = &self.seeing {
-            let (sights, sights_out) = mpsc::channel(SEEING_PLACES);
-            let (numbers, numbers_out) = mpsc::channel(NUMBER_PLACES);
-            fanout = fanout.with_seeing(sights, left_out.clone());
-            persisted = Some(numbers);
-            let (seeing, cancel) = (seeing.clone(), abort.clone());
-            stages.spawn(async move {
-                cancel.run_until_cancelled(seeing.supervise(sights_out, numbers_out)).await;
-                0
-            });
+        if let Some(detection) = &self.detection {
+            let (fed, fragments) = detection.start(fanout, &mut stages, &abort);
+            fanout = fed;
+            persisted = Some(fragments);
         }
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
         let clock = self.clock.clone();

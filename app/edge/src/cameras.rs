@@ -52,6 +52,8 @@ pub struct Cameras {
 struct Running {
     view: CameraView,
     ending: Ending,
+    /// Kept by who replaces it.
+    rank: usize,
     /// The one task; it returns the number of fragments left unconfirmed at its end.
     task: JoinSet<usize>,
 }
@@ -81,7 +83,8 @@ impl Cameras {
     pub fn add(&mut self, config: config::Camera) -> Result<(), CamerasError> {
         let place = self.running.len();
         self.admit(&config, None)?;
-        self.start(config, place);
+        let rank = self.running.last().map_or(0, |last| last.rank + 1);
+        self.start(config, place, rank);
         Ok(())
     }
 
@@ -103,8 +106,9 @@ impl Cameras {
         }
         self.admit(&config, Some(place))?;
         let running = self.running.remove(place);
+        let rank = running.rank;
         let unconfirmed = running.stop().await;
-        self.start(config, place);
+        self.start(config, place, rank);
         Ok(unconfirmed)
     }
 
@@ -126,13 +130,13 @@ impl Cameras {
         unconfirmed
     }
 
-    fn start(&mut self, config: config::Camera, place: usize) {
+    fn start(&mut self, config: config::Camera, place: usize, rank: usize) {
         let mut task = JoinSet::new();
         let ending = self.ending.child();
         let anew = || FragmentIds::new(RunId::new(rand::random()));
         let ids = self.ids.entry(config.id.clone()).or_insert_with(anew).clone();
-        let view = camera::start(config, place, ids, &self.shared, &ending, &mut task);
-        self.running.insert(place, Running { view, ending, task });
+        let view = camera::start(config, rank, ids, &self.shared, &ending, &mut task);
+        self.running.insert(place, Running { view, ending, rank, task });
         self.tell();
     }
 

@@ -1,32 +1,22 @@
 //! One feed to two consumers that know nothing of each other.
 //!
-//! The upload decides: when its queue is full, ingest drops the rest of the GOP and counts it. The seeing branch gets the
-//! same access units as far as its queue takes them: when that is full, its pictures are left out up to the next
+//! The upload decides: when its queue is full, ingest drops the rest of the GOP and counts it. The analytics branch gets
+//! the same access units as far as its queue takes them: when that is full, its pictures are left out up to the next
 //! random access point, and nobody else notices.
 
+use analytics::FeedItem;
 use media::{AccessUnit, Feed};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 
-/// Places in front of the decoder: about a second. A decoder that is further behind cannot keep up.
-pub const SEEING_PLACES: usize = 32;
-
-/// What the seeing branch gets.
-#[derive(Clone, Debug)]
-pub enum Sight {
-    Video(AccessUnit),
-    /// The next picture does not follow the last one.
-    Break,
-}
-
 /// The ends of one camera's feed.
 pub struct Fanout {
     upload: Sender<Feed>,
-    seeing: Option<Seeing>,
+    analytics: Option<Analytics>,
 }
 
-struct Seeing {
-    feed: Sender<Sight>,
+struct Analytics {
+    feed: Sender<FeedItem>,
     /// Access units left out since start because the decoder is behind.
     left_out: watch::Sender<u64>,
     waiting_for_key: bool,
@@ -34,21 +24,21 @@ struct Seeing {
 
 impl Fanout {
     pub fn new(upload: Sender<Feed>) -> Self {
-        Self { upload, seeing: None }
+        Self { upload, analytics: None }
     }
 
     #[must_use]
-    pub fn with_seeing(mut self, feed: Sender<Sight>, left_out: watch::Sender<u64>) -> Self {
-        self.seeing = Some(Seeing { feed, left_out, waiting_for_key: true });
+    pub fn with_analytics(mut self, feed: Sender<FeedItem>, left_out: watch::Sender<u64>) -> Self {
+        self.analytics = Some(Analytics { feed, left_out, waiting_for_key: true });
         self
     }
 
     /// False if the upload did not take it; never waits.
     pub fn send(&mut self, feed: Feed) -> bool {
-        if let Some(seeing) = &mut self.seeing {
+        if let Some(analytics) = &mut self.analytics {
             match &feed {
-                Feed::Video(unit) => seeing.video(unit),
-                Feed::Break | Feed::NewTimeline => seeing.interrupted(),
+                Feed::Video(unit) => analytics.video(unit),
+                Feed::Break | Feed::NewTimeline => analytics.interrupted(),
                 Feed::AudioTrack(_) | Feed::Audio(_) => {}
             }
         }
@@ -56,10 +46,10 @@ impl Fanout {
     }
 }
 
-impl Seeing {
+impl Analytics {
     fn video(&mut self, unit: &AccessUnit) {
         self.waiting_for_key &= !unit.random_access;
-        if self.waiting_for_key || self.feed.try_send(Sight::Video(unit.clone())).is_err() {
+        if self.waiting_for_key || self.feed.try_send(FeedItem::Picture(unit.clone())).is_err() {
             self.waiting_for_key = true;
             self.left_out.send_modify(|count| *count += 1);
         }
@@ -68,7 +58,7 @@ impl Seeing {
     fn interrupted(&mut self) {
         self.waiting_for_key = true;
         // A full queue has no place for it; then pictures are missing anyway, and the next one sent is a key picture.
-        let _ = self.feed.try_send(Sight::Break);
+        let _ = self.feed.try_send(FeedItem::Discontinuity);
     }
 }
 
@@ -94,33 +84,33 @@ mod tests {
         Feed::Video(AccessUnit { data: Bytes::new(), timestamp, random_access, format: Arc::new(format) })
     }
 
-    fn seen(feed: &mut mpsc::Receiver<Sight>) -> Vec<Option<u64>> {
-        let mut seen = Vec::new();
-        while let Ok(sight) = feed.try_recv() {
-            seen.push(match sight {
-                Sight::Video(unit) => Some(unit.timestamp.as_millis()),
-                Sight::Break => None,
+    fn received(feed: &mut mpsc::Receiver<FeedItem>) -> Vec<Option<u64>> {
+        let mut received = Vec::new();
+        while let Ok(item) = feed.try_recv() {
+            received.push(match item {
+                FeedItem::Picture(unit) => Some(unit.timestamp.as_millis()),
+                FeedItem::Discontinuity => None,
             });
         }
-        seen
+        received
     }
 
     #[test]
     fn a_slow_decoder_loses_whole_gops_and_the_upload_nothing() {
         let (upload, mut uploaded) = mpsc::channel(64);
-        let (feed, mut sights) = mpsc::channel(3);
+        let (feed, mut items) = mpsc::channel(3);
         let (left_out, count) = watch::channel(0);
-        let mut fanout = Fanout::new(upload).with_seeing(feed, left_out);
+        let mut fanout = Fanout::new(upload).with_analytics(feed, left_out);
         for ms in 0..10 {
             assert!(fanout.send(unit(ms, ms % 5 == 0)));
         }
-        assert_eq!(seen(&mut sights), [Some(0), Some(1), Some(2)]);
+        assert_eq!(received(&mut items), [Some(0), Some(1), Some(2)]);
         assert_eq!(*count.borrow(), 7, "also the key picture at 5 had no place");
         assert!(fanout.send(unit(10, false)));
-        assert_eq!(seen(&mut sights), [], "there is room, but nothing to begin with");
+        assert_eq!(received(&mut items), [], "there is room, but nothing to begin with");
         assert!(fanout.send(unit(11, true)) && fanout.send(Feed::Break) && fanout.send(unit(12, false)));
-        assert_eq!(seen(&mut sights), [Some(11), None]);
-        drop(sights);
+        assert_eq!(received(&mut items), [Some(11), None]);
+        drop(items);
         assert!(fanout.send(unit(13, true)), "a branch that is gone does not matter");
         let mut arrived = 0;
         while uploaded.try_recv().is_ok() {

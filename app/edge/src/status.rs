@@ -155,8 +155,8 @@ impl Judge {
             ingest.clock_problem.clone(),
             long_gop(view, &ingest, &upload, now),
         ];
-        let detection = view.seeing.as_ref().filter(|_| live);
-        let detection = detection.and_then(|seeing| seeing.report.borrow().problem.clone());
+        let detection = view.analytics.as_ref().filter(|_| live);
+        let detection = detection.and_then(|analytics| analytics.report.borrow().problem.clone());
         CameraFacts {
             enabled: view.config.enabled,
             stopping: self.stopping.is_cancelled(),

@@ -119,7 +119,7 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs the daemon in this process and writes down what it sees; says what the figures rest on.
+/// Runs the daemon in this process and writes down what it detects; returns what the figures rest on.
 async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
     let cameras = arguments.cameras;
     let around = Surroundings::start(cameras, clip()).await?;
@@ -130,17 +130,17 @@ async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
     let app = App::start(Config::load(&around.write_config(&detect)?)?).await?;
     let mut recorders = Vec::new();
     for (number, view) in app.views().iter().enumerate() {
-        let shown = view.seeing.as_ref().ok_or("a camera without detection")?.shown.subscribe();
+        let frames = view.analytics.as_ref().ok_or("a camera without detection")?.frames.subscribe();
         let (clip, folder, name) =
             (around.sim.clip(number).clone(), folder.to_owned(), view.config.id.clone());
-        recorders.push(tokio::spawn(async move { record::record(shown, clip, &folder, &name).await }));
+        recorders.push(tokio::spawn(async move { record::record(frames, clip, &folder, &name).await }));
     }
     for view in app.views().iter() {
-        let mut seeing = view.seeing.as_ref().ok_or("a camera without detection")?.report.clone();
-        let looks = seeing.wait_for(|report| report.latency.count() > 0);
+        let mut report = view.analytics.as_ref().ok_or("a camera without detection")?.report.clone();
+        let looks = report.wait_for(|report| report.latency.count() > 0);
         tokio::time::timeout(Duration::from_secs(60), looks)
             .await
-            .map_err(|_| "nothing is seen in a minute")??;
+            .map_err(|_| "nothing is detected in a minute")??;
     }
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
     let names: Vec<String> = app.views().iter().map(|view| view.config.id.clone()).collect();

@@ -9,8 +9,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use analytics::AnnotatedFrame;
 use camera_sim::{Clip, Label, read_frame_index};
-use kvs_edge::seeing::Shown;
 use messages::{Event, EventKind};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -31,7 +31,7 @@ pub(crate) struct Recorded {
 /// Collects in memory until there are no more pictures, then writes `NAME.truth.csv`, `NAME.boxes.csv` (what the
 /// detector gave), `NAME.tracks.csv` and `NAME.pictures.csv` (number, producer time in milliseconds).
 pub(crate) async fn record(
-    mut shown: broadcast::Receiver<Shown>,
+    mut frames: broadcast::Receiver<AnnotatedFrame>,
     clip: Arc<Clip>,
     folder: &Path,
     name: &str,
@@ -39,8 +39,8 @@ pub(crate) async fn record(
     let mut record = Record::new(&clip)?;
     let mut recorded = Recorded::default();
     loop {
-        match shown.recv().await {
-            Ok(shown) if record.add(&shown)? => recorded.pictures += 1,
+        match frames.recv().await {
+            Ok(annotated) if record.add(&annotated)? => recorded.pictures += 1,
             Ok(_) => recorded.unread += 1,
             Err(RecvError::Lagged(pictures)) => recorded.missed += pictures,
             Err(RecvError::Closed) => break,
@@ -81,15 +81,15 @@ impl<'a> Record<'a> {
     }
 
     /// `false`: what the picture shows is not known.
-    fn add(&mut self, shown: &Shown) -> Result<bool, Error> {
-        let picture = shown.frame.picture();
+    fn add(&mut self, annotated: &AnnotatedFrame) -> Result<bool, Error> {
+        let picture = annotated.frame.picture();
         let luma = picture.luma();
         let index = read_frame_index(luma.bytes, luma.stride, picture.width, picture.height);
         let Some(index) = index.filter(|index| *index < self.clip.spec().pictures()) else {
             return Ok(false);
         };
         self.number += 1;
-        let at_ms = shown.frame.timestamp().as_millis();
+        let at_ms = annotated.frame.timestamp().as_millis();
         writeln!(self.pictures, "{},{at_ms}", self.number)?;
         let through_loops = self.through_loops(index, at_ms)?;
         let size = (picture.width, picture.height);
@@ -104,12 +104,12 @@ impl<'a> Record<'a> {
             let place = row(self.number, i64::try_from(id)?, &rect(object), size);
             writeln!(self.truth, "{place},1,{label},{:.3}", object.visible)?;
         }
-        let label = |class: u16| shown.model.labels.get(usize::from(class)).map_or("?", String::as_str);
-        for Detection { class, score, rect } in &shown.detections {
+        let label = |class: u16| annotated.model.labels.get(usize::from(class)).map_or("?", String::as_str);
+        for Detection { class, score, rect } in &annotated.detections {
             let place = row(self.number, -1, rect, size);
             writeln!(self.boxes, "{place},{score:.3},{},-1", label(*class))?;
         }
-        for track in shown.tracks.iter().filter(|track| track.confirmed && track.seen_now) {
+        for track in annotated.tracks.iter().filter(|track| track.confirmed && track.seen_now) {
             let place = row(self.number, i64::try_from(track.id)?, &track.rect, size);
             writeln!(self.tracks, "{place},{:.3},{},-1", track.score, label(track.class))?;
         }

@@ -4,7 +4,6 @@
 mod fault;
 mod summary;
 mod table;
-mod video;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,12 +16,12 @@ use kvs_local::{KvsLocal, Options};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::overlay_video::OverlayVideo;
 use config::Config;
 use demo::broker::Broker;
 pub use fault::DemoFault;
 use summary::Summary;
 use table::Table;
-use video::Video;
 
 /// How the demo is asked for.
 #[derive(Args, Clone, Debug)]
@@ -142,8 +141,7 @@ async fn show(arguments: &DemoArguments) -> Result<bool, Box<dyn std::error::Err
 
     let app = App::start(config).await?;
     let views = app.views();
-    let video =
-        arguments.save_video.as_deref().map(|file| Video::start(file, &views[0], arguments.detect_fps));
+    let video = arguments.save_video.as_deref().map(|file| OverlayVideo::start(file, &views[0]));
     let video = video.transpose()?;
     let seen = broker.observe(&app.topics().everything())?;
     let mut table = Table::new();
@@ -169,7 +167,8 @@ async fn show(arguments: &DemoArguments) -> Result<bool, Box<dyn std::error::Err
     table.finish("stopping: the last fragments are completed, persisted and read back ...");
     let stopped = app.stop("demo is over", CancellationToken::new()).await;
     if let Some(video) = video {
-        say(&format!("  video    {}", video.finish().await?));
+        let path = video.path().display().to_string();
+        say(&format!("  video    {path} ({} pictures)", video.finish().await?));
     }
     let summary = Summary::new(arguments, &views, stopped, &kvs, seen.all()).await;
     say(&serde_json::to_string_pretty(&summary)?);

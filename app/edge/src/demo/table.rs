@@ -57,11 +57,12 @@ impl Table {
         let mut lines = vec![format!("{:>4} s   {messages} MQTT messages", elapsed.as_secs())];
         lines.extend(HEAD.map(str::to_owned));
         lines.extend(cameras.iter().zip(&self.rates).map(|(camera, rates)| row(camera, rates, status)));
-        let seeing = cameras.iter().zip(&self.rates).filter_map(|(camera, rates)| seeing_row(camera, rates));
-        let seeing: Vec<_> = seeing.collect();
-        if !seeing.is_empty() {
-            lines.push(SEEING_HEAD.to_owned());
-            lines.extend(seeing);
+        let analytics =
+            cameras.iter().zip(&self.rates).filter_map(|(camera, rates)| analytics_row(camera, rates));
+        let analytics: Vec<_> = analytics.collect();
+        if !analytics.is_empty() {
+            lines.push(ANALYTICS_HEAD.to_owned());
+            lines.extend(analytics);
         }
         lines.extend(self.notes.iter().cloned());
         self.draw(&lines);
@@ -112,22 +113,22 @@ const HEAD: [&str; 2] = [
     "                                                               p50 ms     p95 ms",
 ];
 
-const SEEING_HEAD: &str = "camera   decoder       decoded/s  detected/s  inference p95  picture to MQTT p95  motion  \
+const ANALYTICS_HEAD: &str = "camera   decoder       decoded/s  detected/s  inference p95  picture to MQTT p95  motion  \
      objects now                     events";
 
 /// Pictures and bytes received, pictures decoded, pictures looked at.
 fn counters(camera: &CameraView) -> [u64; 4] {
     let (pictures, bytes) = (camera.ingest.borrow().frames, camera.ingest.borrow().bytes);
-    let seeing = camera.seeing.as_ref();
-    let decoded = seeing.and_then(|seeing| Some(seeing.report.borrow().decode.as_ref()?.decoded));
-    let looked_at = seeing.map(|seeing| seeing.detector.figures(seeing.number).frames);
-    [pictures, bytes, decoded.unwrap_or(0), looked_at.unwrap_or(0)]
+    let analytics = camera.analytics.as_ref();
+    let decoded = analytics.and_then(|analytics| Some(analytics.report.borrow().decode.as_ref()?.decoded));
+    let detected = analytics.map(|analytics| analytics.figures.figures().frames);
+    [pictures, bytes, decoded.unwrap_or(0), detected.unwrap_or(0)]
 }
 
-fn seeing_row(camera: &CameraView, rates: &[f64; 4]) -> Option<String> {
-    let seeing = camera.seeing.as_ref()?;
-    let report = seeing.report.borrow();
-    let figures = seeing.detector.figures(seeing.number);
+fn analytics_row(camera: &CameraView, rates: &[f64; 4]) -> Option<String> {
+    let analytics = camera.analytics.as_ref()?;
+    let report = analytics.report.borrow();
+    let figures = analytics.figures.figures();
     let present = report.counts.iter().filter(|(_, count)| **count > 0);
     let objects: Vec<_> = present.map(|(label, count)| format!("{count} {label}")).collect();
     let ms = |times: &Histogram| {

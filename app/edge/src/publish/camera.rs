@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use health::{Problem, Reason};
 use messages::{Fps, Gap, Stats, Status, Upload, UtcTime, Verify, VerifyMethod, Version, rounded};
 
-use crate::camera::{CameraView, SeeingView};
+use crate::camera::{AnalyticsView, CameraView};
 use crate::loopback::{Verdict, VerifyReport};
 use crate::status::{CameraStatus, backlog};
 use crate::upload::{self, UploadReport, UploadState};
@@ -128,17 +128,17 @@ pub(super) struct Counters {
     bytes: u64,
     dropped: u64,
     /// Decoded, looked at, skipped; absent where nothing is to be detected.
-    seeing: Option<[u64; 3]>,
+    analytics: Option<[u64; 3]>,
 }
 
 impl Counters {
-    pub(super) fn of(at: Instant, ingest: &IngestReport, seeing: Option<&SeeingView>) -> Self {
-        let seeing = seeing.map(|seeing| {
-            let decoded = seeing.report.borrow().decode.as_ref().map_or(0, |decode| decode.decoded);
-            let figures = seeing.detector.figures(seeing.number);
-            [decoded, figures.frames, figures.skipped + *seeing.left_out.borrow()]
+    pub(super) fn of(at: Instant, ingest: &IngestReport, analytics: Option<&AnalyticsView>) -> Self {
+        let analytics = analytics.map(|analytics| {
+            let decoded = analytics.report.borrow().decode.as_ref().map_or(0, |decode| decode.decoded);
+            let figures = analytics.figures.figures();
+            [decoded, figures.frames, figures.skipped + *analytics.left_out.borrow()]
         });
-        Self { at, frames: ingest.frames, bytes: ingest.bytes, dropped: ingest.dropped_frames, seeing }
+        Self { at, frames: ingest.frames, bytes: ingest.bytes, dropped: ingest.dropped_frames, analytics }
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) fn stats(
     let format = ingest.format.as_ref();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive rate")]
     let bitrate_bps = (rate(now.bytes, before.bytes) * 8.0) as u64;
-    let seeing = |n: usize| Some(rounded(rate(now.seeing?[n], before.seeing?[n])));
+    let analytics = |n: usize| Some(rounded(rate(now.analytics?[n], before.analytics?[n])));
     Stats {
         v: Version::default(),
         ts: wall.into(),
@@ -163,9 +163,9 @@ pub(super) fn stats(
         fps: Fps {
             input: rate(now.frames, before.frames),
             dropped: rate(now.dropped, before.dropped),
-            decoded: seeing(0),
-            inferred: seeing(1),
-            skipped: seeing(2),
+            decoded: analytics(0),
+            inferred: analytics(1),
+            skipped: analytics(2),
         },
         bitrate_bps,
         gop_frames: ingest.gop_frames,

@@ -2,8 +2,11 @@
 //!
 //! The wire bodies are made here and nowhere else, out of the stages' own types. Nothing inside the box works with them.
 
+mod analytics;
 mod camera;
+mod detector;
 mod device;
+mod records;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::camera::CameraView;
 use crate::cameras::Views;
-use crate::seeing::worker::{self, Worker};
 use crate::status::{BoxStatus, CameraStatus};
+pub use analytics::{AnalyticsPublisher, Origin, Sequence};
 use camera::Counters;
+pub use detector::DetectorPublisher;
 pub use device::Device;
 
 /// State topics with moving figures in them are sent again at most this often without a change of state.
@@ -39,7 +43,7 @@ pub struct Publisher {
     /// Set before the end: why this run ended.
     pub stop_reason: watch::Receiver<Option<String>>,
     /// Absent where nothing is to be detected.
-    pub worker: Option<Worker>,
+    pub worker: Option<DetectorPublisher>,
     pub clock: Clock,
 }
 
@@ -158,11 +162,11 @@ impl Publisher {
 
     fn stats(&self, view: &CameraView, published: &mut PublishedCamera) {
         let ingest = view.ingest.borrow();
-        let counters = Counters::of(self.clock.now(), &ingest, view.seeing.as_ref());
+        let counters = Counters::of(self.clock.now(), &ingest, view.analytics.as_ref());
         let Some(before) = published.stats.replace(counters) else { return };
         let Some(mqtt) = &self.mqtt else { return };
         let mut stats = camera::stats(&ingest, &view.verify.borrow(), before, counters, self.clock.wall());
-        stats.detect = view.seeing.as_ref().map(worker::stats);
+        stats.detect = view.analytics.as_ref().map(detector::stats);
         mqtt.publish(self.topics.stats(&view.config.id), &stats, Qos::AtMostOnce);
     }
 

@@ -9,6 +9,7 @@ use detect::{
 };
 use media::{AccessUnit, ProducerTimestamp, VideoCodec, VideoFormat};
 
+use super::supervisor::ERRORS;
 use super::*;
 
 /// Real pictures of the simulated scene, decoded.
@@ -50,13 +51,25 @@ fn frames(count: usize) -> Vec<Arc<Frame>> {
 fn options(loader: Loader) -> DetectorOptions {
     DetectorOptions {
         loader,
-        demands: vec![Demand { id: "gate".into(), fps: 5.0 }],
-        min_scores: vec![0.5],
         core_share: 8.0,
-        iou: 0.5,
         latency_budget: Duration::from_secs(3600),
         hang: HANG,
+        clock: Clock::system(),
     }
+}
+
+fn demand(camera: &str, fps: f64) -> CameraDemand {
+    CameraDemand { camera: camera.into(), rank: 0, fps, min_score: 0.5, iou: 0.5 }
+}
+
+async fn one_frame() -> Arc<Frame> {
+    tokio::task::spawn_blocking(|| frames(1)).await.expect("no panic").remove(0)
+}
+
+/// The next result of a camera.
+async fn next(results: &mut mpsc::Receiver<Detections>) -> Detections {
+    let found = tokio::time::timeout(Duration::from_secs(60), results.recv()).await;
+    found.expect("in time").expect("a result")
 }
 
 async fn wait_for(handle: &DetectorHandle, wanted: impl FnMut(&DetectorReport) -> bool) -> DetectorReport {
@@ -72,21 +85,23 @@ fn running(report: &DetectorReport) -> bool {
 #[tokio::test]
 async fn the_built_in_model_sees_the_figures_of_the_scene() {
     let settings = config::Detect { backend: config::DetectBackend::Rten, ..config::Detect::default() };
-    let loader: Loader = super::super::model::options(&settings, &[]).loader;
+    let loader: Loader = crate::detector_options(&settings, Clock::system()).loader;
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
+    let slot = handle.add(demand("gate", 5.0));
     let report = wait_for(&handle, running).await;
     let model = report.model.expect("a model");
     assert_eq!((model.backend, model.labels.len(), model.sha256.len()), ("rten", 2, 64));
-    assert_eq!(*report.rooms, [Room { fps: 5.0, advice: None }]);
-    let mut results = handle.results(0);
-    let frame = tokio::task::spawn_blocking(|| frames(1)).await.expect("no panic").remove(0);
-    handle.offer(0, frame.clone());
-    let seen = tokio::time::timeout(Duration::from_secs(60), results.recv()).await.expect("in time");
-    let seen = seen.expect("a result");
-    assert_eq!(seen.frame.timestamp(), frame.timestamp());
-    assert!(seen.detections.iter().any(|detection| detection.score > 0.4), "{:?}", seen.detections);
-    let figures = handle.figures(0);
+    let allowance =
+        Allowance { slot: slot.id(), camera: "gate".into(), wanted_fps: 5.0, fps: 5.0, problem: None };
+    assert_eq!(*report.allowances, [allowance]);
+    let mut results = slot.results();
+    let frame = one_frame().await;
+    slot.frames().offer(frame.clone());
+    let found = next(&mut results).await;
+    assert_eq!(found.frame.timestamp(), frame.timestamp());
+    assert!(found.detections.iter().any(|detection| detection.score > 0.4), "{:?}", found.detections);
+    let figures = slot.figures().figures();
     assert_eq!((figures.frames, figures.errors, figures.skipped), (1, 0, 0));
     assert_eq!(figures.inference.count(), 1);
     cancel.cancel();
@@ -123,7 +138,7 @@ fn moody(mood: impl Fn() -> Result<(), BackendError> + Send + Sync + 'static) ->
     let mood: Arc<Mood> = Arc::new(mood);
     let loader: Loader = Box::new(move || {
         count.fetch_add(1, Ordering::SeqCst);
-        let model = include_bytes!("../../../../model/scene.onnx");
+        let model = include_bytes!("../../../model/scene.onnx");
         let options = LoadOptions { backend: BackendChoice::Rten, ..LoadOptions::default() };
         let source = ModelSource::BuiltIn { name: "scene", bytes: model };
         let mut loaded =
@@ -148,12 +163,13 @@ async fn a_backend_that_fails_again_and_again_is_loaded_anew() {
     });
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
+    let slot = handle.add(demand("gate", 5.0));
     wait_for(&handle, running).await;
     gone.store(true, Ordering::SeqCst);
-    let frame = tokio::task::spawn_blocking(|| frames(1)).await.expect("no panic").remove(0);
+    let frame = one_frame().await;
     let offers = async {
         loop {
-            handle.offer(0, frame.clone());
+            slot.frames().offer(frame.clone());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -161,8 +177,9 @@ async fn a_backend_that_fails_again_and_again_is_loaded_anew() {
     let report =
         tokio::select! { report = failed => report, () = offers => unreachable!("it offers for ever") };
     let problem = report.problem.expect("a problem");
-    assert!(problem.contains("the device is gone"), "{problem}");
-    assert_eq!(handle.figures(0).errors, u64::from(ERRORS));
+    assert_eq!(problem.reason, health::Reason::DetectorFailed);
+    assert!(problem.found.contains("the device is gone"), "{problem}");
+    assert_eq!(slot.figures().figures().errors, u64::from(ERRORS));
     gone.store(false, Ordering::SeqCst);
     wait_for(&handle, running).await;
     assert!(loads.load(Ordering::SeqCst) >= 2);
@@ -175,9 +192,15 @@ async fn a_model_that_does_not_load_says_why_and_is_tried_again() {
     let loader: Loader = Box::new(|| Err("model /nowhere.onnx: no such file".to_owned()));
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
+    let _slot = handle.add(demand("gate", 5.0));
     let report = wait_for(&handle, |report| report.state == DetectorState::Failed).await;
-    assert_eq!(report.problem.as_deref(), Some("model /nowhere.onnx: no such file"));
-    wait_for(&handle, |report| report.restarts == 2).await;
+    let first = report.problem.expect("a problem");
+    assert_eq!(
+        (first.reason, first.found.as_str()),
+        (health::Reason::DetectorFailed, "model /nowhere.onnx: no such file")
+    );
+    let report = wait_for(&handle, |report| report.restarts == 2).await;
+    assert_eq!(report.problem, Some(first), "it goes on since the first time");
     cancel.cancel();
     task.await.expect("ends");
 }
@@ -198,17 +221,19 @@ async fn a_backend_that_hangs_is_left_and_replaced() {
     let mut options = options(loader);
     options.hang = Duration::from_millis(700);
     let (handle, task) = start(options, cancel.clone());
+    let slot = handle.add(demand("gate", 5.0));
     wait_for(&handle, running).await;
-    let mut results = handle.results(0);
-    let frame = tokio::task::spawn_blocking(|| frames(1)).await.expect("no panic").remove(0);
+    let mut results = slot.results();
+    let frame = one_frame().await;
     HANGS.store(true, Ordering::SeqCst);
-    handle.offer(0, frame.clone());
-    wait_for(&handle, |report| report.state == DetectorState::Stuck).await;
+    slot.frames().offer(frame.clone());
+    let report = wait_for(&handle, |report| report.state == DetectorState::Stuck).await;
+    assert_eq!(report.problem.map(|problem| problem.reason), Some(health::Reason::DetectorStuck));
     let mut report = handle.report();
     let answered = async {
         loop {
             // To a slow machine the new one may seem to hang, too: the picture that it had is gone then.
-            handle.offer(0, frame.clone());
+            slot.frames().offer(frame.clone());
             tokio::select! {
                 Some(_) = results.recv() => return,
                 changed = report.changed() => changed.expect("the detector lives"),
@@ -223,25 +248,70 @@ async fn a_backend_that_hangs_is_left_and_replaced() {
     task.await.expect("ends");
 }
 
-#[test]
-fn rates_go_to_the_first_cameras_first() {
-    let cost = |ms| detect::capacity::BatchCost {
-        batch: 1,
-        p50: Duration::from_millis(ms),
-        p95: Duration::from_millis(ms),
-        rounds: 1,
+#[tokio::test]
+async fn the_model_is_loaded_when_the_first_camera_comes() {
+    let (loader, loads) = moody(|| Ok(()));
+    let cancel = CancellationToken::new();
+    let (handle, task) = start(options(loader), cancel.clone());
+    tokio::task::yield_now().await;
+    assert_eq!((handle.report().borrow().state, loads.load(Ordering::SeqCst)), (DetectorState::Off, 0));
+    let slot = handle.add(demand("gate", 5.0));
+    wait_for(&handle, running).await;
+    drop(slot);
+    let report = handle.report().borrow().clone();
+    assert_eq!((report.state, report.allowances.len()), (DetectorState::Running, 0));
+    cancel.cancel();
+    task.await.expect("ends");
+    assert_eq!(loads.load(Ordering::SeqCst), 1);
+}
+
+/// One of several cameras is removed and replaced, and another one comes, while the detector works for a third.
+#[tokio::test]
+async fn cameras_come_and_go_while_the_others_lose_nothing() {
+    let (loader, loads) = moody(|| Ok(()));
+    let cancel = CancellationToken::new();
+    let (handle, task) = start(options(loader), cancel.clone());
+    let (stays, goes) = (handle.add(demand("stays", 5.0)), handle.add(demand("goes", 5.0)));
+    let report = wait_for(&handle, running).await;
+    let cameras = |report: &DetectorReport| -> Vec<String> {
+        report.allowances.iter().map(|allowance| allowance.camera.clone()).collect()
     };
-    let check = |ms: u64, wanted: &[f64], expected: &[f64]| {
-        let measured = Measured { by_batch: vec![cost(ms)], input: (320, 192) };
-        let demands: Vec<_> = wanted.iter().map(|fps| Demand { id: "c".into(), fps: *fps }).collect();
-        let rooms = rooms(&measured, &demands, 0.8);
-        let found: Vec<_> = rooms.iter().map(|room| room.fps).collect();
-        assert_eq!(found, expected, "{ms} ms, {wanted:?}");
-        for (room, wanted) in rooms.iter().zip(wanted) {
-            assert_eq!(room.advice.is_some(), room.fps < *wanted);
-        }
-    };
-    check(5, &[10.0, 10.0], &[10.0, 10.0]);
-    check(50, &[10.0, 10.0, 5.0], &[10.0, 6.0, 0.0]);
-    check(50, &[0.0, 20.0], &[0.0, 16.0]);
+    assert_eq!(cameras(&report), ["stays", "goes"]);
+    let frame = one_frame().await;
+    let (mut of_stays, mut of_goes) = (stays.results(), goes.results());
+    let count = |view: &FiguresView| view.figures().frames;
+
+    // A picture of each, then one of them goes, with what it has of the detector.
+    for (slot, results) in [(&stays, &mut of_stays), (&goes, &mut of_goes)] {
+        slot.frames().offer(frame.clone());
+        next(results).await;
+    }
+    let (late, gone) = (goes.frames(), goes.figures());
+    drop(goes);
+    assert_eq!(cameras(&handle.report().borrow()), ["stays"]);
+    late.offer(frame.clone());
+    assert!(of_goes.recv().await.is_none(), "its decoder may still have had a picture, which nobody wants");
+    assert_eq!((count(&gone), count(&stays.figures())), (1, 1));
+
+    // Another one takes its place; the first one's queue and counts are what they were.
+    let replaced = handle.add(demand("goes", 2.0));
+    let mut of_replaced = replaced.results();
+    assert_eq!(cameras(&handle.report().borrow()), ["stays", "goes"]);
+    assert_eq!(handle.report().borrow().allowance(replaced.id()).map(|allowance| allowance.fps), Some(2.0));
+    for _ in 0..3 {
+        stays.frames().offer(frame.clone());
+        next(&mut of_stays).await;
+        replaced.frames().offer(frame.clone());
+        next(&mut of_replaced).await;
+    }
+    assert_eq!((count(&stays.figures()), count(&replaced.figures()), count(&gone)), (4, 3, 1));
+    let total = handle.total();
+    assert_eq!((total.frames, total.skipped, total.errors), (8, 0, 0), "with those of the one that has gone");
+    assert_eq!(
+        (handle.report().borrow().state, handle.report().borrow().restarts),
+        (DetectorState::Running, 0)
+    );
+    cancel.cancel();
+    task.await.expect("ends");
+    assert_eq!(loads.load(Ordering::SeqCst), 1, "the model was never loaded again");
 }

@@ -15,35 +15,28 @@ use messages::DetectionRecord;
 pub(super) struct Records {
     folder: PathBuf,
     keep: usize,
-    /// Names without ending, oldest first.
-    names: VecDeque<String>,
+    /// Names without ending, oldest first; absent until the folder was read.
+    names: Option<VecDeque<String>>,
     failing: bool,
 }
 
 impl Records {
-    /// Finds what earlier runs left. The folder is made with the first file.
-    pub(super) fn open(folder: &Path, camera: &str, keep: usize) -> Self {
-        let folder = folder.join(camera);
-        let mut names: Vec<String> = std::fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter_map(|name| Some(name.strip_suffix(".json")?.to_owned()))
-            .collect();
-        names.sort_unstable();
-        Self { folder, keep: keep.max(1), names: names.into(), failing: false }
+    /// The folder is read and made with the first file.
+    pub(super) fn new(folder: &Path, camera: &str, keep: usize) -> Self {
+        Self { folder: folder.join(camera), keep: keep.max(1), names: None, failing: false }
     }
 
-    /// Writes one event; blocks on the disk. Says a failure once.
+    /// Writes one event; blocks on the disk. Logs a failure once.
     pub(super) fn write(&mut self, record: &DetectionRecord, jpeg: Option<&Bytes>) {
         // Colons are no good in file names elsewhere; the names sort by time.
         let name = format!("{}-{}", record.event.start.to_string().replace(':', ""), record.event.id);
+        let mut names = self.names.take().unwrap_or_else(|| earlier(&self.folder));
         match self.try_write(&name, record, jpeg) {
             Ok(()) => {
                 self.failing = false;
-                self.names.push_back(name);
-                while self.names.len() > self.keep {
-                    let Some(oldest) = self.names.pop_front() else { break };
+                names.push_back(name);
+                while names.len() > self.keep {
+                    let Some(oldest) = names.pop_front() else { break };
                     for ending in ["json", "jpg"] {
                         let _ = std::fs::remove_file(self.folder.join(format!("{oldest}.{ending}")));
                     }
@@ -54,6 +47,7 @@ impl Records {
             }
             Err(_) => {}
         }
+        self.names = Some(names);
     }
 
     fn try_write(
@@ -70,6 +64,18 @@ impl Records {
         json.push(b'\n');
         whole(&self.folder.join(format!("{name}.json")), &json)
     }
+}
+
+/// What earlier runs left.
+fn earlier(folder: &Path) -> VecDeque<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| Some(name.strip_suffix(".json")?.to_owned()))
+        .collect();
+    names.sort_unstable();
+    names.into()
 }
 
 /// Under another name first, so that nobody reads half a file.
@@ -148,7 +154,7 @@ mod tests {
     fn the_newest_files_are_kept_across_restarts() {
         let folder = tempfile::tempdir().expect("a folder");
         for start_ms in [1_000, 2_000, 3_000] {
-            Records::open(folder.path(), "gate", 2)
+            Records::new(folder.path(), "gate", 2)
                 .write(&record(start_ms), Some(&Bytes::from_static(b"jpeg")));
         }
         let found = names(&folder.path().join("gate"));
@@ -168,8 +174,8 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_made_costs_the_files_only() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let mut records = Records::open(file.path(), "gate", 2);
+        let mut records = Records::new(file.path(), "gate", 2);
         records.write(&record(1_000), None);
-        assert!(records.failing && records.names.is_empty());
+        assert!(records.failing && records.names.is_some_and(|names| names.is_empty()));
     }
 }

@@ -1,56 +1,51 @@
-//! The best picture of each event that has not ended, and what was seen in it.
+//! The best picture of each event that has not ended, and what was found in it.
 //!
 //! Cutting a JPEG takes milliseconds, so it happens on the runtime's threads for blocking work, a few at a time. An
 //! event for which there was no place gets its picture from one of the next ones that show it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bytes::Bytes;
-use media::ProducerTimestamp;
 use tokio::sync::mpsc;
 use vision::Rect;
 use vision::track::Track;
 
-use super::detector::{Model, Seen};
-use super::snapshot;
-use messages::Prediction;
+use crate::detector::{Detections, Model};
+use crate::output::{LabelledBox, Shot};
+use crate::snapshot;
 
 /// Pictures being cut at a time.
 const PLACES: usize = 2;
 
-/// A JPEG of this track; absent when it fits no message.
-pub(super) type Cut = (u64, Option<Bytes>);
+/// A JPEG of this track; absent when none fits the limit.
+pub(crate) type Cut = (u64, Option<Bytes>);
 
-/// The best picture of an event.
-pub(super) struct Shot {
-    pub(super) label: String,
-    /// Number of the picture since start.
-    pub(super) frame: u64,
-    pub(super) at: ProducerTimestamp,
-    pub(super) predictions: Vec<Prediction>,
-    pub(super) inference: Duration,
-    pub(super) jpeg: Option<Bytes>,
-}
-
-pub(super) struct Shots {
+pub(crate) struct Shots {
     /// By track.
     open: BTreeMap<u64, Shot>,
     cutting: BTreeSet<u64>,
     places: mpsc::Sender<Cut>,
     /// Whether anybody wants JPEGs.
     wanted: bool,
+    limit_bytes: usize,
 }
 
 impl Shots {
-    /// Cut pictures come out of the receiver; give them to [`Shots::cut`].
-    pub(super) fn new(wanted: bool) -> (Self, mpsc::Receiver<Cut>) {
+    /// Cut pictures come out of the receiver; they go to [`Shots::cut`].
+    pub(crate) fn new(wanted: bool, limit_bytes: usize) -> (Self, mpsc::Receiver<Cut>) {
         let (places, cuts) = mpsc::channel(PLACES);
-        (Self { open: BTreeMap::new(), cutting: BTreeSet::new(), places, wanted }, cuts)
+        (Self { open: BTreeMap::new(), cutting: BTreeSet::new(), places, wanted, limit_bytes }, cuts)
     }
 
-    /// Takes picture `frame` for the tracks that it shows best, and for those that have no JPEG yet.
-    pub(super) fn take(&mut self, better: &[u64], seen: &Seen, frame: u64, tracks: &[Track], model: &Model) {
+    /// Takes picture number `frame` for the tracks that it shows best, and for those that have no JPEG yet.
+    pub(crate) fn take(
+        &mut self,
+        better: &[u64],
+        found: &Detections,
+        frame: u64,
+        tracks: &[Track],
+        model: &Model,
+    ) {
         let missing = self.open.iter().filter(|(id, shot)| shot.jpeg.is_none() && !self.cutting.contains(id));
         let mut due: Vec<u64> = if self.wanted { missing.map(|(id, _)| *id).collect() } else { Vec::new() };
         due.retain(|id| !better.contains(id));
@@ -59,33 +54,33 @@ impl Shots {
             let shot = Shot {
                 label: label(model, track.class),
                 frame,
-                at: seen.frame.timestamp(),
-                predictions: predictions(tracks, model),
-                inference: seen.inference,
+                at: found.frame.timestamp(),
+                boxes: boxes(tracks, model),
+                inference: found.inference,
                 // The older picture until the new one is cut.
                 jpeg: self.open.get_mut(id).and_then(|older| older.jpeg.take()),
             };
             self.open.insert(*id, shot);
-            self.start_cutting(*id, seen, track.seen);
+            self.start_cutting(*id, found, track.seen);
         }
     }
 
-    fn start_cutting(&mut self, track: u64, seen: &Seen, rect: Rect) {
+    fn start_cutting(&mut self, track: u64, found: &Detections, rect: Rect) {
         if !self.wanted || self.cutting.contains(&track) {
             return;
         }
         if let Ok(place) = self.places.clone().try_reserve_owned() {
             self.cutting.insert(track);
-            let frame = seen.frame.clone();
+            let (frame, limit_bytes) = (found.frame.clone(), self.limit_bytes);
             tokio::task::spawn_blocking(move || {
-                place.send((track, snapshot::jpeg(&frame.picture(), rect)));
+                place.send((track, snapshot::jpeg(&frame.picture(), rect, limit_bytes)));
             });
         }
     }
 
-    /// A picture has been cut: its label and itself, and whether it is the first of its event. Nothing once that has
-    /// ended.
-    pub(super) fn cut(&mut self, (track, jpeg): Cut) -> Option<(String, Bytes, bool)> {
+    /// A picture has been cut: returns its label and itself, and whether it is the first of its event. Nothing once that
+    /// has ended.
+    pub(crate) fn cut(&mut self, (track, jpeg): Cut) -> Option<(String, Bytes, bool)> {
         self.cutting.remove(&track);
         let shot = self.open.get_mut(&track)?;
         let jpeg = jpeg?;
@@ -93,25 +88,26 @@ impl Shots {
         Some((shot.label.clone(), jpeg, first))
     }
 
-    pub(super) fn has_jpeg(&self, track: u64) -> bool {
+    pub(crate) fn has_jpeg(&self, track: u64) -> bool {
         self.open.get(&track).is_some_and(|shot| shot.jpeg.is_some())
     }
 
     /// The event has ended.
-    pub(super) fn remove(&mut self, track: u64) -> Option<Shot> {
+    pub(crate) fn remove(&mut self, track: u64) -> Option<Shot> {
         self.open.remove(&track)
     }
 }
 
-fn predictions(tracks: &[Track], model: &Model) -> Vec<Prediction> {
-    let seen = tracks.iter().filter(|track| track.seen_now && track.confirmed);
-    seen.map(|track| Prediction {
-        label: label(model, track.class),
-        confidence: track.score.into(),
-        rect: track.rect.into(),
-        track: Some(track.id),
-    })
-    .collect()
+fn boxes(tracks: &[Track], model: &Model) -> Vec<LabelledBox> {
+    let found = tracks.iter().filter(|track| track.seen_now && track.confirmed);
+    found
+        .map(|track| LabelledBox {
+            label: label(model, track.class),
+            score: track.score,
+            rect: track.rect,
+            track: track.id,
+        })
+        .collect()
 }
 
 /// Name of a class of the model.

@@ -3,33 +3,27 @@
 use std::io::Read;
 use std::path::Path;
 
-use detect::capacity::Demand;
+use clock::Clock;
+use config::DetectBackend;
 use detect::{BackendChoice, LabelSource, LoadOptions, Loaded, ModelSource};
 use sha2::{Digest, Sha256};
 
-use super::detector::{DetectorOptions, HANG};
-use config::DetectBackend;
+use crate::detector::{DetectorOptions, HANG};
 
 /// Knows the rendered figures of the simulated cameras, and nothing else.
-const BUILT_IN: &[u8] = include_bytes!("../../../model/scene.onnx");
-const BUILT_IN_LABELS: &str = include_str!("../../../model/scene.labels");
+const BUILT_IN: &[u8] = include_bytes!("../../model/scene.onnx");
+const BUILT_IN_LABELS: &str = include_str!("../../model/scene.labels");
 const BUILT_IN_NAME: &str = "scene";
 
-/// What the detector is started with, for these cameras in this order.
-pub fn options(settings: &config::Detect, cameras: &[config::Camera]) -> DetectorOptions {
-    let demands = cameras
-        .iter()
-        .map(|camera| Demand { id: camera.id.clone(), fps: wanted(camera).map_or(0.0, |detect| detect.fps) });
-    let iou = cameras.iter().filter_map(wanted).map(|detect| detect.iou).fold(0.0, f32::max);
+/// What the detector is started with.
+pub fn detector_options(settings: &config::Detect, clock: Clock) -> DetectorOptions {
     let loader = settings.clone();
     DetectorOptions {
         loader: Box::new(move || load(&loader)),
-        demands: demands.collect(),
-        min_scores: cameras.iter().map(min_score).collect(),
         core_share: f64::from(settings.core_share_percent) / 100.0,
-        iou,
         latency_budget: settings.latency_budget,
         hang: HANG,
+        clock,
     }
 }
 
@@ -78,17 +72,6 @@ fn sha256_of(path: &Path) -> Result<String, String> {
             length => hasher.update(&part[..length]),
         }
     }
-}
-
-/// The least score that any label of the camera needs.
-fn min_score(camera: &config::Camera) -> f32 {
-    let Some(detect) = &camera.detect else { return f32::INFINITY };
-    let by_label = detect.rules.by_label.values().map(|rule| rule.min_score);
-    by_label.fold(detect.rules.label.min_score, f32::min)
-}
-
-fn wanted(camera: &config::Camera) -> Option<&config::CameraDetect> {
-    camera.detect.as_ref().filter(|_| camera.enabled)
 }
 
 fn hex(digest: &[u8]) -> String {

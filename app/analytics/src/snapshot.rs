@@ -4,29 +4,28 @@ use bytes::Bytes;
 use jpeg_encoder::{ColorType, Encoder};
 use vision::{Picture, Rect, rgb};
 
-use mqtt::BODY_LIMIT_BYTES;
-
 /// What is shown around the object, in parts of its sides.
 const MARGIN: f32 = 0.3;
 /// The cut is never smaller than this part of the picture: a lone head says nothing about where it is.
 const LEAST: f32 = 0.15;
-/// Largest side in pixels and quality, tried in this order until the JPEG fits an MQTT message. Even noise fits the last.
+/// Largest side in pixels and quality, tried in this order until the JPEG fits. Even noise takes less than 100 kB in the last.
 const TRIES: [(usize, u8); 4] = [(640, 85), (640, 70), (640, 50), (320, 40)];
 
-/// Cuts the object at `rect` out of `picture`; milliseconds of work. `None`: it fits no message, or has no area.
-pub(super) fn jpeg(picture: &Picture<'_>, rect: Rect) -> Option<Bytes> {
-    let around = surroundings(rect);
+/// Cuts the object at `rect` out of `picture`; milliseconds of work. `None`: it is larger than `limit_bytes` whatever is
+/// tried, or has no area.
+pub(crate) fn jpeg(picture: &Picture<'_>, rect: Rect, limit_bytes: usize) -> Option<Bytes> {
+    let around = with_margin(rect);
     TRIES.iter().find_map(|(max_side, quality)| {
         let cut = rgb::crop(picture, around, *max_side, *max_side);
         let (width, height) = (u16::try_from(cut.width).ok()?, u16::try_from(cut.height).ok()?);
         let mut jpeg = Vec::new();
         Encoder::new(&mut jpeg, *quality).encode(&cut.bytes, width, height, ColorType::Rgb).ok()?;
-        (jpeg.len() <= BODY_LIMIT_BYTES).then(|| Bytes::from(jpeg))
+        (jpeg.len() <= limit_bytes).then(|| Bytes::from(jpeg))
     })
 }
 
 /// The rectangle with its margin, within the picture.
-fn surroundings(rect: Rect) -> Rect {
+fn with_margin(rect: Rect) -> Rect {
     let side = |at: f32, length: f32| {
         let wanted = (length * (1.0 + 2.0 * MARGIN)).clamp(LEAST, 1.0);
         let start = (at + length / 2.0 - wanted / 2.0).clamp(0.0, 1.0 - wanted);
@@ -45,7 +44,7 @@ mod tests {
     #[test]
     fn the_cut_has_a_margin_and_stays_inside() {
         let check = |[x, y, w, h]: [f32; 4], expected: [f32; 4]| {
-            let cut = surroundings(Rect { x, y, w, h });
+            let cut = with_margin(Rect { x, y, w, h });
             let found = [cut.x, cut.y, cut.w, cut.h];
             let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
             assert!(close, "{found:?}, expected {expected:?}");
@@ -56,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn even_noise_fits_a_message() {
+    fn even_noise_fits_the_limit_of_a_message() {
         let mut state = 1_u32;
         let mut noise = |len: usize| -> Vec<u8> {
             std::iter::repeat_with(|| {
@@ -71,8 +70,12 @@ mod tests {
             Planes::Nv12 { y: Plane { bytes: &y, stride: 640 }, uv: Plane { bytes: &uv, stride: 640 } };
         let colour = Colour { matrix: Matrix::Bt709, full_range: true };
         let picture = Picture::new(640, 640, planes, colour).expect("whole planes");
-        let jpeg = jpeg(&picture, Rect { x: 0.0, y: 0.0, w: 1.0, h: 1.0 }).expect("a JPEG");
-        assert_eq!(&jpeg[..3], [0xff, 0xd8, 0xff]);
-        assert!(jpeg.len() <= BODY_LIMIT_BYTES, "{}", jpeg.len());
+        let whole = Rect { x: 0.0, y: 0.0, w: 1.0, h: 1.0 };
+        let jpeg = |limit| super::jpeg(&picture, whole, limit);
+        let small = jpeg(100_000).expect("a JPEG");
+        assert_eq!(&small[..3], [0xff, 0xd8, 0xff]);
+        assert!(small.len() <= 100_000, "{}", small.len());
+        assert!(jpeg(usize::MAX).is_some_and(|jpeg| jpeg.len() > 100_000), "the limit decides");
+        assert_eq!(jpeg(100), None);
     }
 }

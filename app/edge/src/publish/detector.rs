@@ -1,20 +1,21 @@
-//! Figures of the detection: what is published, logged now and then, and said at the end.
+//! Figures of detection: what is published, logged now and then, and printed at the end.
 
 use std::time::{Duration, Instant, SystemTime};
 
+use analytics::detector::{DetectorHandle, DetectorState, Figures, Model};
+use clock::Clock;
+use messages::{
+    self, CameraSummary, DetectStats, Detector, DetectorModel, LineCount, NotAdmitted, Percentiles, Spread,
+    UtcTime, Version, WorkerFigures, WorkerSummary, rounded,
+};
 use tokio::sync::watch;
 use vision::figures::Histogram;
 
-use super::detector::{self, DetectorHandle, DetectorState, Figures};
-use crate::camera::SeeingView;
+use crate::camera::AnalyticsView;
 use crate::cameras::Views;
-use messages::{
-    self, CameraSummary, DetectStats, Detector, DetectorModel, LineCount, NotAdmitted, Percentiles, Reason,
-    Spread, UtcTime, Version, WorkerFigures, WorkerSummary, rounded,
-};
 
 /// Watches the detector of the box.
-pub struct Worker {
+pub struct DetectorPublisher {
     detector: DetectorHandle,
     views: watch::Receiver<Views>,
     started: SystemTime,
@@ -22,18 +23,30 @@ pub struct Worker {
     log_every: Duration,
     logged: (Instant, Figures),
     published: (Instant, Figures),
+    clock: Clock,
 }
 
-impl Worker {
+impl DetectorPublisher {
     pub fn new(
         detector: DetectorHandle,
         views: watch::Receiver<Views>,
         log_every: Duration,
         started: SystemTime,
+        clock: Clock,
     ) -> Self {
-        let since = Instant::now() - SystemTime::now().duration_since(started).unwrap_or_default();
+        let (now, up) = (clock.now(), clock.wall().duration_since(started).unwrap_or_default());
+        let since = now.checked_sub(up).unwrap_or(now);
         let nothing = (since, Figures::default());
-        Self { detector, views, started, since, log_every, logged: nothing.clone(), published: nothing }
+        Self {
+            detector,
+            views,
+            started,
+            since,
+            log_every,
+            logged: nothing.clone(),
+            published: nothing,
+            clock,
+        }
     }
 
     /// When the state of the detector began.
@@ -43,58 +56,56 @@ impl Worker {
 
     /// The state of the detector with the figures since the last call.
     pub fn message(&mut self) -> Detector {
-        let (now, total) = (Instant::now(), self.total());
+        let (now, total) = (self.clock.now(), self.detector.total());
         let (before, published) = std::mem::replace(&mut self.published, (now, total.clone()));
-        let window = now.duration_since(before);
+        let window = now.saturating_duration_since(before);
         let report = self.detector.report().borrow().clone();
         let model = report.model.as_deref();
-        let reason = match report.state {
-            DetectorState::Failed => Some(Reason::DetectorFailed),
-            DetectorState::Stuck => Some(Reason::DetectorStuck),
-            DetectorState::Loading | DetectorState::Running => None,
-        };
-        let views = self.views.borrow().clone();
-        let rooms = views.iter().filter_map(|view| Some((view, view.seeing.as_ref()?)));
-        let not_admitted = rooms.filter_map(|(view, seeing)| {
-            let room = report.rooms.get(seeing.number)?;
+        let not_admitted = report.allowances.iter().filter_map(|allowance| {
             Some(NotAdmitted {
-                camera: view.config.id.clone(),
-                fps: view.config.detect.as_ref()?.fps,
-                fits_fps: (room.fps > 0.0).then_some(room.fps),
-                detail: room.advice.clone()?,
+                camera: allowance.camera.clone(),
+                fps: allowance.wanted_fps,
+                fits_fps: (allowance.fps > 0.0).then_some(allowance.fps),
+                detail: allowance.problem.as_ref()?.to_string(),
             })
         });
         Detector {
             v: Version::default(),
-            ts: SystemTime::now().into(),
+            ts: self.clock.wall().into(),
             state: match report.state {
+                DetectorState::Off => messages::DetectorState::Off,
                 DetectorState::Loading => messages::DetectorState::Loading,
                 DetectorState::Running => messages::DetectorState::Running,
                 DetectorState::Stuck => messages::DetectorState::Stuck,
                 DetectorState::Failed => messages::DetectorState::Failed,
             },
             since: report.since.into(),
-            reason,
-            detail: report.problem.clone(),
+            reason: report.problem.as_ref().map(|problem| problem.reason),
+            detail: report.problem.as_ref().map(ToString::to_string),
             backend: model.map(|model| model.backend.to_owned()),
             why: model.map(|model| model.because.clone()),
             model: model.map(detector_model),
             window_s: rounded(window.as_secs_f64()),
             window: figures(&total, &published, &total.recent, window),
-            total: figures(&total, &Figures::default(), &total.inference, now.duration_since(self.since)),
+            total: figures(
+                &total,
+                &Figures::default(),
+                &total.inference,
+                now.saturating_duration_since(self.since),
+            ),
             not_admitted: not_admitted.collect(),
             ..Detector::default()
         }
     }
 
-    /// Says in the log what was done since the last time, when it is time.
+    /// Logs what was done since the last time, when it is time.
     pub fn log(&mut self) {
         let (before, logged) = &self.logged;
-        let window = before.elapsed();
+        let window = self.clock.since(*before);
         if window < self.log_every {
             return;
         }
-        let total = self.total();
+        let total = self.detector.total();
         let WorkerFigures { frames, detections, fps, errors, inference_ms } =
             figures(&total, logged, &total.recent, window);
         let spread = inference_ms.unwrap_or_default();
@@ -109,23 +120,23 @@ impl Worker {
             inference_p95_ms = spread.p95,
             "detection"
         );
-        self.logged = (Instant::now(), total);
+        self.logged = (self.clock.now(), total);
     }
 
     /// Of the whole run.
     pub fn summary(&self) -> WorkerSummary {
-        let ended = SystemTime::now();
-        let whole = self.since.elapsed();
+        let ended = self.clock.wall();
+        let whole = self.clock.since(self.since);
         let report = self.detector.report().borrow().clone();
         let mut latency = Histogram::default();
-        let (total, nothing) = (self.total(), Figures::default());
+        let (total, nothing) = (self.detector.total(), Figures::default());
         let mut events = 0;
         let mut cameras = Vec::new();
-        for (view, seeing) in
-            self.views.borrow().iter().filter_map(|view| Some((view, view.seeing.as_ref()?)))
+        for (view, analytics) in
+            self.views.borrow().iter().filter_map(|view| Some((view, view.analytics.as_ref()?)))
         {
-            let report = seeing.report.borrow();
-            let of_camera = seeing.detector.figures(seeing.number);
+            let report = analytics.report.borrow();
+            let of_camera = analytics.figures.figures();
             latency.merge(&report.latency);
             events += report.events;
             let decode = report.decode.as_ref();
@@ -154,20 +165,12 @@ impl Worker {
             cameras,
         }
     }
-
-    fn total(&self) -> Figures {
-        let mut total = Figures::default();
-        for seeing in self.views.borrow().iter().filter_map(|view| view.seeing.as_ref()) {
-            total.add(&seeing.detector.figures(seeing.number));
-        }
-        total
-    }
 }
 
-/// What `stats` says of one camera's detection.
-pub fn stats(seeing: &SeeingView) -> DetectStats {
-    let report = seeing.report.borrow();
-    let figures = seeing.detector.figures(seeing.number);
+/// What `stats` has of one camera's detection.
+pub(super) fn stats(analytics: &AnalyticsView) -> DetectStats {
+    let report = analytics.report.borrow();
+    let figures = analytics.figures.figures();
     let decode = report.decode.as_ref();
     DetectStats {
         detections: figures.detections,
@@ -187,7 +190,7 @@ fn line_count(count: &vision::event::LineCount) -> LineCount {
     LineCount { line: line.to_string(), label: label.to_string(), ins: *ins, outs: *outs }
 }
 
-fn detector_model(model: &detector::Model) -> DetectorModel {
+fn detector_model(model: &Model) -> DetectorModel {
     let pixels = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
     DetectorModel {
         name: model.name.clone(),

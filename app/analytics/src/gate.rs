@@ -3,34 +3,36 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use clock::Clock;
+use config::CameraDetect;
 use decode::Frame;
 use tokio::sync::watch;
 use vision::motion::{Motion, MotionConfig};
 
-use config::CameraDetect;
-
-/// With the motion gate and nothing moving, a picture is looked at this often.
+/// With the motion gate and nothing moving, a picture goes through the model this often.
 const STILL: Duration = Duration::from_secs(1);
 
 /// Decides on the decoder's thread whether a picture goes to the detector, and notices motion.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     watches: bool,
     holds: bool,
     moving: watch::Sender<bool>,
+    clock: Clock,
     inner: Mutex<(Motion, Option<Instant>)>,
 }
 
 impl Gate {
-    pub(super) fn new(detect: &CameraDetect, moving: watch::Sender<bool>) -> Self {
+    pub(crate) fn new(detect: &CameraDetect, moving: watch::Sender<bool>, clock: Clock) -> Self {
         Self {
             watches: detect.motion || detect.motion_gate,
             holds: detect.motion_gate,
             moving,
+            clock,
             inner: Mutex::new((Motion::new(MotionConfig::default()), None)),
         }
     }
 
-    pub(super) fn passes(&self, frame: &Frame) -> bool {
+    pub(crate) fn passes(&self, frame: &Frame) -> bool {
         if !self.watches {
             return true;
         }
@@ -39,9 +41,9 @@ impl Gate {
         motion.update(frame.timestamp(), &frame.picture());
         let moving = motion.is_moving();
         self.moving.send_if_modified(|before| std::mem::replace(before, moving) != moving);
-        let passes = !self.holds || moving || passed.is_none_or(|at| at.elapsed() >= STILL);
+        let passes = !self.holds || moving || passed.is_none_or(|at| self.clock.since(at) >= STILL);
         if passes {
-            *passed = Some(Instant::now());
+            *passed = Some(self.clock.now());
         }
         passes
     }

@@ -1,0 +1,240 @@
+//! The detector's thread, and the task that starts, watches and replaces it.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use decode::Frame;
+use detect::{Detector, Settings};
+use health::{Backoff, Problem, Reason};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use vision::Detection;
+
+use super::{DetectorOptions, DetectorState, Model, Shared, SlotId};
+
+/// So many errors in a row, and the model is loaded anew.
+pub(super) const ERRORS: u32 = 5;
+const LOOK: Duration = Duration::from_millis(500);
+/// A picture that is in the model when the daemon stops may take this long.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// The synthetic picture to measure with, how often, and for how long at most.
+const MEASURED_SIZE: (usize, usize) = (1280, 720);
+const ROUNDS: usize = 30;
+const MEASURE: Duration = Duration::from_millis(500);
+/// Boxes below this are noise; what lies between it and a camera's own scores only continues tracks.
+const LOW_SCORE: f32 = 0.1;
+
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    options: Arc<DetectorOptions>,
+}
+
+/// Why a thread ended, or has to be replaced.
+enum End {
+    Stopped,
+    Failed(String),
+    Stuck,
+}
+
+impl Supervisor {
+    pub(super) fn new(shared: Arc<Shared>, options: DetectorOptions) -> Self {
+        Self { shared, options: Arc::new(options) }
+    }
+
+    pub(super) async fn run(self, cancel: CancellationToken) {
+        if cancel.run_until_cancelled(self.shared.added.notified()).await.is_none() {
+            return;
+        }
+        let clock = self.shared.clock.clone();
+        let mut backoff =
+            Backoff::new(Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(60));
+        let mut last: Option<Problem> = None;
+        loop {
+            backoff.up(clock.now());
+            self.shared.set_state(DetectorState::Loading, None);
+            let (state, reason, found) = match self.one_thread(&cancel).await {
+                End::Stopped => return,
+                End::Failed(found) => (DetectorState::Failed, Reason::DetectorFailed, found),
+                End::Stuck => {
+                    let found =
+                        format!("no answer from the detector for {} s", self.options.hang.as_secs_f64());
+                    (DetectorState::Stuck, Reason::DetectorStuck, found)
+                }
+            };
+            let worked = self.shared.report.borrow().state == DetectorState::Running;
+            let before = last.take().filter(|_| !worked);
+            let problem = Problem::new(reason, found, clock.wall()).again(before.as_ref());
+            let delay = backoff.failed(clock.now(), rand::random());
+            tracing::error!(%problem, retry_in_ms = delay.as_millis(), "detection does not work");
+            last = Some(problem.clone());
+            self.shared.set_state(state, Some(problem));
+            self.shared.report.send_modify(|report| report.restarts += 1);
+            if cancel.run_until_cancelled(clock.sleep(delay)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn one_thread(&self, cancel: &CancellationToken) -> End {
+        let clock = &self.shared.clock;
+        let turn = {
+            let mut inner = self.shared.lock();
+            inner.turn += 1;
+            inner.busy_since = None;
+            inner.turn
+        };
+        let (ended, mut end) = oneshot::channel();
+        let work = Work { turn, shared: self.shared.clone(), options: self.options.clone() };
+        let thread = std::thread::Builder::new().name("detector".to_owned()).spawn(move || {
+            let _ = ended.send(work.run());
+        });
+        if let Err(error) = thread {
+            return End::Failed(format!("no thread for the detector: {error}"));
+        }
+        loop {
+            tokio::select! {
+                ended = &mut end => return match ended {
+                    Ok(Ok(())) => End::Stopped,
+                    Ok(Err(problem)) => End::Failed(problem),
+                    Err(_) => End::Failed("the detector crashed".to_owned()),
+                },
+                () = cancel.cancelled() => {
+                    self.shared.lock().stopped = true;
+                    self.shared.wake.notify_all();
+                    // A picture under way takes its time; one that hangs is not waited for.
+                    let _ = tokio::time::timeout(STOP_LIMIT, &mut end).await;
+                    return End::Stopped;
+                }
+                () = clock.sleep(LOOK) => {
+                    let mut inner = self.shared.lock();
+                    if inner.busy_since.is_some_and(|since| clock.since(since) > self.options.hang) {
+                        inner.turn += 1;
+                        return End::Stuck;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn set_state(&self, state: DetectorState, problem: Option<Problem>) {
+        self.report.send_modify(|report| {
+            if report.state != state {
+                report.since = self.clock.wall();
+            }
+            (report.state, report.problem) = (state, problem);
+        });
+    }
+}
+
+/// Pictures of several cameras, for one call of the backend.
+type Batch = Vec<(SlotId, Arc<Frame>)>;
+
+/// What runs on the detector's thread.
+struct Work {
+    turn: u64,
+    shared: Arc<Shared>,
+    options: Arc<DetectorOptions>,
+}
+
+impl Work {
+    /// Until it is stopped or replaced; the error says why it cannot go on.
+    fn run(self) -> Result<(), String> {
+        let (loaded, sha256) = (self.options.loader)()?;
+        for note in &loaded.notes {
+            tracing::warn!(model = loaded.model, note, "the model could be better");
+        }
+        let input = loaded.backend.input();
+        let model = Model {
+            name: loaded.model,
+            sha256,
+            backend: loaded.chosen.backend,
+            because: loaded.chosen.because,
+            input: (input.width, input.height),
+            labels: loaded.labels,
+        };
+        let mut settings = Settings::new(model.labels.len(), LOW_SCORE);
+        settings.nms_iou = self.shared.lock().iou();
+        let mut detector =
+            Detector::new(loaded.backend, loaded.head, settings.clone(), self.shared.clock.clone());
+        let measured = detector.measure(MEASURED_SIZE, ROUNDS, MEASURE);
+        self.introduce(model, measured.map_err(|error| health::chain(&error))?);
+        let mut found: Vec<Vec<Detection>> = Vec::new();
+        let mut errors = 0;
+        while let Some((batch, iou)) = self.next(input.max_batch.max(1)) {
+            if settings.nms_iou != iou {
+                settings.nms_iou = iou;
+                detector.set_settings(settings.clone());
+            }
+            let pictures: Vec<_> = batch.iter().map(|(_, frame)| frame.picture()).collect();
+            found.resize_with(pictures.len(), Vec::new);
+            let outcome = detector.detect(&pictures, &mut found[..pictures.len()]);
+            drop(pictures);
+            let mut inner = self.shared.lock();
+            if inner.turn != self.turn {
+                return Ok(()); // given up long ago
+            }
+            inner.busy_since = None;
+            match outcome {
+                Ok(timing) => {
+                    errors = 0;
+                    inner.deliver(batch, &mut found, timing, self.shared.clock.now());
+                }
+                Err(error) => {
+                    errors += 1;
+                    for (id, _) in &batch {
+                        if let Some(slot) = inner.slots.get(id) {
+                            super::lock(&slot.counted).errors += 1;
+                        }
+                    }
+                    drop(inner);
+                    tracing::warn!(error = health::chain(&error), "the model failed on a picture");
+                    if errors >= ERRORS {
+                        return Err(health::chain(&error));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what was loaded and which cameras fit.
+    fn introduce(&self, model: Model, measured: detect::capacity::Measured) {
+        tracing::info!(
+            model = model.name,
+            sha256 = model.sha256,
+            backend = model.backend,
+            because = model.because,
+            labels = model.labels.join(","),
+            input = format!("{}x{}", model.input.0, model.input.1),
+            ms_per_picture = measured.picture().as_secs_f64() * 1000.0,
+            "detector"
+        );
+        self.shared.change_admission(|admission| admission.measured(measured));
+        self.shared.report.send_modify(|report| {
+            if report.model.as_deref() != Some(&model) {
+                report.model = Some(Arc::new(model));
+            }
+        });
+        self.shared.set_state(DetectorState::Running, None);
+    }
+
+    /// Waits for pictures; with them comes the overlap that all cameras agree on. `None`: the turn of this thread is over.
+    fn next(&self, max: usize) -> Option<(Batch, f32)> {
+        let mut inner = self.shared.lock();
+        loop {
+            if inner.stopped || inner.turn != self.turn {
+                return None;
+            }
+            let now = self.shared.clock.now();
+            let batch = inner.scheduler.take(now, max);
+            if !batch.is_empty() {
+                inner.busy_since = Some(now);
+                let batch = batch.into_iter().map(|(number, frame)| (SlotId(number), frame)).collect();
+                return Some((batch, inner.iou()));
+            }
+            inner = self.shared.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

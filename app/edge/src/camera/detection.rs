@@ -1,0 +1,135 @@
+//! The analytics branch of one camera, with what publishes its results.
+
+use std::sync::Arc;
+
+use analytics::detector::{CameraDemand, FiguresView};
+use analytics::{AnalyticsReport, AnnotatedFrame, Branch, Channels, DetectorHandle, Persisted};
+use kvs::FragmentNumber;
+use kvs::fragmenter::FragmentSummary;
+use media::ClockSource;
+use messages::Topics;
+use mqtt::MqttHandle;
+use rtsp::source::IngestReport;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::fanout::Fanout;
+use crate::publish::{AnalyticsPublisher, Origin, Sequence};
+
+/// What the analytics branches of all cameras share.
+#[derive(Clone)]
+pub struct AnalyticsShared {
+    pub settings: config::Detect,
+    pub detector: DetectorHandle,
+    pub sequence: Sequence,
+    pub mqtt: Option<MqttHandle>,
+    pub topics: Topics,
+    pub region: String,
+}
+
+/// What others see of a camera's analytics branch.
+#[derive(Clone)]
+pub struct AnalyticsView {
+    pub report: watch::Receiver<AnalyticsReport>,
+    /// Access units that the branch had no room for.
+    pub left_out: watch::Receiver<u64>,
+    pub figures: FiguresView,
+    /// To draw what is found.
+    pub frames: broadcast::Sender<AnnotatedFrame>,
+}
+
+/// The branch as one camera has it while it is enabled; its place at the detector is given up with it.
+pub(super) struct Detection {
+    branch: Branch,
+    left_out: watch::Sender<u64>,
+    publisher: AnalyticsPublisher,
+}
+
+impl Detection {
+    /// `None`: nothing is to be detected.
+    pub(super) fn new(
+        camera: &config::Camera,
+        rank: usize,
+        ingest: watch::Receiver<IngestReport>,
+        shared: &Shared,
+    ) -> Option<(Self, AnalyticsView)> {
+        let (detect, analytics) = camera.detect.clone().zip(shared.analytics.as_ref())?;
+        let (report, report_view) = watch::channel(AnalyticsReport::default());
+        let (left_out, left_out_view) = watch::channel(0);
+        let frames = analytics::annotated_frames();
+        let settings = &analytics.settings;
+        let slot = analytics.detector.add(CameraDemand::new(&camera.id, rank, &detect));
+        let view = AnalyticsView {
+            report: report_view,
+            left_out: left_out_view,
+            figures: slot.figures(),
+            frames: frames.clone(),
+        };
+        let publisher = AnalyticsPublisher {
+            origin: Origin {
+                device: shared.device.clone(),
+                camera: camera.id.clone(),
+                stream: camera.stream.clone(),
+                region: analytics.region.clone(),
+            },
+            mqtt: analytics.mqtt.clone(),
+            topics: analytics.topics.clone(),
+            sequence: analytics.sequence.clone(),
+            snapshots: detect.snapshots,
+            motion: detect.motion,
+            records: settings.events_folder.clone().map(|folder| (folder, settings.events_keep)),
+            clock: shared.clock.clone(),
+        };
+        let branch = Branch {
+            camera: camera.id.clone(),
+            wants_jpegs: detect.snapshots || settings.events_folder.is_some(),
+            jpeg_limit_bytes: mqtt::BODY_LIMIT_BYTES,
+            detect,
+            decoder: settings.decoder.clone(),
+            slot: Arc::new(slot),
+            clock: shared.clock.clone(),
+            clock_source: Arc::new(move || ingest.borrow().clock.unwrap_or(ClockSource::Receive)),
+            report,
+            frames,
+        };
+        Some((Self { branch, left_out, publisher }, view))
+    }
+
+    /// Starts the branch and its publisher among the camera's `stages`. Returns the fan-out that feeds it, and where the
+    /// upload puts fragments that are persisted.
+    pub(super) fn start(
+        &self,
+        fanout: Fanout,
+        stages: &mut JoinSet<usize>,
+        abort: &CancellationToken,
+    ) -> (Fanout, mpsc::Sender<(FragmentSummary, FragmentNumber)>) {
+        let (feed, feed_out) = mpsc::channel(analytics::FEED_PLACES);
+        let (output, output_out) = mpsc::channel(analytics::OUTPUT_PLACES);
+        let (fragments, mut fragments_out) =
+            mpsc::channel::<(FragmentSummary, FragmentNumber)>(analytics::PERSISTED_PLACES);
+        let (persisted, persisted_out) = mpsc::channel(1);
+        stages.spawn(async move {
+            while let Some((fragment, number)) = fragments_out.recv().await {
+                let persisted_fragment = Persisted { start: fragment.timecode, end: fragment.end(), number };
+                if persisted.send(persisted_fragment).await.is_err() {
+                    break; // the branch is being stopped
+                }
+            }
+            0
+        });
+        let channels = Channels { feed: feed_out, persisted: persisted_out, output };
+        let (branch, cancel) = (self.branch.clone(), abort.clone());
+        stages.spawn(async move {
+            cancel.run_until_cancelled(branch.supervise(channels)).await;
+            0
+        });
+        let publisher = self.publisher.clone();
+        stages.spawn(async move {
+            publisher.run(output_out).await;
+            0
+        });
+        (fanout.with_analytics(feed, self.left_out.clone()), fragments)
+    }
+}
