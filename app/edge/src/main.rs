@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use clock::Clock;
 use config::{Config, EXAMPLE, Login, Secret, Transport};
 use kvs_edge::app::App;
+use kvs_edge::overlay_video::{OverlayVideo, SaveVideo, VideoError};
 use kvs_edge::probe;
 use rtsp::probe::ProbeOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,6 +34,10 @@ enum Command {
         /// TOML file; `kvs-edge check --print-defaults` prints a complete one.
         #[arg(long, default_value_os_t = config::default_path())]
         config: PathBuf,
+        /// Draw what a camera's detector finds, with boxes, track ids, zones and lines, into an MP4 file. Can be given
+        /// several times.
+        #[arg(long, value_name = "CAMERA=FILE.mp4")]
+        save_video: Vec<SaveVideo>,
     },
     /// Check a configuration file and print every error with line, found, expected and fix.
     Check {
@@ -101,7 +106,7 @@ fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         match arguments.command {
-            Command::Run { config } => run(config).await,
+            Command::Run { config, save_video } => run(config, save_video).await,
             Command::Check { config, print_defaults } => check(&config, print_defaults),
             Command::Probe { url, username, password_file, transport, seconds, json } => {
                 probe_camera(url, username.zip(password_file), transport, seconds, json).await
@@ -137,13 +142,18 @@ fn start_log(json: bool, quiet: bool) {
     }
 }
 
-async fn run(path: PathBuf) -> ExitCode {
+async fn run(path: PathBuf, save_video: Vec<SaveVideo>) -> ExitCode {
     let config = match Config::load(&path) {
         Ok(config) => config,
         Err(errors) => return fail(&errors.to_string()),
     };
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    for video in &save_video {
+        if let Err(error) = video.check(&config) {
+            return fail(&error.to_string());
+        }
     }
     // Before anything is started: a signal during the start is not lost.
     let (Ok(mut term), Ok(mut interrupt)) =
@@ -161,6 +171,12 @@ async fn run(path: PathBuf) -> ExitCode {
         Ok(app) => app,
         Err(error) => return fail(&health::chain(&error)),
     };
+    let videos = save_video.iter().filter_map(|video| {
+        let views = app.views();
+        let camera = views.iter().find(|view| view.config.id == video.camera)?;
+        Some(OverlayVideo::start(&video.file, camera))
+    });
+    let videos: Vec<_> = videos.collect();
     let reason = first(&mut term, &mut interrupt).await;
     let hurry = CancellationToken::new();
     let second = hurry.clone();
@@ -171,7 +187,22 @@ async fn run(path: PathBuf) -> ExitCode {
     let stopped = app.stop(reason, hurry).await;
     again.abort();
     print_summary(stopped.worker.as_ref());
-    ExitCode::SUCCESS
+    let mut code = ExitCode::SUCCESS;
+    for video in videos {
+        if let Err(error) = finish(video).await {
+            tracing::error!(error = health::chain(&error), "the video is not complete");
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
+
+async fn finish(video: Result<OverlayVideo, VideoError>) -> Result<(), VideoError> {
+    let video = video?;
+    let file = video.path().to_owned();
+    let pictures = video.finish().await?;
+    tracing::info!(file = %file.display(), pictures, "video");
+    Ok(())
 }
 
 /// The last word about what was detected, one line of JSON on standard output.
