@@ -305,7 +305,9 @@ impl Fragmenter {
     /// Writes out the waiting audio with times before `until_ms`.
     fn release_audio(&mut self, until_ms: u64) {
         let declared = self.header.as_ref().and_then(|header| header.audio.clone());
-        let Some(declared) = declared.filter(|_| self.open.is_some()) else { return };
+        let (Some(declared), Some(open)) = (declared, &self.open) else { return };
+        // After a stall the sound of the next picture is no reason to make this fragment longer than it may be.
+        let until_ms = until_ms.min(open.timecode_ms.saturating_add(self.config.fragment_max_ms + 1));
         while self.audio.front().is_some_and(|frame| frame.timestamp.as_millis() < until_ms) {
             let Some(frame) = self.audio.pop_front() else { return };
             if frame.format == declared {
@@ -462,6 +464,27 @@ mod tests {
     fn a_long_gop_is_cut_and_counted_but_not_thrown_away() {
         let stats = check("Kppppppppppppppppppppppp", "SbbbbbbbbbbbbbbbbbbbbEFbbbbC");
         assert_eq!(stats.forced_cuts, 1);
+    }
+
+    #[test]
+    fn sound_behind_a_stall_makes_no_fragment_too_long() {
+        let mut fragmenter = Fragmenter::new(config());
+        let format = format(640);
+        fragmenter.announce_audio(audio(0).format);
+        for (at_ms, key) in [(0, true), (200, false), (12_000, true), (12_200, false)] {
+            fragmenter.video(&unit(&format, at_ms, key));
+            // A little earlier than its picture.
+            fragmenter.audio(audio(at_ms.saturating_sub(1)));
+        }
+        fragmenter.finish();
+        let durations: Vec<_> = parts(&mut fragmenter)
+            .iter()
+            .filter_map(|part| match part {
+                Part::End(end) => Some((end.summary.duration_ms, end.summary.audio_blocks)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(durations, [(200, 2), (200, 2)]);
     }
 
     #[test]

@@ -26,6 +26,8 @@
 
 mod order;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod track;
 
@@ -48,6 +50,8 @@ const STEP_WAIT_US: Micros = 10_000_000;
 const GAP_US: Micros = 40_000;
 /// The wall clock is taken anew only when it is off by more: reading two clocks one after the other makes some jitter.
 const WALL_JITTER_US: Micros = 20_000;
+/// The smallest distance of two frames that is assumed where RTP time does not tell it.
+const LEAST_US: Micros = 1_000;
 /// Sender reports that medians are taken over; they come every 2 to 5 s.
 const REPORTS: usize = 5;
 
@@ -202,16 +206,13 @@ impl Timeline {
     /// The time of the picture with RTP time `rtp` (unwrapped ticks).
     pub(crate) fn video(&mut self, rtp: i64, arrival: Arrival, random_access: bool) -> Stamp {
         self.read_wall(arrival);
-        let before = self.order.highest_rtp();
-        let mut rtp_us = self.video.arrived(rtp, arrival.monotonic, false);
-        if let Some(highest_us) = before.filter(|_| self.order.is_jump_back(rtp_us)) {
-            let since = self.order.since_highest(arrival.monotonic);
-            self.video.jumped_back(highest_us.saturating_add(since), rtp_us, arrival.monotonic);
-            self.order.rtp_jumped();
-            rtp_us = self.video.arrived(rtp, arrival.monotonic, false);
-        } else if self.video.has_jumped() {
+        let rtp_us = self.video.micros(rtp);
+        if self.video.is_jump(rtp_us, arrival.monotonic) || self.order.is_jump_back(rtp_us, random_access) {
+            let instead = self.order.expected_rtp(arrival.monotonic).unwrap_or(rtp_us);
+            self.video.move_origin(instead, rtp_us);
             self.order.rtp_jumped();
         }
+        self.video.arrived(rtp_us, arrival.monotonic);
         self.judge_report(Kind::Video);
         let (target, source) = self.target(Kind::Video);
         let mut new_timeline = false;
@@ -252,7 +253,12 @@ impl Timeline {
     /// The time of the audio frame with RTP time `rtp` (unwrapped ticks); `None` before the session's first picture.
     pub(crate) fn audio(&mut self, rtp: i64, arrival: Arrival) -> Option<Stamp> {
         self.read_wall(arrival);
-        let rtp_us = self.audio.arrived(rtp, arrival.monotonic, true);
+        let rtp_us = self.audio.micros(rtp);
+        if self.audio.is_jump(rtp_us, arrival.monotonic) || self.audio.is_not_ahead(rtp_us) {
+            let instead = self.audio.expected_rtp(arrival.monotonic).unwrap_or(rtp_us);
+            self.audio.move_origin(instead, rtp_us);
+        }
+        self.audio.arrived(rtp_us, arrival.monotonic);
         self.judge_report(Kind::Audio);
         let pictures = self.video.applied()?;
         // What the pictures are still off by, the sound is off by too.

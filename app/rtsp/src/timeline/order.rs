@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Micros;
+use super::{LEAST_US, Micros};
 
 /// A picture may come before at most so many that are shown earlier (`max_num_reorder_frames`, H.264 E.2.1, H.265 7.4.3.2): more
 /// pictures in a row behind the highest RTP time are a jump back.
@@ -59,13 +59,16 @@ impl Order {
         now.saturating_sub(self.highest_at).max(0)
     }
 
-    pub(super) fn highest_rtp(&self) -> Option<Micros> {
-        self.highest_rtp
+    /// Where RTP time would be by now if it had gone on behind the newest picture.
+    pub(super) fn expected_rtp(&self, now: Micros) -> Option<Micros> {
+        Some(self.highest_rtp?.saturating_add(self.since_highest(now).max(LEAST_US)))
     }
 
-    /// Whether a picture with this RTP time is behind others for longer than reordering explains.
-    pub(super) fn is_jump_back(&self, rtp: Micros) -> bool {
-        self.behind >= MOST_REORDERED && self.highest_rtp.is_some_and(|highest| rtp <= highest)
+    /// Whether reordering does not explain that a picture with this RTP time comes behind others: too many have done so,
+    /// or it is a random access point, which is shown behind all that came before it.
+    pub(super) fn is_jump_back(&self, rtp: Micros, random_access: bool) -> bool {
+        (random_access || self.behind >= MOST_REORDERED)
+            && self.highest_rtp.is_some_and(|highest| rtp <= highest)
     }
 
     /// The millisecond for the picture with RTP time `rtp`, as near to `wanted_ms` as order allows.

@@ -260,15 +260,24 @@ fn a_jump_of_the_rtp_time_does_not_reach_the_stamps() {
 #[test]
 fn a_short_jump_back_is_told_from_b_pictures() {
     let mut rig = Rig::new();
-    rig.pictures(50, |_| 10_000);
+    rig.pictures(51, |_| 10_000);
     rig.rtp -= 90_000;
-    rig.pictures(200, |_| 10_000);
+    rig.pictures(199, |_| 10_000);
     assert!((0..=40).contains(&rig.error_ms()), "{}", rig.error_ms());
     let after: Vec<_> = rig.stamps[80..].iter().map(|(_, stamp)| stamp.timestamp).collect();
     assert!(after.is_sorted() && rig.new_timelines() == 0);
     let all: std::collections::BTreeSet<_> =
         rig.stamps.iter().map(|(_, s)| s.timestamp.as_millis()).collect();
     assert_eq!(all.len(), 250, "no millisecond twice");
+}
+
+#[test]
+fn a_random_access_point_is_never_a_reordered_picture() {
+    let mut rig = Rig::new();
+    rig.pictures(50, |_| 10_000);
+    rig.rtp -= 90_000;
+    rig.pictures(100, |_| 10_000);
+    assert!((0..=40).contains(&rig.error_ms()) && rig.never_back(), "{}", rig.error_ms());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The RTP time of one track in one session, and how it is carried to UTC.
 
-use super::{Micros, Offsets, REPORTS};
+use super::{LEAST_US, Micros, Offsets, REPORTS};
 
 /// Half of the time over which the smallest delay counts.
 const DELAY_BUCKET_US: Micros = 15_000_000;
@@ -9,8 +9,6 @@ const JUMP_US: Micros = 1_500_000;
 /// The RTP time of a sender report and that of the pictures around it differ by what coding and the way here take; more
 /// than this is no latency.
 const FIT_US: Micros = 3_000_000;
-/// The smallest distance of two frames that is assumed where RTP time does not tell it.
-const LEAST_US: Micros = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Track {
@@ -25,7 +23,6 @@ pub(super) struct Track {
     /// How much later than its capture a frame arrives, as reports told; outlives sessions.
     latency: Micros,
     applied: Option<Applied>,
-    jumped: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +59,6 @@ impl Track {
             refused: 0,
             latency: 0,
             applied: None,
-            jumped: false,
         }
     }
 
@@ -70,43 +66,36 @@ impl Track {
         *self = Self { latency: self.latency, ..Self::new(rate_hz) };
     }
 
-    /// A frame is here: returns its RTP time in microseconds. `in_order`: RTP time never goes back in this track.
-    pub(super) fn arrived(&mut self, rtp: i64, monotonic: Micros, in_order: bool) -> Micros {
-        let rtp = self.micros(rtp);
-        let mut jump = None;
-        if let Some(last) = &self.applied {
+    /// Whether RTP time has jumped between the last frame and one with `rtp` that is here now.
+    pub(super) fn is_jump(&self, rtp: Micros, monotonic: Micros) -> bool {
+        self.applied.is_some_and(|last| {
             let rtp_passed = rtp.saturating_sub(last.rtp);
             let passed = monotonic.saturating_sub(last.monotonic).max(0);
-            let back = if in_order { rtp_passed <= 0 } else { rtp_passed < -JUMP_US };
-            if back || rtp_passed > passed.saturating_add(JUMP_US) {
-                jump = Some(last.rtp.saturating_add(passed.max(LEAST_US)));
-            }
-        }
-        self.jumped = jump.is_some();
-        if let Some(instead) = jump {
-            self.move_origin(instead, rtp);
-        }
+            rtp_passed < -JUMP_US || rtp_passed > passed.saturating_add(JUMP_US)
+        })
+    }
+
+    /// Whether a frame with `rtp` lies before the last one.
+    pub(super) fn is_not_ahead(&self, rtp: Micros) -> bool {
+        self.applied.is_some_and(|last| rtp <= last.rtp)
+    }
+
+    /// Where RTP time would be by now if it had gone on behind the last frame.
+    pub(super) fn expected_rtp(&self, monotonic: Micros) -> Option<Micros> {
+        let last = self.applied?;
+        let passed = monotonic.saturating_sub(last.monotonic);
+        Some(last.rtp.saturating_add(passed.max(LEAST_US)))
+    }
+
+    /// A frame with RTP time `rtp` is here.
+    pub(super) fn arrived(&mut self, rtp: Micros, monotonic: Micros) {
         let delay = monotonic.saturating_sub(rtp);
         self.delay.add(rtp, delay);
         self.latest_delay = Some(delay);
-        rtp
-    }
-
-    /// Whether the RTP time of the frame that came last had jumped.
-    pub(super) fn has_jumped(&self) -> bool {
-        self.jumped
-    }
-
-    /// The frame with RTP time `rtp` is no reordered one: it stands where `instead` would have stood.
-    pub(super) fn jumped_back(&mut self, instead: Micros, rtp: Micros, monotonic: Micros) {
-        self.move_origin(instead, rtp);
-        if let Some(applied) = &mut self.applied {
-            (applied.rtp, applied.monotonic) = (rtp, monotonic);
-        }
     }
 
     /// RTP time `rtp` stands where `instead` would have stood.
-    fn move_origin(&mut self, instead: Micros, rtp: Micros) {
+    pub(super) fn move_origin(&mut self, instead: Micros, rtp: Micros) {
         if let Some(applied) = &mut self.applied {
             applied.offset = applied.offset.saturating_add(instead.saturating_sub(rtp));
             applied.rtp = rtp;
@@ -195,7 +184,8 @@ impl Track {
         }
     }
 
-    fn micros(&self, ticks: i64) -> Micros {
+    /// RTP time in microseconds.
+    pub(super) fn micros(&self, ticks: i64) -> Micros {
         let wide = i128::from(ticks) * 1_000_000 / i128::from(self.rate_hz);
         i64::try_from(wide).unwrap_or(if ticks < 0 { i64::MIN } else { i64::MAX })
     }
