@@ -111,6 +111,8 @@ pub(crate) struct Timeline {
     /// Camera clock minus ours at the latest report, transport delay included.
     camera_offset_us: Option<Micros>,
     distrust: Option<Distrust>,
+    /// UTC of the stamps minus monotonic time at which the fastest pictures arrive.
+    pace: Option<Micros>,
     /// RTP time of the first picture that a real jump waits at.
     step_since: Option<Micros>,
     order: Order,
@@ -152,6 +154,7 @@ impl Timeline {
             camera: Offsets::default(),
             camera_offset_us: None,
             distrust: None,
+            pace: None,
             step_since: None,
             order: Order::default(),
         }
@@ -221,8 +224,9 @@ impl Timeline {
                 let candidate = rtp_us.saturating_add(target);
                 let earliest = self.order.floor_us().map(|floor| floor.saturating_add(GAP_US));
                 let short_of = earliest.map_or(0, |earliest| earliest.saturating_sub(candidate));
-                let ahead =
-                    self.order.expected_us(arrival.monotonic).map_or(0, |at| candidate.saturating_sub(at));
+                let ahead = self
+                    .pace
+                    .map_or(0, |pace| candidate.saturating_sub(arrival.monotonic.saturating_add(pace)));
                 new_timeline = short_of > STEP_BACK_US || ahead > STEP_AHEAD_US.saturating_add(GAP_US);
                 let offset = if new_timeline { target } else { target.saturating_add(short_of.max(0)) };
                 self.video.apply(offset, rtp_us, arrival.monotonic);
@@ -245,7 +249,9 @@ impl Timeline {
             self.step_since = None;
             self.order.new_timeline();
         }
-        let at_us = rtp_us.saturating_add(self.video.applied().unwrap_or(target));
+        let offset = self.video.applied().unwrap_or(target);
+        self.pace = Some(offset.saturating_sub(self.video.by_arrival()));
+        let at_us = rtp_us.saturating_add(offset);
         let ms = self.order.picture(rtp_us, millis(at_us), arrival.monotonic);
         Stamp { timestamp: timestamp(ms), source, new_timeline }
     }

@@ -49,11 +49,6 @@ impl Order {
         self.floor_ms.map(|ms| ms.saturating_mul(1000))
     }
 
-    /// Where time would be by now if it had gone on behind the newest picture.
-    pub(super) fn expected_us(&self, now: Micros) -> Option<Micros> {
-        Some(self.highest_ms?.saturating_mul(1000).saturating_add(self.since_highest(now)))
-    }
-
     /// Monotonic time since the newest picture.
     pub(super) fn since_highest(&self, now: Micros) -> Micros {
         now.saturating_sub(self.highest_at).max(0)

@@ -357,6 +357,18 @@ fn a_camera_8_s_ahead_that_reports_late_reconnects_without_a_fold_in_time() {
     assert_eq!(off, [0; 0], "sound stays with its pictures");
 }
 
+#[test]
+fn a_session_that_ends_in_a_stalled_network_is_no_jump() {
+    let mut rig = Rig::new();
+    rig.report(0);
+    rig.pictures(100, |_| 10_000);
+    rig.pictures(5, |_| 4_000_000);
+    rig.reconnect(5 * SECOND);
+    rig.pictures(50, |_| 10_000);
+    assert_eq!((rig.new_timelines(), rig.error_ms().abs() <= 10), (0, true), "{}", rig.error_ms());
+    rig.check();
+}
+
 /// Seen live: 30 s in one fragment.
 #[test]
 fn a_new_session_whose_time_is_27_s_earlier_is_a_new_timeline() {

@@ -1,0 +1,227 @@
+//! The source of access units against simulated cameras, over real sockets.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use camera_sim::{Audio, CameraSim, ClipSpec, Fault, FaultPlan};
+use clock::Clock;
+use health::Reason;
+use media::{ClockSource, Feed};
+use rtsp::source::{self, IngestReport, IngestState};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Far beyond what any event takes; a test that reaches it has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A second of 10 small pictures each, so that the clip is made quickly.
+fn clip() -> ClipSpec {
+    ClipSpec {
+        width: 320,
+        height: 192,
+        fps: 10,
+        bitrate_kbps: 200,
+        gop: 10,
+        loop_seconds: 4,
+        audio: Audio::Pcmu,
+        ..ClipSpec::default()
+    }
+}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Seen {
+    Picture { ms: u64, key: bool },
+    Sound { ms: u64 },
+    Break,
+    NewTimeline,
+}
+
+/// A camera, and the source that reads it.
+struct Rig {
+    sim: CameraSim,
+    clock: Clock,
+    report: watch::Receiver<IngestReport>,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    all: Vec<Seen>,
+    /// Whether the feed has room.
+    room: Arc<Mutex<bool>>,
+    cancel: CancellationToken,
+    source: JoinHandle<()>,
+}
+
+impl Rig {
+    async fn start(faults: &str, clock: Clock) -> Rig {
+        let plan = FaultPlan::from_query(faults).expect("faults");
+        let sim = CameraSim::builder().clip(clip()).faults(plan).start().await.expect("a simulated camera");
+        let camera = config::Camera::new("cam", sim.url(0).parse().expect("a URL"));
+        let (send, seen) = mpsc::unbounded_channel();
+        let (report, reports) = watch::channel(IngestReport::new(clock.wall()));
+        let (cancel, room) = (CancellationToken::new(), Arc::new(Mutex::new(true)));
+        let (stop, has_room, its_clock) = (cancel.clone(), room.clone(), clock.clone());
+        let source = tokio::spawn(async move {
+            let feed = move |item| {
+                let item = match item {
+                    Feed::Video(unit) => {
+                        Seen::Picture { ms: unit.timestamp.as_millis(), key: unit.random_access }
+                    }
+                    Feed::Audio(frame) => Seen::Sound { ms: frame.timestamp.as_millis() },
+                    Feed::Break => Seen::Break,
+                    Feed::NewTimeline => Seen::NewTimeline,
+                    Feed::AudioTrack(_) => return true,
+                };
+                *has_room.lock().expect("no test panics with it") && send.send(item).is_ok()
+            };
+            source::run(&camera, feed, report, its_clock, stop).await;
+        });
+        Rig { sim, clock, report: reports, seen, all: Vec::new(), room, cancel, source }
+    }
+
+    /// Takes items up to the first one that pleases.
+    async fn until(&mut self, pleases: impl Fn(&Seen) -> bool) -> Seen {
+        loop {
+            let next = tokio::time::timeout(DEADLINE, self.seen.recv()).await;
+            let item = next.expect("it comes in time").expect("the source runs");
+            self.all.push(item);
+            if pleases(&item) {
+                return item;
+            }
+        }
+    }
+
+    /// Takes so many more pictures; returns the last one's stamp.
+    async fn pictures(&mut self, count: usize) -> u64 {
+        let mut last = 0;
+        for _ in 0..count {
+            if let Seen::Picture { ms, .. } = self.until(|item| matches!(item, Seen::Picture { .. })).await {
+                last = ms;
+            }
+        }
+        last
+    }
+
+    async fn reported(&mut self, pleases: impl FnMut(&IngestReport) -> bool) -> IngestReport {
+        let waited = tokio::time::timeout(DEADLINE, self.report.wait_for(pleases)).await;
+        waited.expect("it is reported in time").expect("the source runs").clone()
+    }
+
+    async fn stop(self) -> Vec<Seen> {
+        self.cancel.cancel();
+        tokio::time::timeout(DEADLINE, self.source).await.expect("it ends").expect("without a panic");
+        assert_eq!(self.report.borrow().state, IngestState::Stopped);
+        self.all
+    }
+}
+
+fn wall_ms(clock: &Clock) -> i64 {
+    clock.wall_ms().cast_signed()
+}
+
+/// The stamps of the pictures, each timeline for itself.
+fn timelines(all: &[Seen]) -> Vec<Vec<u64>> {
+    let mut timelines = vec![Vec::new()];
+    for item in all {
+        match item {
+            Seen::NewTimeline => timelines.push(Vec::new()),
+            Seen::Picture { ms, .. } => timelines.last_mut().expect("never empty").push(*ms),
+            Seen::Sound { .. } | Seen::Break => {}
+        }
+    }
+    timelines
+}
+
+#[track_caller]
+fn assert_increasing(all: &[Seen]) {
+    for timeline in timelines(all) {
+        assert!(timeline.windows(2).all(|two| two[0] < two[1]), "{timeline:?}");
+    }
+    let mut sounds: Vec<u64> = Vec::new();
+    for item in all {
+        match item {
+            Seen::NewTimeline => sounds.clear(),
+            Seen::Sound { ms } => {
+                assert!(sounds.last().is_none_or(|last| last < ms), "{sounds:?}, then {ms}");
+                sounds.push(*ms);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_ahead_of_us_that_reports_late_does_not_fold_time_at_a_reconnect() {
+    let mut rig = Rig::start("clock_offset=8&sr_after=1.5", Clock::system()).await;
+    rig.pictures(5).await;
+    assert!(!rig.all.contains(&Seen::NewTimeline));
+    // The first report is a real jump, at a random access point.
+    rig.until(|item| *item == Seen::NewTimeline).await;
+    let next = rig.until(|item| matches!(item, Seen::Picture { .. })).await;
+    assert!(matches!(next, Seen::Picture { key: true, .. }), "{next:?}");
+    let last = rig.pictures(10).await;
+    assert_eq!(rig.sim.faults(0).inject(Fault::HangUp), 1);
+    rig.until(|item| *item == Seen::Break).await;
+    let before = rig.all.len();
+    let first = rig.pictures(1).await;
+    assert!(first > last, "{first} is behind {last}, though no report came yet");
+    // It would be a jump of 8 s, and another one at the next report, if the camera's clock had been forgotten.
+    assert!(!rig.all[before..].contains(&Seen::NewTimeline));
+    rig.pictures(40).await;
+    let all = rig.stop().await;
+    assert_increasing(&all);
+    assert_eq!(timelines(&all).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_with_a_wrong_rtp_time_is_named_and_not_used() {
+    let mut rig = Rig::start("sr_rtp_offset=3600", Clock::system()).await;
+    let report = rig.reported(|report| report.clock_problem.is_some()).await;
+    let problem = report.clock_problem.expect("it is there");
+    assert_eq!(problem.reason, Reason::SenderReport);
+    assert!(problem.found.contains("RTP time does not fit its pictures"), "{problem}");
+    let error = rig.pictures(30).await.cast_signed() - wall_ms(&rig.clock);
+    assert!((-30_000..2_000).contains(&error), "{error} ms");
+    assert_eq!(rig.report.borrow().clock, Some(ClockSource::Receive));
+    rig.sim.faults(0).set(FaultPlan::default());
+    rig.reported(|report| report.clock_problem.is_none() && report.clock == Some(ClockSource::Rtcp)).await;
+    let all = rig.stop().await;
+    assert_increasing(&all);
+    assert_eq!(timelines(&all).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_clock_that_goes_back_an_hour_during_a_reconnect_is_one_new_timeline() {
+    let clock = Clock::simulated(UNIX_EPOCH + Duration::from_secs(1_795_186_073));
+    let mut rig = Rig::start("no_sr", clock.clone()).await;
+    let last = rig.pictures(15).await;
+    assert_eq!(rig.sim.faults(0).inject(Fault::HangUp), 1);
+    rig.until(|item| *item == Seen::Break).await;
+    clock.step_to(clock.wall() - Duration::from_secs(3600));
+    rig.until(|item| *item == Seen::NewTimeline).await;
+    let first = rig.pictures(1).await;
+    assert!(first < last, "{first} follows {last}");
+    rig.pictures(40).await;
+    let all = rig.stop().await;
+    assert_increasing(&all);
+    let timelines = timelines(&all);
+    assert_eq!(timelines.len(), 2);
+    let off: Vec<_> =
+        timelines[1].windows(2).map(|two| two[1] - two[0]).filter(|ms| !(94..=106).contains(ms)).collect();
+    assert_eq!(off, [0; 0], "distances in ms of pictures that are 100 ms apart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_without_room_is_the_boxs_own_trouble_and_loses_whole_gops() {
+    let mut rig = Rig::start("", Clock::system()).await;
+    rig.pictures(12).await;
+    *rig.room.lock().expect("no panic") = false;
+    let report = rig.reported(|report| report.loss.is_some()).await;
+    assert_eq!(report.loss.expect("it is there").problem.reason, Reason::BoxOverloaded);
+    *rig.room.lock().expect("no panic") = true;
+    rig.until(|item| *item == Seen::Break).await;
+    let next = rig.until(|item| matches!(item, Seen::Picture { .. })).await;
+    assert!(matches!(next, Seen::Picture { key: true, .. }), "{next:?}");
+    let report = rig.report.borrow().clone();
+    assert!(report.dropped_frames >= 1, "{report:?}");
+    assert_increasing(&rig.stop().await);
+}
