@@ -68,6 +68,8 @@ impl Publisher {
         let mut published = Published::default();
         let mut next_figures = self.clock.now() + self.interval.min(FIRST_FIGURES);
         let mut next_refresh = self.clock.now();
+        published.cameras =
+            self.views().iter().map(|view| (view.config.id.clone(), Default::default())).collect();
         self.info(None);
         loop {
             let due = next_figures.min(next_refresh);
