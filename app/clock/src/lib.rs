@@ -12,23 +12,31 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the one place")]
 
+mod judge;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use judge::{Reading, Verdict, WallJudge, Witness};
 
 /// A clock that drivers ask; clones are the same clock.
 #[derive(Clone)]
 pub struct Clock {
     wall: Wall,
     trust: Arc<AtomicU8>,
+    /// Microseconds to add to the wall's time.
+    correction: Arc<AtomicI64>,
 }
 
 /// Whether wall time may be written into footage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Nobody said anything about it yet.
+    /// Nobody judges it: it is taken as it is.
     Unknown,
+    /// It is judged, and nobody has vouched for it yet.
+    Pending,
     /// It is disciplined, or a witness agrees with it.
     Trusted,
     /// Known to be wrong.
@@ -61,7 +69,7 @@ impl Clock {
     }
 
     fn with(wall: Wall) -> Self {
-        Self { wall, trust: Arc::new(AtomicU8::new(Trust::Unknown as u8)) }
+        Self { wall, trust: Arc::new(AtomicU8::new(Trust::Unknown as u8)), correction: Arc::default() }
     }
 
     /// Of all clones.
@@ -69,6 +77,7 @@ impl Clock {
         match self.trust.load(Ordering::Relaxed) {
             trust if trust == Trust::Trusted as u8 => Trust::Trusted,
             trust if trust == Trust::Wrong as u8 => Trust::Wrong,
+            trust if trust == Trust::Pending as u8 => Trust::Pending,
             _ => Trust::Unknown,
         }
     }
@@ -78,13 +87,31 @@ impl Clock {
         self.trust.store(trust as u8, Ordering::Relaxed);
     }
 
+    /// Of all clones: what the judge found.
+    pub fn follow(&self, verdict: Verdict) {
+        self.correction.store(verdict.correction_us, Ordering::Relaxed);
+        self.set_trust(verdict.trust);
+    }
+
+    /// Both clocks, the wall's time without correction.
+    pub fn reading(&self) -> Reading {
+        Reading { monotonic: monotonic(), wall: self.uncorrected() }
+    }
+
     /// Monotonic time.
     pub fn now(&self) -> Instant {
         monotonic()
     }
 
-    /// UTC as far as this machine knows.
+    /// UTC as far as this machine knows, corrected by what its judge found.
     pub fn wall(&self) -> SystemTime {
+        let correction = self.correction.load(Ordering::Relaxed);
+        let (wall, by) = (self.uncorrected(), Duration::from_micros(correction.unsigned_abs()));
+        let corrected = if correction < 0 { wall.checked_sub(by) } else { wall.checked_add(by) };
+        corrected.unwrap_or(wall)
+    }
+
+    fn uncorrected(&self) -> SystemTime {
         match &self.wall {
             Wall::System => SystemTime::now(),
             Wall::Simulated(simulated) => {
@@ -169,9 +196,21 @@ mod tests {
         let clock = Clock::system();
         let same = clock.clone();
         assert_eq!(same.trust(), Trust::Unknown);
-        for trust in [Trust::Wrong, Trust::Trusted, Trust::Unknown] {
+        for trust in [Trust::Wrong, Trust::Trusted, Trust::Pending, Trust::Unknown] {
             clock.set_trust(trust);
             assert_eq!(same.trust(), trust);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_corrects_the_wall_time_of_all_clones() {
+        let clock = Clock::simulated(UNIX_EPOCH + START);
+        let same = clock.clone();
+        for correction_us in [600_000_000, -3_600_000_000, 0] {
+            clock.follow(Verdict { trust: Trust::Trusted, witness: Witness::Service, correction_us });
+            let start_s = START.as_secs().cast_signed();
+            assert_eq!(same.wall_ms().cast_signed() / 1000 - start_s, correction_us / 1_000_000);
+            assert_eq!((same.trust(), same.reading().wall), (Trust::Trusted, UNIX_EPOCH + START));
         }
     }
 
