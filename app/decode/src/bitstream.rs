@@ -11,7 +11,7 @@ pub(crate) struct Stream {
     pub(crate) codec: VideoCodec,
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// 8 bit 4:2:0, or not known: decoders give I420 or NV12.
+    /// 8 bit 4:2:0, or not known: decoders return I420 or NV12.
     pub(crate) plain: bool,
     /// There may be B pictures.
     pub(crate) reorders: bool,

@@ -60,7 +60,7 @@ pub struct DecoderOptions {
     /// Access units that may wait for the decoder: 48 by default, the length of a burst after a stalled network. When it
     /// is full, units are dropped up to the next random access point.
     pub queue_units: usize,
-    /// How long the decoder may give nothing while units go in, 5 s by default.
+    /// How long no picture may come out while units go in, 5 s by default.
     pub silence_limit: Duration,
     /// Before a failed pipeline is built again: the first time, and the most it grows to by doubling. 1 s and 60 s.
     pub back_off: (Duration, Duration),
@@ -247,7 +247,7 @@ impl Drop for Decoder {
 }
 
 impl Shared {
-    /// Gives up a pipeline that has failed.
+    /// Drops a pipeline that has failed.
     fn look_after(self: &Arc<Self>, state: &mut State, now: Instant) {
         match &state.line {
             Line::Off => {}
@@ -349,7 +349,7 @@ impl Shared {
         state.last_problem = Some(DecodeError::TooLarge { width, height, pixels, max_pixels });
     }
 
-    /// Gives a unit to the running pipeline.
+    /// Passes a unit to the running pipeline.
     fn feed(self: &Arc<Self>, state: &mut State, unit: &AccessUnit, now: Instant) {
         let figures = &self.outlet.figures;
         let Line::Running { pipeline, .. } = &state.line else { return };
@@ -457,7 +457,7 @@ impl Shared {
         }
     }
 
-    /// Gives the pipeline up, and says when the next one may be built.
+    /// Drops the pipeline, and decides when the next one may be built.
     fn fail(self: &Arc<Self>, state: &mut State, problem: DecodeError, now: Instant) {
         if let Line::Running { since, .. } = &state.line
             && now.saturating_duration_since(*since) >= HEALTHY

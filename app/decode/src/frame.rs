@@ -72,7 +72,7 @@ impl std::fmt::Debug for Frame {
     }
 }
 
-/// What caps say about a picture.
+/// What caps contain about a picture.
 #[derive(Debug)]
 pub(crate) struct Layout {
     info: gst_video::VideoInfo,

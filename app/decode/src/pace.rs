@@ -83,7 +83,7 @@ mod tests {
         check(15, 10.0, 20, 200, 66..=134);
         check(30, 30.0, 20, 600, 33..=34);
         check(30, 0.5, 20, 10, 1999..=2001);
-        check(8, 10.0, 20, 160, 125..=125); // a slower camera gives all it has
+        check(8, 10.0, 20, 160, 125..=125); // of a slower camera every picture
         check(25, f64::INFINITY, 20, 500, 40..=40);
         check(25, f64::NAN, 20, 500, 40..=40);
         check(25, -1.0, 20, 500, 40..=40);

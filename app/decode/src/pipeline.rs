@@ -171,7 +171,7 @@ impl Pipeline {
         lock(&self.flow.books).ledger.continues(at)
     }
 
-    /// Gives a unit to the decoder; never waits.
+    /// Passes a unit to the decoder; never waits.
     pub(crate) fn feed(&self, coded: Coded, entry: Entry, flags: gst::BufferFlags, outlet: &Outlet) -> Fed {
         if self.flow.queued.load(SeqCst) >= self.flow.places || self.input.current_level_bytes() > QUEUE_BYTES
         {

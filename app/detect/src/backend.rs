@@ -61,7 +61,7 @@ impl Input<'_> {
     }
 }
 
-/// The output of one call: `[batch, rows, columns]`, as the model gives it. Reused from call to call.
+/// The output of one call: `[batch, rows, columns]`, as the model returns it. Reused from call to call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
     pub values: Vec<f32>,

@@ -6,7 +6,7 @@
 //!     +-- Scheduler: newest picture of each camera, fair, not too old
 //! ```
 //!
-//! `load` finds and checks the model and picks the backend, `Detector` does the work, `capacity` tells how many cameras
+//! `load` finds and checks the model and picks the backend, `Detector` does the work, `capacity` computes how many cameras
 //! that is enough for. Here are files, libraries and the clock; what is arithmetic is in `vision`. No thread is started
 //! but those of the backends.
 

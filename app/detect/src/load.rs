@@ -139,7 +139,7 @@ pub enum LoadError {
     NotBuilt,
 }
 
-/// Loads the model, runs it and says what it is. Takes milliseconds to seconds: not for a thread that others wait for.
+/// Loads the model, runs it and returns what it is. Takes milliseconds to seconds: not for a thread that others wait for.
 pub fn load(
     source: &ModelSource,
     label_source: &LabelSource,

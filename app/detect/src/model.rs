@@ -1,4 +1,4 @@
-//! What a model must be, checked before any backend sees it, and once more on what it really gives.
+//! What a model must be, checked before any backend sees it, and once more on what it really returns.
 //!
 //! A detector is one picture in, one table of boxes out. Everything else is refused here with a message that names what
 //! does not fit, because what a backend says about a wrong model helps nobody at a camera.

@@ -2,7 +2,7 @@
 //!
 //! Only pairs that came through a gate are given, so the problem falls apart into islands that share no row and no
 //! column, mostly of one to five pairs. Each island is solved exactly by the Hungarian method (shortest augmenting
-//! paths, O(rows² columns)), which gives the exact answer to the whole. An island with more than [`EXACT_SIDE`] rows
+//! paths, O(rows² columns)), which returns the exact answer to the whole. An island with more than [`EXACT_SIDE`] rows
 //! and columns, that is a detector gone mad, is solved by taking the best pair first.
 //!
 //! Written here and not taken from a crate: the sparse form with islands is what is needed, and 60 lines are the core.
@@ -108,7 +108,7 @@ fn best_first(island: &[Pair], chosen: &mut Vec<Pair>) {
     }
 }
 
-/// Gives every row a column so that the sum of `gains` (row by row, `rows <= columns`) is largest.
+/// Assigns every row a column so that the sum of `gains` (row by row, `rows <= columns`) is largest.
 ///
 /// Kuhn and Munkres by shortest augmenting paths with potentials; costs are the negated gains.
 fn hungarian(gains: &[f64], rows: usize, columns: usize) -> Vec<(usize, usize)> {

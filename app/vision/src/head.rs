@@ -143,7 +143,7 @@ impl Head {
 
     /// Reads the output of one picture, `[rows, columns]`, into `detections`, which it empties before. `letterbox` is
     /// the one that filled the input. What comes out lies within the picture, has an area and is in no order, at most
-    /// `MAX_CANDIDATES`; the same input gives the same output.
+    /// `MAX_CANDIDATES`; the same input returns the same output.
     pub fn read(
         &self,
         values: &[f32],
@@ -239,7 +239,7 @@ fn scored(
     }
 }
 
-/// Raises the best scores to those of one class; gives how many of these are not scores.
+/// Raises the best scores to those of one class; returns how many of these are not scores.
 fn raise(best: &mut [f32], scores: &[f32]) -> usize {
     let mut bad = 0_u32;
     for (best, &score) in best.iter_mut().zip(scores) {

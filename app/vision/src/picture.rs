@@ -16,12 +16,12 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// The two layouts that decoders give. Chroma planes are half as wide and high, rounded up.
+/// The two layouts that decoders return. Chroma planes are half as wide and high, rounded up.
 #[derive(Clone, Copy, Debug)]
 pub enum Planes<'a> {
-    /// Three planes; what software decoders give.
+    /// Three planes; what software decoders return.
     I420 { y: Plane<'a>, u: Plane<'a>, v: Plane<'a> },
-    /// Luma, then U and V in turns; what hardware decoders give.
+    /// Luma, then U and V in turns; what hardware decoders return.
     Nv12 { y: Plane<'a>, uv: Plane<'a> },
 }
 

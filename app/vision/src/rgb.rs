@@ -77,7 +77,7 @@ pub fn fit(picture: &Picture<'_>, max_width: usize, max_height: usize) -> Rgb {
     resize(picture, width, height)
 }
 
-/// The part of the picture that `rect` touches, as `fit` gives it. See `Picture::crop` for its edges.
+/// The part of the picture that `rect` touches, as `fit` returns it. See `Picture::crop` for its edges.
 pub fn crop(picture: &Picture<'_>, rect: Rect, max_width: usize, max_height: usize) -> Rgb {
     fit(&picture.crop(rect), max_width, max_height)
 }

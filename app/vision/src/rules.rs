@@ -1,4 +1,4 @@
-//! By what one camera's tracks are judged; as the configuration gives it, with labels by name.
+//! By what one camera's tracks are judged; as the configuration has it, with labels by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -261,7 +261,7 @@ impl Tracker {
         boxes
     }
 
-    /// Gives boxes to the tracks numbered in `open`, which keeps those that got none. Returns the boxes left over.
+    /// Assigns boxes to the tracks numbered in `open`, which keeps those that got none. Returns the boxes left over.
     fn associate(
         &mut self,
         at: ProducerTimestamp,
