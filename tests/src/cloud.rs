@@ -9,7 +9,7 @@ use kvs::api::{
     FragmentSelector, FragmentSelectorType, GetMediaForFragmentListInput, StartSelector, StreamId,
     TimestampRange,
 };
-use kvs::chunk::{Answer, Chunk, ChunkReader, Event};
+use kvs::read::chunk::{Answer, Chunk, ChunkReader, Event};
 use kvs_client::{Client, Config, static_credentials};
 use kvs_local::{Credentials, KvsLocal};
 use media::mkv::elements::TrackInfo;

@@ -7,8 +7,8 @@ use kvs::api::{
     Fragment, FragmentSelector, FragmentSelectorType, GetMediaForFragmentListInput, StreamId, TimestampRange,
     milliseconds, seconds,
 };
-use kvs::chunk::{Answer, Chunk, ChunkReader, Event};
 use kvs::fragmenter::FragmentSummary;
+use kvs::read::chunk::{Answer, Chunk, ChunkReader, Event};
 use kvs_client::{Client, Error};
 
 /// More rows than this are not asked for at once: 1000 fragments are more than half an hour of one camera.
@@ -20,7 +20,7 @@ pub enum ReadBackError {
     #[error(transparent)]
     Client(#[from] Error),
     #[error(transparent)]
-    Chunk(#[from] kvs::chunk::ChunkError),
+    Chunk(#[from] kvs::read::chunk::ChunkError),
 }
 
 /// The rows of ListFragments whose producer time lies in `from_ms..=to_ms`.

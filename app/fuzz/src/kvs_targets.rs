@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use kvs::FragmentNumber;
 use kvs::ack::{Ack, AckParser};
-use kvs::chunk::{Answer, ChunkReader, Event};
 use kvs::identity::FragmentIdentity;
+use kvs::read::chunk::{Answer, ChunkReader, Event};
 
 /// The first byte says how the rest is split: the acks must not depend on it, and each one survives being
 /// written and read again.

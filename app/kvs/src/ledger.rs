@@ -25,7 +25,7 @@ use media::ProducerTimestamp;
 
 use crate::ack::AckError;
 use crate::fragmenter::FragmentSummary;
-use crate::verify::Mismatch;
+use crate::proof::verify::Mismatch;
 use crate::{FragmentId, FragmentNumber};
 
 pub use gaps::Gap;

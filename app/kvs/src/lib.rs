@@ -4,7 +4,7 @@
 //!  access units -> fragmenter -> put_media (window, session) -> bytes for PutMedia
 //!                                    ^
 //!                                    +-- acks -- ack (parser)
-//!  GetMedia bytes -> chunk -> verify <- what was sent
+//!  GetMedia bytes -> read (chunks) -> proof <- ledger (what was sent)
 //! ```
 //!
 //! No socket, clock or random number is in here: bytes, events and `now` come in as arguments; bytes, events
@@ -12,18 +12,18 @@
 
 pub mod ack;
 pub mod api;
-pub mod chunk;
 pub mod cluster_sums;
 mod fragment_id;
 mod fragment_number;
 pub mod fragmenter;
 pub mod identity;
 pub mod ledger;
+pub mod proof;
 pub mod put_media;
+pub mod read;
 pub mod tag;
 #[cfg(test)]
 mod testing;
-pub mod verify;
 
 pub use fragment_id::{FragmentId, FragmentIdError, FragmentIds, RunId};
 pub use fragment_number::{FragmentNumber, FragmentNumberError};

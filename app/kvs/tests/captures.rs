@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use kvs::chunk::{Answer, Chunk, ChunkReader, Event};
 use kvs::cluster_sums::{ClusterHasher, ClusterSums};
+use kvs::read::chunk::{Answer, Chunk, ChunkReader, Event};
 use media::mkv::read::{EventKind, Limits, Parser};
 use serde_json::Value;
 

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::FragmentNumber;
-use crate::chunk::Chunk;
 use crate::fragmenter::FragmentSummary;
 use crate::identity::Sha256Sum;
+use crate::read::chunk::Chunk;
 
 /// What reading back one fragment showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,7 +239,7 @@ impl Verifier {
 impl Expected {
     fn judge(
         &mut self,
-        cluster: &crate::chunk::Cluster,
+        cluster: &crate::read::chunk::Cluster,
         number: Option<FragmentNumber>,
         now: Instant,
     ) -> Finding {
@@ -273,8 +273,8 @@ impl Expected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::{Answer, ChunkReader, Event};
     use crate::epoch;
+    use crate::read::chunk::{Answer, ChunkReader, Event};
     use crate::testing::{Whole, chunk_bytes, fragments};
 
     const LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,3 @@
+//! Reading a stream: the chunks of an answer.
+
+pub mod chunk;
