@@ -1,3 +1,44 @@
-//! Reading a stream: the chunks of an answer.
+//! Reading a stream: the chunks of an answer, and the answer that lasts.
 
 pub mod chunk;
+pub mod get_media;
+
+use health::Reason;
+
+/// Why a call that reads did not give what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadFailure {
+    pub reason: Reason,
+    /// What was found, with its cause.
+    pub text: String,
+    /// What to change, such as the permission that is missing.
+    pub fix: Option<String>,
+    pub kind: ReadFailureKind,
+}
+
+/// When reading may succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFailureKind {
+    /// After the back-off.
+    Soon,
+    /// The service asked for fewer calls.
+    Slower,
+    /// All readers that the service allows to a stream are taken by others.
+    TooManyReaders,
+    /// Once somebody has changed a permission, a key or the stream.
+    Operator,
+    /// What was asked for does not exist or cannot be read: a fragment, or the place where reading shall begin.
+    Refused,
+}
+
+impl ReadFailure {
+    pub fn new(reason: Reason, text: impl Into<String>, kind: ReadFailureKind) -> Self {
+        Self { reason, text: text.into(), fix: None, kind }
+    }
+
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+}
