@@ -524,6 +524,6 @@ fn kind(event: &AckEvent) -> AckKind {
         AckEvent::Received => AckKind::Received,
         AckEvent::Persisted => AckKind::Persisted,
         AckEvent::Error(_) => AckKind::Error,
-        AckEvent::Idle => AckKind::Idle,
+        AckEvent::Idle | AckEvent::Unknown(_) => AckKind::Idle,
     }
 }

@@ -24,6 +24,7 @@ pub mod read;
 pub mod tag;
 #[cfg(test)]
 mod testing;
+pub mod upload;
 
 pub use fragment_id::{FragmentId, FragmentIdError, FragmentIds, RunId};
 pub use fragment_number::{FragmentNumber, FragmentNumberError};

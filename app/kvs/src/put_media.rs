@@ -373,7 +373,8 @@ impl PutMedia {
             timecode_ms.and_then(|ms| self.window.iter().position(|entry| entry.timecode.as_millis() == ms));
         let whole = index.filter(|index| self.is_wholly_sent(*index));
         match (&ack.event, whole) {
-            (AckEvent::Buffering | AckEvent::Idle, _) | (AckEvent::Received, None) => {}
+            (AckEvent::Buffering | AckEvent::Idle | AckEvent::Unknown(_), _) | (AckEvent::Received, None) => {
+            }
             (AckEvent::Received, Some(index)) => {
                 self.window[index].received_at.get_or_insert(now);
             }

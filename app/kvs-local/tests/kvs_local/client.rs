@@ -310,6 +310,7 @@ pub(crate) fn name(ack: &Ack) -> String {
         AckEvent::Persisted => "PERSISTED".to_owned(),
         AckEvent::Idle => "IDLE".to_owned(),
         AckEvent::Error(error) => format!("ERROR {}", error.id),
+        AckEvent::Unknown(name) => format!("unknown {name}"),
     }
 }
 
