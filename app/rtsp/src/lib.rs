@@ -4,6 +4,7 @@
 //! session. Neither knows what becomes of the pictures.
 
 mod error;
+mod held;
 pub mod probe;
 mod session;
 pub mod source;

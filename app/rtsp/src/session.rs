@@ -112,14 +112,16 @@ impl Clocks {
     }
 
     fn arrival(&self, received: Instant) -> Arrival {
-        let micros = |duration: Duration| Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX);
-        let ago = micros(self.clock.now().saturating_duration_since(received));
-        let wall = self.clock.wall();
-        let wall = match wall.duration_since(UNIX_EPOCH) {
+        self.by_now(micros(received.saturating_duration_since(self.epoch)))
+    }
+
+    /// The arrival at that monotonic time, in wall time as it is known now.
+    pub(crate) fn by_now(&self, monotonic: Micros) -> Arrival {
+        let ago = micros(self.clock.since(self.epoch)).saturating_sub(monotonic);
+        let wall = match self.clock.wall().duration_since(UNIX_EPOCH) {
             Ok(since) => micros(since),
             Err(before) => -micros(before.duration()),
         };
-        let monotonic = micros(received.saturating_duration_since(self.epoch));
         Arrival { monotonic, wall: wall.saturating_sub(ago) }
     }
 }
@@ -335,6 +337,10 @@ impl Session {
         let rate = |index: usize| self.demuxed.streams()[index].clock_rate_hz();
         (rate(self.tracks.video), self.tracks.audio.map_or(0, rate))
     }
+}
+
+fn micros(duration: Duration) -> Micros {
+    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
 }
 
 /// The codec of a track that can be uploaded as video.

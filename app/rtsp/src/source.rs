@@ -10,11 +10,15 @@
 //! retina does not reconnect and goes on with damaged pictures after a loss (measured), so the time without a picture and
 //! the next random access point are watched here. The reader never waits for a consumer: when that has no room, the
 //! rest of the GOP is dropped and counted. Time stamps come from one timeline that outlives the sessions.
+//!
+//! Until somebody vouches for the wall clock, everything is held as it came and stamped afterwards; of that the newest
+//! `window_bytes` are kept.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use clock::Clock;
+use clock::{Clock, Trust};
 use config::{Source, Transport};
 use health::{Backoff, Problem, Reason, Recent};
 use media::{AccessUnit, AudioFormat, AudioFrame, ClockSource, Feed, ProducerTimestamp, VideoFormat};
@@ -23,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::SessionError;
+use crate::held::{Held, Unstamped};
 use crate::session::{Clocks, Described, Next, Picture, Session, Target};
 use crate::timeline::{Arrival, Distrust, Stamp, Timeline, ntp_to_micros};
 
@@ -36,8 +41,11 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 const HEALTHY: Duration = Duration::from_secs(30);
 /// The session is given up after so many ticks without a picture; `stall_s` is as long as all of them.
 const TICKS_BEFORE_STALL: u32 = 10;
+const FIX_CLOCK: &str = "let the box reach its NTP server or the service";
 /// Between attempts that only an operator's change can make succeed.
 const OPERATOR_DELAY: Duration = Duration::from_secs(60);
+/// Between looks at a clock that held items wait for, while no other item comes.
+const CATCH_UP: Duration = Duration::from_millis(100);
 /// The camera frees its session on TEARDOWN; some allow only one.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -80,6 +88,8 @@ pub struct Loss {
 pub enum IngestState {
     Connecting,
     WaitingForKey,
+    /// Pictures come, and are held until somebody vouches for the wall clock.
+    WaitingForClock,
     Live,
     BackingOff,
     Stopped,
@@ -133,6 +143,11 @@ pub async fn run(
         format: None,
         waiting_for_key: true,
         owed: None,
+        held: Held::default(),
+        trusted: false,
+        unsent: VecDeque::new(),
+        patient: false,
+        audio: None,
         gop: Gop::default(),
     };
     loop {
@@ -143,7 +158,7 @@ pub async fn run(
             other => other,
         };
         let ended = cancel.run_until_cancelled(intake.session(transport, &group)).await;
-        intake.interrupt(Feed::Break);
+        intake.take(Unstamped::End);
         let Some(Err(error)) = ended else { break };
         if matches!(error, SessionError::TransportRefused { .. }) && camera.transport == Transport::Auto {
             tracing::info!(camera = camera.id, "the camera refuses UDP, going on with TCP");
@@ -152,10 +167,11 @@ pub async fn run(
         }
         let delay = intake.failed(&error);
         intake.set_state(IngestState::BackingOff);
-        if cancel.run_until_cancelled(clock.sleep(delay)).await.is_none() {
+        if cancel.run_until_cancelled(intake.wait(delay)).await.is_none() {
             break;
         }
     }
+    intake.give_up_held();
     intake.set_state(IngestState::Stopped);
     let _ = tokio::time::timeout(TEARDOWN_LIMIT, group.await_teardown()).await;
 }
@@ -172,6 +188,15 @@ struct Intake<'a, F> {
     waiting_for_key: bool,
     /// An interruption for which the feed had no room yet; nothing may overtake it.
     owed: Option<Feed>,
+    held: Held,
+    /// Somebody has vouched for the wall clock. It may still be set: that is a jump in the timeline.
+    trusted: bool,
+    /// Stamped items of what was held, for which the feed had no room yet.
+    unsent: VecDeque<Feed>,
+    /// What is stamped now was held.
+    patient: bool,
+    /// Of the session whose items are stamped now.
+    audio: Option<Arc<AudioFormat>>,
     gop: Gop,
 }
 
@@ -186,7 +211,7 @@ struct Gop {
 
 impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
     async fn session(&mut self, transport: Transport, group: &Arc<SessionGroup>) -> Result<(), SessionError> {
-        (self.waiting_for_key, self.gop, self.format) = (true, Gop::default(), None);
+        self.format = None;
         let target = Target {
             url: &self.camera.url,
             login: self.camera.login.as_ref(),
@@ -200,35 +225,29 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
         let look = self.camera.stall / TICKS_BEFORE_STALL;
         let mut session = described.play(tracks, look, &self.clocks).await?;
 
-        let (video_hz, audio_hz) = session.rates_hz();
-        self.timeline.begin_session(video_hz, audio_hz);
         let audio = session.audio_format().map(Arc::new);
         self.report.send_modify(|report| {
             report.transport = Some(if transport == Transport::Tcp { "tcp" } else { "udp" });
             report.audio.clone_from(&audio);
         });
         self.set_state(IngestState::WaitingForKey);
-        if let Some(format) = &audio {
-            (self.feed)(Feed::AudioTrack(format.clone())); // the first audio frame says it again
-        }
+        self.take(Unstamped::Begin { rates_hz: session.rates_hz(), audio });
         let mut ticks = 0;
         loop {
             match session.next().await? {
                 Next::Picture(picture) => {
                     ticks = 0;
                     self.read_format(&session)?;
-                    self.picture(picture);
-                }
-                Next::Sound { rtp, arrival, data } => {
-                    let stamp = self.timeline.audio(rtp, arrival);
-                    if let Some((Stamp { timestamp, .. }, format)) = stamp.zip(audio.clone()) {
-                        self.send(Feed::Audio(AudioFrame { data, timestamp, format }));
+                    if let Some(format) = self.format.clone() {
+                        self.take(Unstamped::Picture { picture, format });
                     }
                 }
+                Next::Sound { rtp, arrival, data } => self.take(Unstamped::Sound { rtp, arrival, data }),
                 Next::SenderReport { kind, rtp, ntp, arrival } => {
-                    self.timeline.report(kind, rtp, ntp_to_micros(ntp), arrival);
+                    self.take(Unstamped::SenderReport { kind, rtp, ntp, arrival });
                 }
                 Next::Tick => {
+                    self.catch_up();
                     ticks += 1;
                     if ticks > TICKS_BEFORE_STALL {
                         return Err(SessionError::Stalled { after: self.camera.stall });
@@ -255,8 +274,119 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
         Ok(())
     }
 
-    fn picture(&mut self, picture: Picture) {
-        let Some(format) = self.format.clone() else { return };
+    /// Stamps the next item and sends it, or holds it.
+    fn take(&mut self, item: Unstamped) {
+        if self.is_trusted() && self.held.is_empty() && self.unsent.is_empty() {
+            self.stamp(item);
+            return;
+        }
+        if !self.trusted && matches!(item, Unstamped::Picture { .. }) {
+            self.wait_for_clock();
+        }
+        let dropped = self.held.push(item, self.camera.upload.window_bytes);
+        if dropped > 0 {
+            let found =
+                "nobody vouches for the box's clock yet: the oldest pictures that wait for it are dropped";
+            self.lost(Problem::new(Reason::BoxClock, found, self.clocks.clock.wall()).fix(FIX_CLOCK));
+            self.report.send_modify(|report| report.dropped_frames += dropped);
+        }
+        self.catch_up();
+    }
+
+    fn is_trusted(&mut self) -> bool {
+        self.trusted |= matches!(self.clocks.clock.trust(), Trust::Unknown | Trust::Trusted);
+        self.trusted
+    }
+
+    /// Stamps what was held, as soon as the clock is trusted and as far as the feed has room for it.
+    fn catch_up(&mut self) {
+        while self.is_trusted() {
+            while let Some(item) = self.unsent.front() {
+                if !(self.feed)(item.clone()) {
+                    return;
+                }
+                self.unsent.pop_front();
+            }
+            match self.held.pop() {
+                Some(item) => self.stamp_held(item),
+                None => return,
+            }
+        }
+    }
+
+    fn stamp_held(&mut self, mut item: Unstamped) {
+        match &mut item {
+            Unstamped::Picture { picture: Picture { arrival, .. }, .. }
+            | Unstamped::Sound { arrival, .. }
+            | Unstamped::SenderReport { arrival, .. } => *arrival = self.clocks.by_now(arrival.monotonic),
+            Unstamped::Begin { .. } | Unstamped::End => {}
+        }
+        self.patient = true;
+        self.stamp(item);
+        self.patient = false;
+    }
+
+    /// Waits for `delay` without forgetting what is held.
+    async fn wait(&mut self, delay: Duration) {
+        let clock = self.clocks.clock.clone();
+        let until = clock.now() + delay;
+        while clock.now() < until {
+            self.catch_up();
+            let holds = !self.held.is_empty() || !self.unsent.is_empty();
+            let next = if holds { (clock.now() + CATCH_UP).min(until) } else { until };
+            clock.sleep_until(next).await;
+        }
+    }
+
+    fn give_up_held(&mut self) {
+        self.catch_up();
+        let dropped =
+            self.held.pictures() + self.unsent.iter().filter(|i| matches!(i, Feed::Video(_))).count() as u64;
+        if dropped > 0 {
+            tracing::warn!(
+                camera = self.camera.id,
+                dropped,
+                "stopped before pictures that waited for the clock were sent"
+            );
+            self.report.send_modify(|report| report.dropped_frames += dropped);
+        }
+    }
+
+    fn wait_for_clock(&mut self) {
+        if self.report.borrow().state != IngestState::WaitingForClock {
+            self.set_state(IngestState::WaitingForClock);
+            let found = "nobody vouches for the box's clock yet: pictures are held until somebody does";
+            let problem = Problem::new(Reason::BoxClock, found, self.clocks.clock.wall()).fix(FIX_CLOCK);
+            tracing::warn!(camera = self.camera.id, "{problem}");
+            self.report.send_modify(|report| report.problem = Some(problem));
+        }
+    }
+
+    fn stamp(&mut self, item: Unstamped) {
+        match item {
+            Unstamped::Begin { rates_hz: (video_hz, audio_hz), audio } => {
+                (self.waiting_for_key, self.gop) = (true, Gop::default());
+                self.timeline.begin_session(video_hz, audio_hz);
+                if let Some(format) = &audio {
+                    self.send(Feed::AudioTrack(format.clone())); // the first audio frame says it again
+                }
+                self.audio = audio;
+            }
+            Unstamped::Picture { picture, format } => self.picture(picture, format),
+            Unstamped::Sound { rtp, arrival, data } => {
+                let stamp = self.timeline.audio(rtp, arrival);
+                if let Some((Stamp { timestamp, .. }, format)) = stamp.zip(self.audio.clone()) {
+                    self.send(Feed::Audio(AudioFrame { data, timestamp, format }));
+                }
+            }
+            Unstamped::SenderReport { kind, rtp, ntp, arrival } => {
+                self.timeline.report(kind, rtp, ntp_to_micros(ntp), arrival);
+            }
+            Unstamped::End => self.interrupt(Feed::Break),
+        }
+    }
+
+    fn picture(&mut self, picture: Picture, format: Arc<VideoFormat>) {
         let Picture { rtp, arrival, lost, random_access, data } = picture;
         if lost > 0 {
             // Pictures after a loss refer to what is not there; the next random access point heals.
@@ -324,12 +454,15 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
         if !taken {
             self.wait_for_key();
             let found = "the box is too slow for this camera: pictures up to the next key frame are dropped";
-            let problem = Problem::new(Reason::BoxOverloaded, found, self.clocks.clock.wall())
-                .fix("lower the camera's bitrate, or the number of cameras on this box");
-            let loss = Loss { at: self.clocks.clock.now(), problem };
-            self.report.send_modify(|report| report.loss = Some(loss));
+            let problem = Problem::new(Reason::BoxOverloaded, found, self.clocks.clock.wall());
+            self.lost(problem.fix("lower the camera's bitrate, or the number of cameras on this box"));
         }
         taken
+    }
+
+    fn lost(&self, problem: Problem) {
+        let loss = Loss { at: self.clocks.clock.now(), problem };
+        self.report.send_modify(|report| report.loss = Some(loss));
     }
 
     fn wait_for_key(&mut self) {
@@ -349,12 +482,25 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
     }
 
     fn pay(&mut self) -> bool {
-        self.owed = self.owed.take().filter(|owed| !(self.feed)(owed.clone()));
+        if let Some(owed) = self.owed.take()
+            && !self.hand_over(owed.clone())
+        {
+            self.owed = Some(owed);
+        }
         self.owed.is_none()
     }
 
     fn send(&mut self, item: Feed) -> bool {
-        self.pay() && (self.feed)(item)
+        self.pay() && self.hand_over(item)
+    }
+
+    /// What was held waits for room; what comes live does not.
+    fn hand_over(&mut self, item: Feed) -> bool {
+        if self.patient {
+            self.unsent.push_back(item);
+            return true;
+        }
+        (self.feed)(item)
     }
 
     /// Returns how long to wait before the next session.
@@ -378,11 +524,10 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
     }
 
     fn set_state(&self, state: IngestState) {
-        let now = self.clocks.clock.wall();
         self.report.send_if_modified(|report| {
             let changed = report.state != state;
             if changed {
-                (report.state, report.since) = (state, now);
+                (report.state, report.since) = (state, self.clocks.clock.wall());
             }
             changed
         });

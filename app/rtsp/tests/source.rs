@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use camera_sim::{Audio, CameraSim, ClipSpec, Fault, FaultPlan};
-use clock::Clock;
+use clock::{Clock, Trust, Verdict, Witness};
 use health::Reason;
 use media::{ClockSource, Feed};
 use rtsp::source::{self, IngestReport, IngestState};
@@ -224,4 +224,41 @@ async fn a_feed_without_room_is_the_boxs_own_trouble_and_loses_whole_gops() {
     let report = rig.report.borrow().clone();
     assert!(report.dropped_frames >= 1, "{report:?}");
     assert_increasing(&rig.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_that_come_before_the_clock_is_trusted_are_stamped_afterwards() {
+    // A box that woke up in 1970.
+    let clock = Clock::simulated(UNIX_EPOCH);
+    clock.set_trust(Trust::Pending);
+    let mut rig = Rig::start("", clock.clone()).await;
+    let report = rig.reported(|report| report.state == IngestState::WaitingForClock).await;
+    assert_eq!(report.problem.map(|problem| problem.reason), Some(Reason::BoxClock));
+    // A reconnect in between: both sessions are held.
+    rig.sim.wait_stats(0, |stats| stats.pictures >= 15).await;
+    assert_eq!(rig.sim.faults(0).inject(Fault::HangUp), 1);
+    rig.sim.wait_stats(0, |stats| stats.pictures >= 30).await;
+    assert!(rig.seen.try_recv().is_err(), "nothing leaves without a time");
+
+    let truth = Clock::system().wall().duration_since(clock.wall()).expect("1970 is long ago");
+    let correction_us = i64::try_from(truth.as_micros()).expect("fits");
+    let trusted_at = Clock::system().wall_ms();
+    clock.follow(Verdict { trust: Trust::Trusted, witness: Witness::Service, correction_us });
+    rig.reported(|report| report.state == IngestState::Live && report.problem.is_none()).await;
+    rig.pictures(35).await;
+    let sent: Vec<u64> = rig.sim.stats(0).sent.iter().map(|picture| picture.capture_utc_ms).collect();
+    let all = rig.stop().await;
+    assert_increasing(&all);
+    let stamps = timelines(&all).concat();
+    assert_eq!(timelines(&all).len(), 1);
+    assert!(stamps[0] + 1000 < trusted_at, "{} is not before {trusted_at}", stamps[0]);
+    let wrong: Vec<_> =
+        stamps.iter().filter(|ms| !sent.iter().any(|sent| sent.abs_diff(**ms) <= 1)).collect();
+    assert_eq!(wrong, [&0; 0], "stamps that are no picture's time of capture");
+    let missing: Vec<_> = sent
+        .iter()
+        .filter(|sent| **sent <= stamps[stamps.len() - 1])
+        .filter(|sent| !stamps.iter().any(|ms| ms.abs_diff(**sent) <= 1))
+        .collect();
+    assert_eq!(missing, [&0; 0], "pictures that were sent");
 }
