@@ -12,6 +12,7 @@ pub mod overlay_video;
 pub mod probe;
 pub mod publish;
 pub mod readback;
+pub mod record;
 pub mod status;
 pub mod upload;
 pub mod watchdog;
