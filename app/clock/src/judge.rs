@@ -17,8 +17,6 @@ use crate::Trust;
 
 /// The bound of the service may be missed by so much: its `Date` is made before the answer is sent, on one of many machines.
 const SLACK_US: i64 = 1_000_000;
-/// `Date` has whole seconds.
-const DATE_US: i64 = 1_000_000;
 /// Monotonic time of a board without discipline drifts by at most so many millionths.
 const DRIFT_PPM: i64 = 200;
 
@@ -81,33 +79,29 @@ impl WallJudge {
         self.synchronised = synchronised;
     }
 
-    /// The service answered with this `Date`; the request was sent and the answer received at these moments.
-    pub fn service(&mut self, date: SystemTime, sent: Instant, received: Instant) {
-        let (sent, received) = (self.monotonic(sent), self.monotonic(received));
-        let date = micros_since_1970(date);
-        let fresh = Bound {
-            low: date.saturating_sub(received),
-            high: date.saturating_add(DATE_US).saturating_sub(sent),
-            at: received,
-        };
+    /// The service's clock stood somewhere from `utc` to `error` later at monotonic time `at`. Each answer is told once.
+    pub fn service(&mut self, utc: SystemTime, error: Duration, at: Instant) {
+        let at = self.monotonic(at);
+        let low = micros_since_1970(utc).saturating_sub(at);
+        let fresh = Bound { low, high: low.saturating_add(micros(error)), at };
         // Where old and new contradict each other, somebody set the service's clock: the newest counts.
-        let both = self.service.map(|old| old.at(received)).map(|old| Bound {
+        let both = self.service.map(|old| old.at(at)).map(|old| Bound {
             low: old.low.max(fresh.low),
             high: old.high.min(fresh.high),
-            at: received,
+            at,
         });
         self.service = Some(both.filter(|both| both.low <= both.high).unwrap_or(fresh));
     }
 
-    /// A camera's clock is so far ahead of the wall clock of `at`, or behind; `None` when it sends no reports any more.
-    pub fn camera(&mut self, name: &str, ahead_us: Option<i64>, at: Reading) {
-        match ahead_us {
-            Some(ahead_us) => {
-                let offset = self.offset(at).saturating_add(ahead_us);
-                self.cameras.insert(name.to_owned(), offset);
-            }
-            None => drop(self.cameras.remove(name)),
-        }
+    /// A camera's clock stood at `utc` at monotonic time `at`.
+    pub fn camera(&mut self, name: &str, utc: SystemTime, at: Instant) {
+        let offset = self.offset(Reading { monotonic: at, wall: utc });
+        self.cameras.insert(name.to_owned(), offset);
+    }
+
+    /// Only these cameras still say what time it is.
+    pub fn retain_cameras(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.cameras.retain(|name, _| is_there(name));
     }
 
     pub fn judge(&mut self, now: Reading) -> Verdict {
@@ -141,7 +135,6 @@ impl WallJudge {
     }
 
     fn monotonic(&self, at: Instant) -> i64 {
-        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         match at.checked_duration_since(self.epoch) {
             Some(since) => micros(since),
             None => -micros(self.epoch.saturating_duration_since(at)),
@@ -166,8 +159,11 @@ impl Bound {
     }
 }
 
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 fn micros_since_1970(time: SystemTime) -> i64 {
-    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => micros(since),
         Err(before) => -micros(before.duration()),
@@ -208,13 +204,14 @@ mod tests {
         /// A request of 80 ms; the service's clock is off by `error_s`.
         fn service(&mut self, ms: u64, error_s: u64) {
             let date = UNIX_EPOCH + UTC + Duration::from_secs((ms + 40) / 1000 + error_s);
-            self.judge.service(date, self.at(ms), self.at(ms + 80));
+            self.judge.service(date, Duration::from_millis(1080), self.at(ms + 80));
         }
 
         /// A camera whose clock is off by `error_us`.
         fn camera(&mut self, name: &str, ms: u64, error_us: i64) {
-            let at = self.reading(ms);
-            self.judge.camera(name, Some(error_us - self.error_us), at);
+            let honest = Rig { error_us, judge: self.judge.clone(), ..*self };
+            let Reading { monotonic, wall } = honest.reading(ms);
+            self.judge.camera(name, wall, monotonic);
         }
 
         fn judge(&mut self, ms: u64) -> Verdict {
@@ -276,8 +273,7 @@ mod tests {
         let verdict = rig.judge(200);
         is(verdict, Trust::Trusted, Witness::Cameras);
         assert_eq!(verdict.correction_us, 600 * SECOND + 3_000);
-        let at = rig.reading(300);
-        rig.judge.camera("right", None, at);
+        rig.judge.retain_cameras(|name| name != "right");
         let verdict = rig.judge(400);
         is(verdict, Trust::Trusted, Witness::Service);
         assert_eq!(verdict.correction_us, 600 * SECOND + 3_000, "what is in use stays");

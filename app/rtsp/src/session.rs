@@ -115,6 +115,10 @@ impl Clocks {
         self.by_now(micros(received.saturating_duration_since(self.epoch)))
     }
 
+    pub(crate) fn instant(&self, arrival: Arrival) -> Instant {
+        self.epoch + Duration::from_micros(arrival.monotonic.max(0).unsigned_abs())
+    }
+
     /// The arrival at that monotonic time, in wall time as it is known now.
     pub(crate) fn by_now(&self, monotonic: Micros) -> Arrival {
         let ago = micros(self.clock.since(self.epoch)).saturating_sub(monotonic);

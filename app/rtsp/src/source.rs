@@ -63,6 +63,8 @@ pub struct IngestReport {
     pub transport: Option<&'static str>,
     pub clock: Option<ClockSource>,
     pub clock_offset_us: Option<i64>,
+    /// What the camera's clock said in its latest sender report, and when that arrived.
+    pub camera_time: Option<(SystemTime, Instant)>,
     /// Why the camera's clock is not used although it sends reports.
     pub clock_problem: Option<Problem>,
     pub frames: u64,
@@ -109,6 +111,7 @@ impl IngestReport {
             transport: None,
             clock: None,
             clock_offset_us: None,
+            camera_time: None,
             clock_problem: None,
             frames: 0,
             bytes: 0,
@@ -244,6 +247,12 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
                 }
                 Next::Sound { rtp, arrival, data } => self.take(Unstamped::Sound { rtp, arrival, data }),
                 Next::SenderReport { kind, rtp, ntp, arrival } => {
+                    let said = Arrival { wall: ntp_to_micros(ntp), ..arrival }.wall_time();
+                    let at = self.clocks.instant(arrival);
+                    self.report.send_if_modified(|report| {
+                        report.camera_time = Some((said, at));
+                        false
+                    });
                     self.take(Unstamped::SenderReport { kind, rtp, ntp, arrival });
                 }
                 Next::Tick => {

@@ -234,6 +234,9 @@ async fn pictures_that_come_before_the_clock_is_trusted_are_stamped_afterwards()
     let mut rig = Rig::start("", clock.clone()).await;
     let report = rig.reported(|report| report.state == IngestState::WaitingForClock).await;
     assert_eq!(report.problem.map(|problem| problem.reason), Some(Reason::BoxClock));
+    let (said, _) = report.camera_time.expect("a report comes before the first picture");
+    let apart = Clock::system().wall().duration_since(said).expect("it is past");
+    assert!(apart < DEADLINE, "the camera knows what the box does not: {apart:?}");
     // A reconnect in between: both sessions are held.
     rig.sim.wait_stats(0, |stats| stats.pictures >= 15).await;
     assert_eq!(rig.sim.faults(0).inject(Fault::HangUp), 1);
