@@ -1,7 +1,7 @@
 //! KVS does not let the box in, or cannot keep what it sends: the box says why, loses nothing, and goes on by itself
 //! once that is mended.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use kvs::api::{CreateStreamInput, StreamId};
 use kvs_edge_tests::{Camera, Rig, eventually, streams_client};
@@ -104,14 +104,8 @@ async fn a_fresh_token_replaces_an_expired_one_while_the_box_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_an_hour_off_is_noticed_and_the_footage_still_arrives() {
-    let an_hour_ahead = || {
-        let now =
-            SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970") + Duration::from_secs(3600);
-        u64::try_from(now.as_millis()).expect("a few centuries")
-    };
-    let rig = Rig::builder()
-        .kvs(move |options| options.clock = Clock::new(an_hour_ahead))
-        .camera(Camera::new("cam"));
+    let an_hour_ahead = Clock::simulated(Clock::system().wall() + Duration::from_secs(3600));
+    let rig = Rig::builder().kvs(move |options| options.clock = an_hour_ahead).camera(Camera::new("cam"));
     let Some(rig) = rig.start().await else { return };
     rig.fragments("cam", 3).await;
     let refused = rig.daemon().line("RequestTimeTooSkewed").await;

@@ -9,7 +9,6 @@ use kvs::api::{
     path, seconds,
 };
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use crate::control::admit;
 use crate::errors::ServiceError;
@@ -37,7 +36,7 @@ pub(crate) async fn list_fragments(
         let message = format!("Stream {} has a data retention of 0.", stream.name);
         return Err(ServiceError::operation("NoDataRetentionException", 400, message));
     }
-    if !stream.rates.metadata_points.take(max_results.into(), Instant::now()) {
+    if !stream.rates.metadata_points.take(max_results.into(), service.now()) {
         return Err(ServiceError::client_limit(&format!(
             "fragment-metadata points of stream {}, {max_results} wanted",
             stream.name

@@ -8,7 +8,7 @@
 //! older ones are read from the disk in pieces. An answer ends without a mark.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
@@ -20,7 +20,6 @@ use kvs::api::{
 use kvs::tag;
 use media::mkv::write::{header, tags_fixed4};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::admit;
@@ -50,7 +49,7 @@ pub(crate) async fn handle(
     let slot = slot(service, &stream, &stream.get_media, "GetMedia").await?;
     stream.expire(&service.options.limits, service.now_ms()).await;
     let (mut answer, response) = Answer::new(service, stream, connection);
-    let (limits, now) = (&service.options.limits, Instant::now());
+    let (limits, now) = (&service.options.limits, service.now());
     answer.bytes = Rate::new(limits.get_media_bytes_per_second, now);
     answer.fragments = Rate::new(limits.get_media_fragments_per_second, now);
     answer.cut_after = service.faults.get_media_cut(&answer.stream.name);
@@ -73,7 +72,7 @@ pub(crate) async fn handle_fragment_list(
         return Err(ServiceError::invalid_argument("Fragments must have 1 to 1000 numbers."));
     }
     let numbers = input.fragments.iter().map(|text| parse_number(text)).collect::<Result<Vec<_>, _>>()?;
-    if !stream.rates.media_points.take(numbers.len() as u64, Instant::now()) {
+    if !stream.rates.media_points.take(numbers.len() as u64, service.now()) {
         return Err(ServiceError::client_limit(&format!(
             "fragment-media points of stream {}, {} wanted",
             stream.name,
@@ -83,7 +82,7 @@ pub(crate) async fn handle_fragment_list(
     let slot = slot(service, &stream, &stream.fragment_lists, "GetMediaForFragmentList").await?;
     stream.expire(&service.options.limits, service.now_ms()).await;
     let (mut answer, response) = Answer::new(service, stream, connection);
-    answer.bytes = Rate::new(service.options.limits.fragment_list_bytes_per_second, Instant::now());
+    answer.bytes = Rate::new(service.options.limits.fragment_list_bytes_per_second, service.now());
     service.tasks.spawn(async move {
         let end = answer.list(&numbers).await;
         answer.finish(end, slot).await;
@@ -183,7 +182,7 @@ struct Answer {
 impl Answer {
     fn new(service: &Arc<Service>, stream: Arc<Stream>, connection: Connection) -> (Self, Response<Body>) {
         let (out, body) = mpsc::channel(QUEUE);
-        let ends_at = Instant::now() + service.options.limits.get_media_age;
+        let ends_at = service.now() + service.options.limits.get_media_age;
         let (service, ended) = (service.clone(), stream.get_media_end());
         let answer = Self {
             service,
@@ -227,7 +226,7 @@ impl Answer {
             _ => None,
         };
         let mut first = true;
-        let mut quiet_since = Instant::now();
+        let mut quiet_since = self.service.now();
         loop {
             let mut changed = self.stream.subscribe();
             let next = match start {
@@ -240,7 +239,7 @@ impl Answer {
                 Some(next) => {
                     (first, after) = (false, Some(next.number()));
                     let sent = self.chunk_with_faults(&next).await;
-                    quiet_since = Instant::now();
+                    quiet_since = self.service.now();
                     sent
                 }
                 None => {
@@ -248,7 +247,9 @@ impl Answer {
                     let end_at = self.service.options.limits.get_media_idle_end.map(|idle| since + idle);
                     let wait = async {
                         match end_at {
-                            Some(end_at) => tokio::time::timeout_at(end_at, changed.changed()).await.is_ok(),
+                            Some(end_at) => {
+                                tokio::time::timeout_at(end_at.into(), changed.changed()).await.is_ok()
+                            }
                             None => changed.changed().await.is_ok(),
                         }
                     };
@@ -281,7 +282,7 @@ impl Answer {
             Some(ChunkFault::Corrupt) => (1, true),
         };
         for _ in 0..times {
-            self.pause(self.fragments.book(1, Instant::now())).await?;
+            self.pause(self.fragments.book(1, self.service.now())).await?;
             match available {
                 Available::Live(live) => self.live_chunk(live, corrupt).await?,
                 Available::Stored(stored) => {
@@ -412,7 +413,7 @@ impl Answer {
         }
         self.sent += bytes.len() as u64;
         if !bytes.is_empty() {
-            self.pause(self.bytes.book(bytes.len() as u64, Instant::now())).await?;
+            self.pause(self.bytes.book(bytes.len() as u64, self.service.now())).await?;
             self.unless_over(self.out.send(Ok(bytes))).await?.map_err(|_| End::Gone)?;
         }
         if cut.is_some() { Err(End::Broken) } else { Ok(()) }
@@ -429,7 +430,7 @@ impl Answer {
             () = self.ended.cancelled() => Err(End::Silent),
             () = self.stream.deleted.cancelled() => Err(End::Silent),
             () = self.service.stopping.cancelled() => Err(End::Silent),
-            () = tokio::time::sleep_until(self.ends_at) => Err(End::Silent),
+            () = tokio::time::sleep_until(self.ends_at.into()) => Err(End::Silent),
             value = work => Ok(value),
         }
     }

@@ -44,7 +44,8 @@ mod sigv4;
 mod store;
 mod stream;
 
+pub use clock::Clock;
 pub use faults::{AckKind, At, Fault, FaultKind, Faults};
 pub use inspect::{Connections, SentAck, StoredFragment};
-pub use local::{FragmentError, KvsLocal, StartError};
-pub use options::{Clock, Credentials, Limits, Options, Tls};
+pub use local::{Connector, FragmentError, KvsLocal, StartError};
+pub use options::{Credentials, Limits, Options, Tls};

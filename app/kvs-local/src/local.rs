@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
 use sha2::{Digest, Sha256};
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -60,7 +61,41 @@ pub enum FragmentError {
 #[derive(Debug)]
 pub struct KvsLocal {
     service: Handle,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
+    tls: Option<Acceptor>,
+}
+
+/// Opens connections in memory to one server. Nothing of it depends on the machine: with a client on the same runtime
+/// and paused time, a session of minutes takes milliseconds.
+///
+/// ```text
+/// client --write--> buffer of the chosen size --read--> server      and the same back
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connector {
+    service: Weak<Service>,
+    tls: Option<Acceptor>,
+}
+
+impl Connector {
+    /// A new connection. Each direction holds `buffer_bytes` that the other end has not read; then its writer waits, as
+    /// with a socket. Refused once the server stops.
+    pub fn connect(&self, buffer_bytes: usize) -> io::Result<DuplexStream> {
+        let service = self.service.upgrade().filter(|service| !service.stopping.is_cancelled());
+        let service = service.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (ours, theirs) = tokio::io::duplex(buffer_bytes);
+        server::accept(&service, ours, self.tls.as_ref().map(|acceptor| acceptor.0.clone()));
+        Ok(theirs)
+    }
+}
+
+#[derive(Clone)]
+struct Acceptor(TlsAcceptor);
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acceptor")
+    }
 }
 
 /// So that `KvsLocal` has a short `Debug`.
@@ -76,24 +111,47 @@ impl std::fmt::Debug for Handle {
 impl KvsLocal {
     /// Locks and reads the data folder, binds and serves, on the runtime that this is called on.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let tls = options.tls.as_ref().map(acceptor).transpose()?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let (wanted, path, every) = (options.listen, options.data.clone(), options.maintenance_every);
+        let wanted = options.listen;
+        let mut server = Self::open(options).await?;
+        let listen_error = |source| StartError::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        server.address = Some(address);
+        server.serve(&address.to_string());
+        let (service, tls) = (&server.service.0, server.tls.clone().map(|acceptor| acceptor.0));
+        service.tasks.spawn(server::run(service.clone(), listener, tls));
+        tracing::info!(endpoint = service.endpoint(), "kvs-local listens");
+        Ok(server)
+    }
+
+    /// The same without a socket: only [`Self::connector`] leads to it, and GetDataEndpoint names a host that does not
+    /// exist.
+    pub async fn start_in_memory(options: Options) -> Result<Self, StartError> {
+        let server = Self::open(options).await?;
+        server.serve("kvs-local.invalid");
+        Ok(server)
+    }
+
+    async fn open(options: Options) -> Result<Self, StartError> {
+        let tls = options.tls.as_ref().map(acceptor).transpose()?.map(Acceptor);
+        let path = options.data.clone();
         let service = Service::open(options).await.map_err(|error| match error {
             StoreError::InUse { path } => StartError::InUse { path },
             other => StartError::Data { path, reason: other.to_string() },
         })?;
-        let listen_error = |source| StartError::Listen { address: wanted, source };
-        let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-        let service = Arc::new(service);
-        service.endpoint.get_or_init(|| format!("{scheme}://{address}"));
+        Ok(Self { service: Handle(Arc::new(service)), address: None, tls })
+    }
 
-        let (accepting, maintained) = (service.clone(), service.clone());
-        service.tasks.spawn(server::run(accepting, listener, tls));
+    fn serve(&self, host: &str) {
+        let (service, scheme) = (&self.service.0, if self.tls.is_some() { "https" } else { "http" });
+        service.endpoint.get_or_init(|| format!("{scheme}://{host}"));
+        let (maintained, every) = (service.clone(), service.options.maintenance_every);
         service.tasks.spawn(async move { maintain(&maintained, every).await });
-        tracing::info!(endpoint = service.endpoint(), "kvs-local listens");
-        Ok(Self { service: Handle(service), address })
+    }
+
+    /// Opens connections in memory, also to a server that listens.
+    pub fn connector(&self) -> Connector {
+        Connector { service: Arc::downgrade(&self.service.0), tls: self.tls.clone() }
     }
 
     /// `http://127.0.0.1:PORT`; for all planes.
@@ -101,7 +159,8 @@ impl KvsLocal {
         self.service.0.endpoint().to_owned()
     }
 
-    pub fn address(&self) -> SocketAddr {
+    /// `None`: started in memory.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use clock::Clock;
 
 /// Everything [`crate::KvsLocal::start`] needs; [`Options::new`] gives the service's own values.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ pub struct Options {
     pub maintenance_every: Duration,
     /// Serve `/admin/...` without signatures: faults and inspection. Never on a reachable address.
     pub admin: bool,
+    /// Wall time dates fragments and judges signatures; monotonic time is for deadlines, rates and idle times.
     pub clock: Clock,
 }
 
@@ -248,33 +250,5 @@ impl Default for Limits {
             account_lookups_per_second: None,
             streams_per_account: None,
         }
-    }
-}
-
-/// The server's wall clock; another one lets a test skew signatures and age fragments.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
-
-impl Clock {
-    /// `now_ms`: milliseconds since the Unix epoch.
-    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now_ms))
-    }
-
-    pub fn system() -> Self {
-        Self::new(|| {
-            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-        })
-    }
-
-    pub fn now_ms(&self) -> u64 {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clock(at {} ms)", self.now_ms())
     }
 }

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -22,7 +22,6 @@ use kvs::ack::{Ack, AckError, AckEvent};
 use kvs::api::{StreamId, header, path};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::control::admit;
 use crate::errors::ServiceError;
@@ -84,7 +83,7 @@ pub(crate) async fn begin(
     let number = stream.put_media.ever();
     let writer = AckWriter { service: service.clone(), stream: stream.clone(), session: number, out };
     let writer = service.tasks.spawn(writer.run(queue));
-    let now = Instant::now();
+    let now = service.now();
     stream.touch();
     let limits = &service.options.limits;
     let session = Session {
@@ -297,20 +296,20 @@ impl Session {
         let close_at = quiet_since + limits.put_media_idle_close;
         let idle_at = quiet_since + limits.put_media_idle_ack * (self.idle_acks + 1);
         let frame = async {
-            tokio::time::sleep_until(self.read_at).await;
+            tokio::time::sleep_until(self.read_at.into()).await;
             body.frame().await
         };
         tokio::select! {
             biased;
             () = self.stream.deleted.cancelled() => Err(Refused::new(4008, "the stream was deleted").into()),
             () = self.service.stopping.cancelled() => Err(End::Quiet("server stops")),
-            () = tokio::time::sleep_until(self.ends_at) => {
+            () = tokio::time::sleep_until(self.ends_at.into()) => {
                 Err(Refused::new(4003, format!("older than {:?}", limits.put_media_age)).into())
             }
             stored = stored(&mut self.pending) => self.stored(stored).await.map(|()| None),
             frame = frame => Ok(Some(frame)),
-            () = tokio::time::sleep_until(close_at) => Err(End::Quiet("idle for too long")),
-            () = tokio::time::sleep_until(idle_at) => {
+            () = tokio::time::sleep_until(close_at.into()) => Err(End::Quiet("idle for too long")),
+            () = tokio::time::sleep_until(idle_at.into()) => {
                 self.idle_acks += 1;
                 self.send(AckEvent::Idle, None, None).await?;
                 Ok(None)
@@ -319,7 +318,7 @@ impl Session {
     }
 
     async fn take(&mut self, mut data: Bytes) -> Result<(), End> {
-        let now = Instant::now();
+        let now = self.service.now();
         self.last_byte = now;
         let wait = self.stream.rates.put_media_bytes.book(data.len() as u64, now);
         self.read_at = self.read_at.max(now + wait);
@@ -372,7 +371,7 @@ impl Session {
                 self.sequences.next().ok_or_else(|| Refused::new(5000, "no sequence numbers left"))?
             }
         };
-        let now = Instant::now();
+        let now = self.service.now();
         let wait = self.stream.rates.put_media_fragments.book(1, now);
         self.read_at = self.read_at.max(now + wait);
         let number = FragmentNumber::new(sequence, self.service.now_ms(), rand::random());

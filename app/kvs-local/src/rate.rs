@@ -2,9 +2,7 @@
 //! arguments.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Amounts are kept in billionths, so that an amount per second times nanoseconds is exact.
 const ONE: u128 = 1_000_000_000;
@@ -87,7 +85,7 @@ mod tests {
 
     /// A fixed time and a full bucket.
     fn bucket(per_second: u64) -> (Instant, Bucket) {
-        let t0 = Instant::now();
+        let t0 = clock::Clock::system().now();
         (t0, Bucket::new(per_second, t0))
     }
 
@@ -169,7 +167,7 @@ mod tests {
 
     #[test]
     fn no_limit_gives_everything() {
-        let now = Instant::now();
+        let now = clock::Clock::system().now();
         let rate = Rate::unlimited();
         assert!(rate.take(u64::MAX, now) && rate.take(1, now));
         assert_eq!(rate.book(u64::MAX, now), Duration::ZERO);

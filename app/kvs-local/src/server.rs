@@ -1,10 +1,10 @@
-//! Sockets, HTTP, and which operation answers which path.
+//! Connections, HTTP, and which operation answers which path.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kvs::api::path;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -96,12 +96,11 @@ pub(crate) async fn run(service: Arc<Service>, listener: TcpListener, tls: Optio
         };
         match accepted {
             Ok((socket, _)) => {
-                let (service, tls) = (service.clone(), tls.clone());
-                service.tasks.clone().spawn(async move {
-                    if let Err(error) = greet(service, socket, tls).await {
-                        tracing::debug!(%error, "connection ended");
-                    }
-                });
+                // Each ack is a small packet that somebody waits for.
+                match socket.set_nodelay(true) {
+                    Ok(()) => accept(&service, socket, tls.clone()),
+                    Err(error) => tracing::debug!(%error, "connection ended"),
+                }
             }
             Err(error) => {
                 // Out of file descriptors, mostly: others must close first.
@@ -112,9 +111,25 @@ pub(crate) async fn run(service: Arc<Service>, listener: TcpListener, tls: Optio
     }
 }
 
-async fn greet(service: Arc<Service>, socket: TcpStream, tls: Option<TlsAcceptor>) -> std::io::Result<()> {
-    // Each ack is a small packet that somebody waits for.
-    socket.set_nodelay(true)?;
+/// Serves one connection, of whatever kind, in a task of its own.
+pub(crate) fn accept(
+    service: &Arc<Service>,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    tls: Option<TlsAcceptor>,
+) {
+    let serving = service.clone();
+    service.tasks.spawn(async move {
+        if let Err(error) = greet(serving, socket, tls).await {
+            tracing::debug!(%error, "connection ended");
+        }
+    });
+}
+
+async fn greet(
+    service: Arc<Service>,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    tls: Option<TlsAcceptor>,
+) -> std::io::Result<()> {
     match tls {
         None => serve(service, socket).await,
         Some(tls) => match tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(socket)).await {
@@ -175,7 +190,7 @@ async fn respond(
     let id = HeaderValue::from_str(&id).expect("a request id is plain ASCII");
     response.headers_mut().insert("x-amzn-requestid", id);
     // Clients with a wrong clock learn the right time from here: it must be the one that signatures are held to.
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(service.now_ms().min(LATEST_DATE_MS));
+    let now = UNIX_EPOCH + Duration::from_millis(service.now_ms().min(LATEST_DATE_MS));
     let date = HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is plain ASCII");
     response.headers_mut().insert(DATE, date);
     response

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvs::api::{StreamId, StreamStatus, path};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,7 +45,7 @@ impl Service {
         let disk = Arc::new(disk);
         let streams = found
             .into_iter()
-            .map(|found| Arc::new(Stream::new(disk.clone(), found, &options.limits, Duration::ZERO)))
+            .map(|found| Arc::new(Stream::new(disk.clone(), found, &options, Duration::ZERO)))
             .map(|stream| (stream.name.clone(), stream))
             .collect();
         let service = Self {
@@ -76,7 +75,11 @@ impl Service {
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
-        self.options.clock.now_ms()
+        self.options.clock.wall_ms()
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.options.clock.now()
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -110,8 +113,8 @@ impl Service {
         if self.find(&record.name).is_some() {
             return Ok(None);
         }
-        let (disk, limits) = (self.disk.clone(), self.options.limits.clone());
-        let stream = blocking(move || Stream::create(disk, record, &limits, delay)).await?;
+        let (disk, options) = (self.disk.clone(), self.options.clone());
+        let stream = blocking(move || Stream::create(disk, record, &options, delay)).await?;
         let stream = Arc::new(stream);
         self.streams().insert(stream.name.clone(), stream.clone());
         Ok(Some(stream))
@@ -176,7 +179,7 @@ impl Service {
             path::DESCRIBE_STREAM | path::GET_DATA_ENDPOINT => limits.account_lookups_per_second,
             _ => limits.account_calls_per_second,
         };
-        let now = Instant::now();
+        let now = self.now();
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         *calls.ever.entry(path).or_default() += 1;
         for (limit, whose, of) in [(of_stream, stream, "stream"), (of_account, "", "account")] {

@@ -11,19 +11,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clock::Clock;
 use kvs::FragmentNumber;
 use kvs::api::{StreamInfo, StreamStatus, seconds};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::Shape;
 use crate::inspect::SentAck;
 use crate::live::Live;
-use crate::options::Limits;
+use crate::options::{Limits, Options};
 use crate::rate::Rate;
 use crate::store::{Disk, FoundStream, FragmentFile, FragmentMeta, StoreError, StreamRecord, save_record};
 
@@ -39,6 +39,7 @@ pub(crate) struct Stream {
     folder: PathBuf,
     disk: Arc<Disk>,
     ready_at: Instant,
+    clock: Clock,
     state: Mutex<State>,
     /// Held while `record` is being rewritten on disk.
     editing: tokio::sync::Mutex<()>,
@@ -108,26 +109,28 @@ impl Stream {
     pub(crate) fn create(
         disk: Arc<Disk>,
         record: StreamRecord,
-        limits: &Limits,
+        options: &Options,
         delay: Duration,
     ) -> Result<Self, StoreError> {
         let folder = disk.create_stream(&record)?;
-        Ok(Self::new(disk, FoundStream { folder, record, fragments: Vec::new() }, limits, delay))
+        Ok(Self::new(disk, FoundStream { folder, record, fragments: Vec::new() }, options, delay))
     }
 
-    pub(crate) fn new(disk: Arc<Disk>, found: FoundStream, limits: &Limits, delay: Duration) -> Self {
+    pub(crate) fn new(disk: Arc<Disk>, found: FoundStream, options: &Options, delay: Duration) -> Self {
+        let (limits, clock) = (&options.limits, options.clock.clone());
         let FoundStream { folder, record, fragments } = found;
         let stored = fragments
             .into_iter()
             .map(|(meta, file)| (meta.number, Arc::new(Stored { meta, place: Place::Disk(file) })))
             .collect();
-        let now = Instant::now();
+        let now = clock.now();
         Self {
             name: record.name.clone(),
             arn: record.arn.clone(),
             folder,
             disk,
             ready_at: now + delay,
+            clock,
             state: Mutex::new(State {
                 record,
                 stored,
@@ -167,7 +170,7 @@ impl Stream {
     pub(crate) fn status(&self) -> StreamStatus {
         if self.deleted.is_cancelled() {
             StreamStatus::Deleting
-        } else if Instant::now() < self.ready_at {
+        } else if self.clock.now() < self.ready_at {
             StreamStatus::Creating
         } else {
             StreamStatus::Active
@@ -224,7 +227,8 @@ impl Stream {
 
     /// The producer sent something, or connected.
     pub(crate) fn touch(&self) {
-        self.state().last_media = Instant::now();
+        let now = self.clock.now();
+        self.state().last_media = now;
     }
 
     pub(crate) fn last_media(&self) -> Instant {

@@ -1,9 +1,10 @@
 //! A plain client that signs on its own and can misbehave; every wait has a deadline.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,20 +16,28 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use kvs::FragmentNumber;
 use kvs::ack::{Ack, AckEvent, AckParser};
-use kvs_local::{Credentials, KvsLocal, Options};
+use kvs_local::{Clock, Connector, Credentials, KvsLocal, Options};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Nothing here takes longer unless it hangs.
-const DEADLINE: Duration = Duration::from_secs(30);
+thread_local! {
+    /// Nothing in a test takes longer unless it hangs. On paused time longer than every limit of the server.
+    static DEADLINE: Cell<Duration> = const { Cell::new(Duration::from_secs(30)) };
+}
+/// What a connection in memory holds each way.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// 2026-11-20T15:08:34Z, when servers in memory start.
+pub(crate) const BEGIN_MS: u64 = 1_795_187_314_000;
 
 pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, work).await {
+    let deadline = DEADLINE.get();
+    match tokio::time::timeout(deadline, work).await {
         Ok(value) => value,
-        Err(_) => panic!("{what}: nothing within {DEADLINE:?}"),
+        Err(_) => panic!("{what}: nothing within {deadline:?}"),
     }
 }
 
@@ -52,17 +61,41 @@ impl Rig {
         change(&mut options);
         let credentials = options.credentials[0].clone();
         let server = KvsLocal::start(options).await.expect("starts");
-        let client = Client::new(server.address(), credentials);
+        let client = Client::new(server.address().expect("it listens"), credentials);
+        Self { server, client, folder }
+    }
+
+    /// Connections in memory and a simulated clock: on paused time nothing depends on the machine.
+    pub(crate) async fn in_memory(retention: u32, change: impl FnOnce(&mut Options)) -> Self {
+        DEADLINE.set(Duration::from_secs(3 * 3600));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut options = Options::new(folder.path()).stream("cam1", retention);
+        options.limits.get_media_idle_end = Some(Duration::ZERO);
+        options.clock = Clock::simulated(UNIX_EPOCH + Duration::from_millis(BEGIN_MS));
+        change(&mut options);
+        let (credentials, clock) = (options.credentials[0].clone(), options.clock.clone());
+        let server = KvsLocal::start_in_memory(options).await.expect("starts");
+        let client = Client { way: Way::Memory(server.connector()), credentials, clock };
         Self { server, client, folder }
     }
 }
 
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(crate) address: SocketAddr,
+    way: Way,
     pub(crate) credentials: Credentials,
-    pub(crate) now_ms: Option<u64>,
+    /// Signs by it.
+    pub(crate) clock: Clock,
 }
+
+#[derive(Clone)]
+enum Way {
+    Socket(SocketAddr),
+    Memory(Connector),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A whole answer.
 #[derive(Debug)]
@@ -87,16 +120,31 @@ impl Answer {
 
 impl Client {
     pub(crate) fn new(address: SocketAddr, credentials: Credentials) -> Self {
-        Self { address, credentials, now_ms: None }
+        Self { way: Way::Socket(address), credentials, clock: Clock::system() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        match &self.way {
+            Way::Socket(address) => *address,
+            Way::Memory(_) => panic!("this server does not listen"),
+        }
+    }
+
+    async fn open_stream(&self) -> TokioIo<Box<dyn Stream>> {
+        TokioIo::new(match &self.way {
+            Way::Socket(address) => {
+                Box::new(in_time("connect", TcpStream::connect(address)).await.expect("connects"))
+            }
+            Way::Memory(connector) => Box::new(connector.connect(BUFFER_BYTES).expect("it runs")),
+        })
     }
 
     pub(crate) async fn connect<B>(&self) -> SendRequest<B>
     where
         B: Body<Data = Bytes, Error = Broken> + Send + 'static,
     {
-        let socket = in_time("connect", TcpStream::connect(self.address)).await.expect("connects");
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.expect("handshake");
+        let stream = self.open_stream().await;
+        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await.expect("handshake");
         tokio::spawn(connection);
         sender
     }
@@ -109,11 +157,10 @@ impl Client {
         signed_body: &[u8],
         body: B,
     ) -> Request<B> {
-        let now_ms = self.now_ms.unwrap_or_else(|| kvs_local::Clock::system().now_ms());
-        let date = amz_date(now_ms);
+        let date = amz_date(self.clock.wall_ms());
         let mut request = Request::post(path).body(body).expect("a request");
         let map = request.headers_mut();
-        map.insert("host", HeaderValue::from_str(&self.address.to_string()).expect("ASCII"));
+        map.insert("host", HeaderValue::from_static("kvs-local.test"));
         map.insert("x-amz-date", HeaderValue::from_str(&date).expect("ASCII"));
         if let Some(token) = &self.credentials.session_token {
             map.insert("x-amz-security-token", HeaderValue::from_str(token).expect("ASCII"));
@@ -206,9 +253,9 @@ impl Client {
         let (body, sent) = mpsc::channel(1);
         let headers = [headers, &[("transfer-encoding", "chunked"), ("connection", "keep-alive")]].concat();
         let request = self.request("/putMedia", &headers, b"", Sent(sent));
-        let socket = in_time("connect", TcpStream::connect(self.address)).await.expect("connects");
+        let stream = self.open_stream().await;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.expect("handshake");
+            hyper::client::conn::http1::handshake(stream).await.expect("handshake");
         let connection = tokio::spawn(async move { drop(connection.await) });
         let response = in_time("PutMedia", sender.send_request(request)).await.expect("an answer");
         let (parts, answer) = response.into_parts();

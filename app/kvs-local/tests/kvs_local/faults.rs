@@ -8,12 +8,12 @@ use crate::client::{Rig, name, names, persisted};
 use crate::mkv::{body, chunks, cluster, end_of_fragment};
 
 async fn rig_with(kind: FaultKind) -> Rig {
-    let rig = Rig::new(1).await;
+    let rig = Rig::in_memory(1, |_| {}).await;
     rig.server.faults().inject(Fault::on("cam1", kind));
     rig
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn any_error_can_be_raised_in_any_fragment() {
     for id in kvs::ack::AckError::known_ids() {
         let rig = rig_with(FaultKind::AckError { id, fragment: 2, at: At::Start }).await;
@@ -33,7 +33,7 @@ async fn any_error_can_be_raised_in_any_fragment() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cut_put_media_breaks_off_and_the_stream_goes_on() {
     let cut = body(&[1_000]).len() as u64 + 50;
     let rig = rig_with(FaultKind::CutPutMedia { after_bytes: cut }).await;
@@ -49,7 +49,7 @@ async fn a_cut_put_media_breaks_off_and_the_stream_goes_on() {
     assert_eq!(rig.server.faults().waiting(), []);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn acks_can_be_missing_late_doubled_and_preceded_by_garbage() {
     let rig = rig_with(FaultKind::DropAck { ack: Some(AckKind::Persisted), count: 1 }).await;
     let acks = names(&rig.client.put_whole("cam1", &body(&[1_000, 2_000])).await);
@@ -60,14 +60,13 @@ async fn acks_can_be_missing_late_doubled_and_preceded_by_garbage() {
     let acks = names(&rig.client.put_whole("cam1", &body(&[1_000])).await);
     assert_eq!(acks, ["BUFFERING", "BUFFERING", "RECEIVED", "RECEIVED", "PERSISTED"]);
 
-    let rig = rig_with(FaultKind::DelayAck { ack: Some(AckKind::Received), delay_ms: 50, count: 1 }).await;
+    let rig = rig_with(FaultKind::DelayAck { ack: Some(AckKind::Received), delay_ms: 5_000, count: 1 }).await;
     let mut session = rig.client.put_media("cam1").await;
     session.send(&[body(&[1_000]), end_of_fragment()].concat()).await;
     session.until("BUFFERING").await;
-    let begin = std::time::Instant::now();
+    let begin = rig.client.clock.now();
     session.until("RECEIVED").await;
-    // A lower bound only, with room for the time that the ack before took to get here.
-    assert!(begin.elapsed().as_millis() >= 20);
+    assert_eq!(rig.client.clock.since(begin).as_millis(), 5_000);
 
     let rig = rig_with(FaultKind::GarbageAck { bytes: b"<html>".to_vec() }).await;
     let mut session = rig.client.put_media("cam1").await;
@@ -75,7 +74,7 @@ async fn acks_can_be_missing_late_doubled_and_preceded_by_garbage() {
     assert_eq!(session.raw().await.as_deref(), Some(&b"<html>"[..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_are_refused_as_often_as_told() {
     let refusal = FaultKind::RefusePutMedia {
         error_type: "ClientLimitExceededException".to_owned(),
@@ -105,7 +104,7 @@ async fn requests_are_refused_as_often_as_told() {
     assert_eq!(answer["DataEndpoint"], rig.server.endpoint());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_reader_still_reads_all() {
     let rig = rig_with(FaultKind::SlowReader { pause_ms: 5 }).await;
     let acks = rig.client.put_whole("cam1", &body(&[1_000, 2_000])).await;
@@ -113,9 +112,9 @@ async fn a_slow_reader_still_reads_all() {
     rig.server.faults().clear();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn get_media_can_lie_in_every_way() {
-    let rig = Rig::new(1).await;
+    let rig = Rig::in_memory(1, |_| {}).await;
     rig.client.put_whole("cam1", &body(&[1_000, 2_000, 3_000])).await;
     let [a, b, c] = [1_000, 2_000, 3_000].map(cluster);
     let read = async || -> Vec<Vec<u8>> {
@@ -153,9 +152,9 @@ async fn get_media_can_lie_in_every_way() {
     assert!(rig.server.delete_fragment("cam1", &numbers[1].number).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn get_media_ends_silently_at_a_word_or_at_its_age() {
-    let rig = Rig::with(1, |options| options.limits.get_media_idle_end = None).await;
+    let rig = Rig::in_memory(1, |options| options.limits.get_media_idle_end = None).await;
     rig.client.put_whole("cam1", &body(&[1_000])).await;
     let mut reader = rig.client.get_media("cam1", json!({ "StartSelectorType": "EARLIEST" })).await;
     while !reader.bytes.windows(28).any(|window| window == b"AWS_KINESISVIDEO_CONTINUATIO") {
@@ -167,19 +166,20 @@ async fn get_media_ends_silently_at_a_word_or_at_its_age() {
 
     let old = |options: &mut kvs_local::Options| {
         options.limits.get_media_idle_end = None;
-        options.limits.get_media_age = std::time::Duration::from_millis(50);
     };
-    let rig = Rig::with(1, old).await;
+    let rig = Rig::in_memory(1, old).await;
+    let begin = rig.client.clock.now();
     rig.client.read_all("cam1").await;
+    assert_eq!(rig.client.clock.since(begin).as_secs(), 40 * 60);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_admin_paths_do_the_same_and_are_off_by_default() {
-    let rig = Rig::new(1).await;
+    let rig = Rig::in_memory(1, |_| {}).await;
     let answer = rig.client.call("/admin/faults", json!({ "fault": "drop_ack" })).await;
     assert_eq!(answer.json()["Output"]["__type"], "com.amazon.coral.service#UnknownOperationException");
 
-    let rig = Rig::with(1, |options| options.admin = true).await;
+    let rig = Rig::in_memory(1, |options| options.admin = true).await;
     let ask = async |method: &str, path: &str, body: Value| -> (u16, Value) {
         let body = crate::client::Sent::whole(body.to_string().into_bytes());
         let request = hyper::Request::builder().method(method).uri(path).body(body).expect("a request");
@@ -216,7 +216,7 @@ async fn the_admin_paths_do_the_same_and_are_off_by_default() {
     assert_eq!(ask("GET", "/admin/nothing", json!({})).await.0, 404);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_error_ack_is_read_even_by_a_producer_that_keeps_sending() {
     let rig = rig_with(FaultKind::AckError { id: 4004, fragment: 1, at: At::Start }).await;
     let mut session = rig.client.put_media("cam1").await;

@@ -1,4 +1,5 @@
-//! The server over real sockets on 127.0.0.1, with clients that are not its own.
+//! The server with clients that are not its own: over real sockets on 127.0.0.1, and where time counts in memory on
+//! paused time.
 
 mod client;
 mod control;

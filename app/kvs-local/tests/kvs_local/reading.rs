@@ -1,40 +1,26 @@
 //! Where GetMedia begins and ends, fragment lists, and who may read.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
-use kvs_local::Clock;
 use serde_json::{Value, json};
 
-use crate::client::{Reader, Rig, in_time, persisted};
+use crate::client::{BEGIN_MS, Reader, Rig, persisted};
 use crate::mkv::{Chunk, body, chunks, cluster, end_of_fragment, head};
 
-/// 2026-11-20T15:08:34Z.
-const BEGIN_MS: u64 = 1_795_187_314_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// A server whose clock a test moves, and a client that signs by it.
 pub(crate) struct Timed {
     pub(crate) rig: Rig,
-    clock: Arc<AtomicU64>,
 }
 
 impl Timed {
     pub(crate) async fn new(retention: u32) -> Self {
-        let clock = Arc::new(AtomicU64::new(BEGIN_MS));
-        let shared = clock.clone();
-        let rig = Rig::with(retention, |options| {
-            options.clock = Clock::new(move || shared.load(Ordering::Relaxed));
-        })
-        .await;
-        let mut timed = Self { rig, clock };
-        timed.at(BEGIN_MS);
-        timed
+        Self { rig: Rig::in_memory(retention, |_| {}).await }
     }
 
     pub(crate) fn at(&mut self, ms: u64) {
-        self.clock.store(ms, Ordering::Relaxed);
-        self.rig.client.now_ms = Some(ms);
+        self.rig.client.clock.step_to(UNIX_EPOCH + Duration::from_millis(ms));
     }
 
     /// One fragment, 60 ms long, received at this time.
@@ -54,7 +40,7 @@ fn seconds(ms: u64) -> f64 {
     kvs::api::seconds(ms)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn all_six_selectors_begin_where_they_say() {
     let mut timed = Timed::new(24).await;
     let mut put = Vec::new();
@@ -98,7 +84,7 @@ async fn all_six_selectors_begin_where_they_say() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn millis_behind_now_is_the_servers_clock_less_the_fragments() {
     let mut timed = Timed::new(24).await;
     timed.put(BEGIN_MS, 1_000).await;
@@ -108,7 +94,7 @@ async fn millis_behind_now_is_the_servers_clock_less_the_fragments() {
     assert_eq!(chunks[0].opening[1].1, "1795187314.000");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn retention_removes_what_is_older_and_a_restart_does_not_bring_it_back() {
     let mut timed = Timed::new(2).await;
     let early = timed.put(BEGIN_MS, 1_000).await;
@@ -135,27 +121,17 @@ async fn retention_removes_what_is_older_and_a_restart_does_not_bring_it_back() 
     assert_eq!(timed.rig.server.disk_used_bytes(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn retention_is_enforced_even_if_nobody_asks() {
-    let clock = Arc::new(AtomicU64::new(BEGIN_MS));
-    let shared = clock.clone();
-    let mut rig = Rig::with(1, |options| {
-        options.clock = Clock::new(move || shared.load(Ordering::Relaxed));
-        options.maintenance_every = std::time::Duration::from_millis(5);
-    })
-    .await;
-    rig.client.now_ms = Some(BEGIN_MS);
+    let rig = Rig::in_memory(1, |_| {}).await;
     assert_eq!(persisted(&rig.client.put_whole("cam1", &body(&[1_000])).await).len(), 1);
-    clock.store(BEGIN_MS + 2 * HOUR_MS, Ordering::Relaxed);
-    let gone = async {
-        while rig.server.disk_used_bytes() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-    };
-    in_time("maintenance", gone).await;
+    for (wait_s, there) in [(3_600, true), (122, false)] {
+        rig.client.clock.sleep(Duration::from_secs(wait_s)).await;
+        assert_eq!(rig.server.disk_used_bytes() > 0, there, "after {wait_s} s more");
+    }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_retention_nothing_is_persisted_but_the_latest_can_be_read() {
     let mut timed = Timed::new(0).await;
     let acks = timed.rig.client.put_whole("cam1", &body(&[1_000, 2_000])).await;
@@ -167,7 +143,7 @@ async fn without_retention_nothing_is_persisted_but_the_latest_can_be_read() {
     timed.at(BEGIN_MS + 5 * 60 * 1000 + 1);
     assert_eq!(timed.numbers(json!({ "StartSelectorType": "EARLIEST" })).await, [""; 0]);
 
-    let rig = Rig::with(0, |options| options.limits.buffer_bytes = 1_000).await;
+    let rig = Rig::in_memory(0, |options| options.limits.buffer_bytes = 1_000).await;
     rig.client.put_whole("cam1", &body(&[1_000, 2_000, 3_000])).await;
     let chunks = chunks(&rig.client.read_all("cam1").await);
     assert_eq!(chunks.len(), 1, "the newest that fits");
@@ -186,7 +162,7 @@ async fn list(timed: &Timed, mut input: Value) -> Vec<Value> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn fragments_are_listed_by_their_start_in_pages_without_order() {
     let mut timed = Timed::new(24).await;
     let mut put = Vec::new();
@@ -228,7 +204,7 @@ async fn fragments_are_listed_by_their_start_in_pages_without_order() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_fragment_list_comes_in_the_order_asked_for_with_a_notice_for_what_is_missing() {
     let mut timed = Timed::new(24).await;
     let first = timed.put(BEGIN_MS, 1_000).await;

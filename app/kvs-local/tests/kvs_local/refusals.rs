@@ -65,12 +65,14 @@ async fn a_fragment_too_long_is_4002() {
     assert_eq!(persisted(&rig.client.put_whole("cam1", &just).await).len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_too_old_is_4003() {
-    let rig = Rig::with(1, |options| options.limits.put_media_age = Duration::from_secs(1)).await;
+    let rig = Rig::in_memory(1, |options| options.limits.put_media_idle_close = NEVER).await;
+    let begin = rig.client.clock.now();
     let mut session = rig.client.put_media("cam1").await;
     session.send(&body(&[1_000, 2_000])).await;
     assert_eq!(persisted(&refused(&mut session, 4003).await).len(), 1);
+    assert_eq!(rig.client.clock.since(begin).as_secs(), 45 * 60);
 }
 
 #[tokio::test]
@@ -242,7 +244,7 @@ async fn quiet_producer(idle_ack: Duration, idle_close: Duration) -> (Rig, PutMe
         options.limits.put_media_idle_ack = idle_ack;
         options.limits.put_media_idle_close = idle_close;
     };
-    let rig = Rig::with(1, limits).await;
+    let rig = Rig::in_memory(1, limits).await;
     let session = rig.client.put_media("cam1").await;
     session.send(&[body(&[1_000]), end_of_fragment(), cluster(2_000)].concat()).await;
     (rig, session)
@@ -250,26 +252,30 @@ async fn quiet_producer(idle_ack: Duration, idle_close: Duration) -> (Rig, PutMe
 
 const NEVER: Duration = Duration::from_secs(3600);
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_quiet_producer_gets_idle_acks() {
-    let (rig, mut session) = quiet_producer(Duration::from_millis(50), NEVER).await;
-    for _ in 0..2 {
+    let (rig, mut session) = quiet_producer(Duration::from_secs(5), NEVER).await;
+    let begin = rig.client.clock.now();
+    for count in 1..=3 {
         assert_eq!(session.until("IDLE").await.timecode_ms, None);
+        assert_eq!(rig.client.clock.since(begin), Duration::from_secs(count * 5));
     }
     let log = rig.server.acks("cam1").expect("there");
     assert_eq!(log.last().map(|ack| ack.event), Some(AckKind::Idle));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_producer_that_stays_quiet_is_closed() {
-    let (_rig, mut session) = quiet_producer(NEVER, Duration::from_millis(300)).await;
+    let (rig, mut session) = quiet_producer(NEVER, Duration::from_secs(30)).await;
+    let begin = rig.client.clock.now();
     let acks = session.rest().await;
+    assert_eq!(rig.client.clock.since(begin), Duration::from_secs(30));
     assert_eq!(persisted(&acks).len(), 1, "the open fragment is lost: {:?}", names(&acks));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_newest_producer_is_refused() {
-    let rig = Rig::with(1, |options| options.limits.connection_grace = Duration::from_millis(20)).await;
+    let rig = Rig::in_memory(1, |_| {}).await;
     let mut session = rig.client.put_media("cam1").await;
     let (status, kind) =
         rig.client.put_media_as("cam1", "ABSOLUTE", "0").await.err().expect("refused").error();
@@ -279,7 +285,7 @@ async fn the_newest_producer_is_refused() {
     assert_eq!(rig.server.connections("cam1").expect("there").put_media, 1);
 
     // The old behaviour: sessions interleave.
-    let rig = Rig::with(1, |options| options.limits.put_media_per_stream = 2).await;
+    let rig = Rig::in_memory(1, |options| options.limits.put_media_per_stream = 2).await;
     let (mut first, mut second) = (rig.client.put_media("cam1").await, rig.client.put_media("cam1").await);
     first.send(&body(&[1_000])).await;
     second.send(&body(&[1_000])).await;

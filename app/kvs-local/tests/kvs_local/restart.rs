@@ -21,7 +21,7 @@ async fn streams_tags_and_fragments_survive_a_restart() {
     server.shutdown().await;
 
     let server = KvsLocal::start(Options::new(folder.path())).await.expect("starts again");
-    let client = Client::new(server.address(), Credentials::local());
+    let client = Client::new(server.address().expect("it listens"), Credentials::local());
     assert_eq!(client.call("/describeStream", json!({ "StreamName": "cam1" })).await.json(), described);
     let tags = client.call("/listTagsForStream", json!({ "StreamName": "cam1" })).await.json();
     assert_eq!(tags["Tags"], json!({ "site": "north" }));
