@@ -112,8 +112,8 @@ async fn list(client: &Client, stream: &StreamId) -> Vec<String> {
     let fragment_selector_type = FragmentSelectorType::ServerTimestamp;
     let timestamp_range = TimestampRange { start_timestamp: 0.0, end_timestamp: 4e9 };
     let selector = FragmentSelector { fragment_selector_type, timestamp_range };
-    let listed = client.list_all_fragments(stream, selector, 100_000).await.expect("ListFragments answers");
-    let mut numbers: Vec<_> = listed.fragments.into_iter().map(|row| row.fragment_number).collect();
+    let listed = client.list_all_fragments(stream, selector).await.expect("ListFragments answers");
+    let mut numbers: Vec<_> = listed.into_iter().map(|row| row.fragment_number).collect();
     numbers.sort();
     numbers
 }

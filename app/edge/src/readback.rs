@@ -11,9 +11,6 @@ use kvs::fragmenter::FragmentSummary;
 use kvs::read::chunk::{Answer, Chunk, ChunkReader, Event};
 use kvs_client::{Client, Error};
 
-/// More rows than this are not asked for at once: 1000 fragments are more than half an hour of one camera.
-const MAX_ROWS: usize = 5000;
-
 /// A read-back that could not be done or understood.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadBackError {
@@ -37,7 +34,7 @@ pub async fn list(
     };
     let fragment_selector_type = FragmentSelectorType::ProducerTimestamp;
     let selector = FragmentSelector { fragment_selector_type, timestamp_range };
-    Ok(client.list_all_fragments(stream, selector, MAX_ROWS).await?.fragments)
+    client.list_all_fragments(stream, selector).await
 }
 
 /// Reads fragments back by number. In-band failure notices and cut chunks are left out: what is absent from the

@@ -498,7 +498,9 @@ impl Running {
         let stream = StreamId::name(&self.this.camera.stream);
         let doubtful = self.media.unconfirmed();
         let camera = self.this.camera.id.clone();
-        self.connecting = Some(Box::pin(connect(client, stream, doubtful, self.keeps_nothing, camera)));
+        let write_timeout = Some(self.this.camera.upload.write_timeout);
+        let connecting = connect(client, stream, doubtful, self.keeps_nothing, camera, write_timeout);
+        self.connecting = Some(Box::pin(connecting));
     }
 
     fn connected(&mut self, outcome: Result<Connected, ConnectError>) {
@@ -632,6 +634,7 @@ async fn connect(
     doubtful: Vec<Unconfirmed>,
     keeps_nothing: bool,
     camera: String,
+    write_timeout: Option<Duration>,
 ) -> Result<Connected, ConnectError> {
     // Whoever may not describe the stream finds out nothing here, and goes on.
     if keeps_nothing
@@ -674,7 +677,7 @@ async fn connect(
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis(),
     );
     let start_ms = start_ms.unwrap_or(u64::MAX);
-    let input = PutMediaInput { stream, timecode_type: TimecodeType::Absolute, start_ms };
+    let input = PutMediaInput { stream, timecode_type: TimecodeType::Absolute, start_ms, write_timeout };
     let mut put_media = client.put_media(&input).await?;
     let accepted = tokio::time::timeout(ACCEPT_LIMIT, put_media.acks.accepted()).await;
     match accepted {

@@ -9,13 +9,12 @@
 //! count from now.
 
 use std::error::Error;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use kvs_client::kvs::ack::AckEvent;
 use kvs_client::kvs::api::{CreateStreamInput, StartSelector, StreamId};
 use kvs_client::{
-    Client, Config, PutMedia, PutMediaInput, ServiceErrorKind, TimecodeType, static_credentials,
+    Client, Clock, Config, PutMedia, PutMediaInput, ServiceErrorKind, TimecodeType, static_credentials,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -68,8 +67,9 @@ async fn put(
     stream: &StreamId,
     file: Bytes,
 ) -> Result<Option<kvs_client::kvs::FragmentNumber>, Box<dyn Error>> {
-    let start_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
-    let input = PutMediaInput { stream: stream.clone(), timecode_type: TimecodeType::Relative, start_ms };
+    let start_ms = Clock::system().wall_ms();
+    let (stream, timecode_type) = (stream.clone(), TimecodeType::Relative);
+    let input = PutMediaInput { stream: stream.clone(), timecode_type, start_ms, write_timeout: None };
     let PutMedia { mut sender, mut acks } = client.put_media(&input).await?;
     let sending = async {
         for at in (0..file.len()).step_by(PIECE_BYTES) {

@@ -109,10 +109,9 @@ impl Client {
         let signed_at = self.sign(operation, endpoint, &mut headers, &body).await?;
 
         let config = &self.shared.config;
-        let (mut sender, connection) =
-            connection::open(endpoint, operation, self.shared.tls.as_ref(), config.timeouts.connect).await?;
+        let (mut sender, connection) = connection::open(&self.shared, endpoint, operation).await?;
         let request = connection::request(operation, headers, Full::new(Bytes::from(body)));
-        let head = config.timeouts.head;
+        let (head, sent) = (config.timeouts.head, config.clock.now());
         let response = match tokio::time::timeout(head, sender.send_request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(source)) => {
@@ -124,6 +123,7 @@ impl Client {
                 return Err(Error::Timeout { operation, endpoint, what: "answer", after: head });
             }
         };
+        self.note_answer(response.headers(), sent);
         if response.status().is_success() {
             return Ok((response, connection));
         }

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use kvs::api::{
-    CreateStreamInput, CreateStreamOutput, DeleteStreamInput, DescribeStreamOutput, Fragment,
+    ApiName, CreateStreamInput, CreateStreamOutput, DeleteStreamInput, DescribeStreamOutput, Fragment,
     FragmentSelector, GetDataEndpointInput, GetDataEndpointOutput, GetMediaForFragmentListInput,
     GetMediaInput, ListFragmentsInput, ListFragmentsOutput, ListStreamsInput, ListStreamsOutput,
     RetentionOperation, StartSelector, StreamId, StreamInfo, UpdateDataRetentionInput,
@@ -18,8 +17,10 @@ use crate::config::{Config, ConfigError};
 use crate::credentials::CredentialsCache;
 use crate::endpoint::{Endpoint, EndpointCache};
 use crate::error::{Action, Error, ServiceErrorKind};
+use crate::fragment_pages::FragmentPages;
 use crate::media_stream::MediaStream;
 use crate::operation::Operation;
+use crate::service_time::{ServiceClock, ServiceTime};
 use crate::tls;
 
 /// A client of one region and one set of credentials. Clones share everything; so do all its cameras.
@@ -36,8 +37,7 @@ pub(crate) struct Shared {
     pub(crate) credentials: CredentialsCache,
     control: Endpoint,
     data_endpoints: EndpointCache,
-    /// The service's clock minus ours; 0 until the service refused a signature for its time.
-    clock_offset_ms: AtomicI64,
+    pub(crate) service_clock: ServiceClock,
 }
 
 impl std::fmt::Debug for Shared {
@@ -62,14 +62,6 @@ pub enum Retention {
     },
 }
 
-/// The rows of several ListFragments pages, in no order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FragmentListing {
-    pub fragments: Vec<Fragment>,
-    /// Whether there are more than were asked for.
-    pub truncated: bool,
-}
-
 /// UpdateDataRetention and DeleteStream answer with an object that says nothing.
 #[derive(Deserialize)]
 struct Empty {}
@@ -90,22 +82,25 @@ impl Client {
             credentials,
             control,
             data_endpoints: EndpointCache::default(),
-            clock_offset_ms: AtomicI64::new(0),
+            service_clock: ServiceClock::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The service's clock minus ours in ms, as learnt from refused signatures; 0 as long as none was.
-    pub fn clock_offset_ms(&self) -> i64 {
-        self.shared.clock_offset_ms.load(Ordering::Relaxed)
+    /// The service's clock, as its answers tell it; `None` until the first one. This machine's wall clock can be judged
+    /// by it.
+    pub fn service_time(&self) -> Option<ServiceTime> {
+        self.shared.service_clock.read(&self.shared.config.clock)
     }
 
-    /// The service's time as far as known: the time for signatures.
+    /// The time for signatures.
     pub(crate) fn now(&self) -> SystemTime {
-        let (now, offset_ms) = (self.shared.config.clock.now(), self.clock_offset_ms());
-        let offset = Duration::from_millis(offset_ms.unsigned_abs());
-        let shifted = if offset_ms < 0 { now.checked_sub(offset) } else { now.checked_add(offset) };
-        shifted.unwrap_or(now)
+        self.shared.service_clock.signing_time(&self.shared.config.clock)
+    }
+
+    /// Learns from the head of an answer that came just now to a request sent at `sent`.
+    pub(crate) fn note_answer(&self, headers: &http::HeaderMap, sent: Instant) {
+        self.shared.service_clock.note(headers, sent, &self.shared.config.clock);
     }
 
     pub async fn create_stream(&self, input: &CreateStreamInput) -> Result<CreateStreamOutput, Error> {
@@ -186,39 +181,25 @@ impl Client {
         self.data_call(Operation::ListFragments, &input.stream, input).await
     }
 
-    /// Follows `NextToken` until the end or until `limit` fragments are there.
+    /// All rows, in no order: follows `NextToken` to the end. Give it a bounded time range, or take
+    /// [`Self::fragment_pages`].
     ///
     /// Each page of up to 1000 rows counts as one of the 5 calls a second that a stream has.
     pub async fn list_all_fragments(
         &self,
         stream: &StreamId,
         selector: FragmentSelector,
-        limit: usize,
-    ) -> Result<FragmentListing, Error> {
-        const MAX_PAGE: usize = 1000; // KVS limits page
-        const MAX_EMPTY_PAGES: u32 = 100; // pages may be empty; a service that sends nothing else is broken
-        let (mut fragments, mut next_token, mut empty_pages) = (Vec::new(), None, 0);
-        while fragments.len() < limit {
-            let page = MAX_PAGE.min(limit - fragments.len());
-            let input = ListFragmentsInput {
-                stream: stream.clone(),
-                max_results: u32::try_from(page).ok(),
-                next_token,
-                fragment_selector: Some(selector.clone()),
-            };
-            let output = self.list_fragments(&input).await?;
-            empty_pages = if output.fragments.is_empty() { empty_pages + 1 } else { 0 };
-            fragments.extend(output.fragments);
-            next_token = output.next_token.filter(|token| !token.is_empty());
-            if next_token.is_none() {
-                return Ok(FragmentListing { fragments, truncated: false });
-            }
-            if empty_pages == MAX_EMPTY_PAGES {
-                break;
-            }
+    ) -> Result<Vec<Fragment>, Error> {
+        let (mut pages, mut fragments) = (self.fragment_pages(stream, selector), Vec::new());
+        while let Some(page) = pages.next_page().await? {
+            fragments.extend(page);
         }
-        fragments.truncate(limit);
-        Ok(FragmentListing { fragments, truncated: true })
+        Ok(fragments)
+    }
+
+    /// The rows of ListFragments page by page, for lists that are too long to be held.
+    pub fn fragment_pages(&self, stream: &StreamId, selector: FragmentSelector) -> FragmentPages {
+        FragmentPages::new(self.clone(), stream.clone(), selector)
     }
 
     /// Media of a stream from `start` on, as it comes in; one Matroska document per fragment.
@@ -246,6 +227,20 @@ impl Client {
         self.media_call(operation, &input.stream, input).await
     }
 
+    /// Where lists of this stream are served, as far as known.
+    pub(crate) fn archived_endpoint(&self, stream: &StreamId) -> Endpoint {
+        let found = || {
+            self.shared.data_endpoints.find(stream, ApiName::ListFragments, self.shared.config.clock.now())
+        };
+        self.shared
+            .config
+            .endpoints
+            .archived
+            .clone()
+            .or_else(found)
+            .unwrap_or_else(|| self.shared.control.clone())
+    }
+
     pub(crate) fn control(&self) -> &Endpoint {
         &self.shared.control
     }
@@ -265,29 +260,21 @@ impl Client {
             return Ok(endpoint.clone());
         }
         let api_name = operation.api_name().expect("only data operations get here, and each has a name");
-        if let Some(endpoint) = self.shared.data_endpoints.find(stream, api_name, Instant::now()) {
+        if let Some(endpoint) =
+            self.shared.data_endpoints.find(stream, api_name, self.shared.config.clock.now())
+        {
             return Ok(endpoint);
         }
         let endpoint =
             self.get_data_endpoint(&GetDataEndpointInput { stream: stream.clone(), api_name }).await?;
-        self.shared.data_endpoints.keep(stream, api_name, endpoint.clone(), Instant::now());
+        self.shared.data_endpoints.keep(stream, api_name, endpoint.clone(), self.shared.config.clock.now());
         Ok(endpoint)
     }
 
     /// Draws the consequences of an error for the calls to come; see [`Action`].
     pub(crate) fn learn(&self, operation: Operation, stream: Option<&StreamId>, error: &Error) {
-        match error.action() {
-            Action::RefreshCredentials => self.shared.credentials.forget(),
-            Action::FixClock { server_time } => {
-                let ours = self.shared.config.clock.now();
-                let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-                let offset_ms = match server_time.duration_since(ours) {
-                    Ok(ahead) => millis(ahead),
-                    Err(behind) => -millis(behind.duration()),
-                };
-                self.shared.clock_offset_ms.store(offset_ms, Ordering::Relaxed);
-            }
-            _ => {}
+        if error.action() == Action::RefreshCredentials {
+            self.shared.credentials.forget();
         }
         let moved = error.action() == Action::RefreshEndpoint
             || matches!(error, Error::Tls { .. } | Error::UnknownOperation { .. })

@@ -1,13 +1,13 @@
 //! What a [`Client`](crate::Client) needs to know, with the reason of each default.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use clock::Clock;
 
+use crate::dial::SharedDialler;
 use crate::endpoint::{Endpoint, EndpointError};
 
 /// Settings of a client. Start from [`Config::new`] and change fields.
@@ -21,7 +21,10 @@ pub struct Config {
     pub extra_ca_pem: Option<PathBuf>,
     pub timeouts: Timeouts,
     pub user_agent: String,
+    /// Signatures, expiry and deadlines ask it. A wrong wall time is corrected for by what the service says.
     pub clock: Clock,
+    /// TCP unless a test, or a way through a proxy, brings another one.
+    pub dialler: SharedDialler,
 }
 
 impl Config {
@@ -34,6 +37,7 @@ impl Config {
             timeouts: Timeouts::default(),
             user_agent: concat!("kvs-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             clock: Clock::system(),
+            dialler: SharedDialler::default(),
         }
     }
 }
@@ -74,8 +78,8 @@ pub struct Timeouts {
     /// Between two pieces of a JSON answer. Media answers have their own, optional limit:
     /// [`MediaStream::set_idle_limit`](crate::MediaStream::set_idle_limit).
     pub idle: Duration,
-    /// How long the socket of a PutMedia may take not one byte while some wait
-    /// (30 s as in the AWS producer SDK).
+    /// How long the socket of a PutMedia may take not one byte while some wait (30 s as in the AWS producer SDK),
+    /// unless [`PutMediaInput::write_timeout`](crate::PutMediaInput) says otherwise for one session.
     pub write_stall: Duration,
     /// For the credentials provider, which may ask another service.
     pub credentials: Duration,
@@ -90,30 +94,6 @@ impl Default for Timeouts {
             write_stall: Duration::from_secs(30),
             credentials: Duration::from_secs(15),
         }
-    }
-}
-
-/// Where signatures take their time from. A device without a battery-backed clock may bring a better one.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
-
-impl Clock {
-    pub fn system() -> Self {
-        Self::from_fn(SystemTime::now)
-    }
-
-    pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    pub fn now(&self) -> SystemTime {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
     }
 }
 

@@ -4,20 +4,20 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
+use clock::Clock;
 use http::Request;
 use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 
+use crate::client::Shared;
+use crate::dial::ByteStream;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::operation::Operation;
@@ -44,35 +44,41 @@ impl Drop for Connection {
 
 /// When the socket last took some bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Progress(Arc<Mutex<Instant>>);
+pub(crate) struct Progress {
+    clock: Clock,
+    last: Arc<Mutex<Instant>>,
+}
 
 impl Progress {
-    fn start() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+    fn start(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), last: Arc::new(Mutex::new(clock.now())) }
     }
 
     pub(crate) fn last(&self) -> Instant {
-        *self.0.lock().expect("no panic while it is held")
+        *self.last.lock().expect("no panic while it is held")
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     fn made(&self) {
-        *self.0.lock().expect("no panic while it is held") = Instant::now();
+        *self.last.lock().expect("no panic while it is held") = self.clock.now();
     }
 }
 
 /// Opens a connection on which one request can be sent.
 pub(crate) async fn open<B>(
+    shared: &Shared,
     endpoint: &Endpoint,
     operation: Operation,
-    tls: Option<&TlsConnector>,
-    limit: Duration,
 ) -> Result<(SendRequest<B>, Connection), Error>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let progress = Progress::start();
+    let (progress, limit) = (Progress::start(&shared.config.clock), shared.config.timeouts.connect);
     let connecting = async {
-        let socket = connect(endpoint, tls, progress.clone()).await?;
+        let socket = connect(shared, endpoint, progress.clone()).await?;
         let shaken = http1::handshake::<_, B>(TokioIo::new(socket)).await;
         shaken.map_err(|source| Error::Interrupted {
             operation,
@@ -91,25 +97,21 @@ where
     Ok((sender, Connection { task, progress }))
 }
 
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
-
 async fn connect(
+    shared: &Shared,
     endpoint: &Endpoint,
-    tls: Option<&TlsConnector>,
     progress: Progress,
-) -> Result<Box<dyn Socket>, Error> {
+) -> Result<Box<dyn ByteStream>, Error> {
     let failed = |source| Error::Connect { endpoint: endpoint.clone(), source };
-    let tcp = TcpStream::connect((endpoint.host(), endpoint.port())).await.map_err(failed)?;
-    tcp.set_nodelay(true).map_err(failed)?;
-    let tcp = Watched { inner: tcp, progress, write_error: None, read_ended: false };
+    let dialled = shared.config.dialler.dial(endpoint.host(), endpoint.port()).await.map_err(failed)?;
+    let tcp = Watched { inner: dialled, progress, write_error: None, read_ended: false };
     if !endpoint.is_tls() {
         return Ok(Box::new(tcp));
     }
     let refused = |source| Error::Tls { endpoint: endpoint.clone(), source };
     let no_tls = || refused(io::Error::other("this client was built for http:// endpoints only"));
     let name = ServerName::try_from(endpoint.host().to_owned()).map_err(|e| refused(io::Error::other(e)))?;
-    match tls.ok_or_else(no_tls)?.connect(name, tcp).await {
+    match shared.tls.as_ref().ok_or_else(no_tls)?.connect(name, tcp).await {
         Ok(stream) => Ok(Box::new(stream)),
         Err(source) if source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
             Err(refused(source))

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_kept_for_forty_minutes_per_stream_and_operation() {
-        let (t0, cache) = (Instant::now(), EndpointCache::default());
+        let (t0, cache) = (clock::Clock::system().now(), EndpointCache::default());
         let (cam1, cam2) = (StreamId::name("cam1"), StreamId::name("cam2"));
         let endpoint: Endpoint = "https://s-1.example".parse().unwrap();
         cache.keep(&cam1, ApiName::PutMedia, endpoint.clone(), t0);

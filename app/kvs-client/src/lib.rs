@@ -20,23 +20,30 @@ mod connection;
 mod credentials;
 #[cfg(feature = "default-chain")]
 mod default_chain;
+mod dial;
 mod endpoint;
 mod error;
+mod fragment_pages;
 mod media_stream;
 mod operation;
 mod put_media;
+mod service_time;
 mod sign;
 mod tls;
 
 pub use aws_credential_types::Credentials;
 pub use aws_credential_types::provider::SharedCredentialsProvider;
-pub use client::{Client, FragmentListing, Retention};
-pub use config::{Clock, Config, ConfigError, Endpoints, Timeouts, static_credentials};
+pub use client::{Client, Retention};
+pub use clock::Clock;
+pub use config::{Config, ConfigError, Endpoints, Timeouts, static_credentials};
 #[cfg(feature = "default-chain")]
 pub use default_chain::default_credentials;
+pub use dial::{ByteStream, Dialler, Dialling, SharedDialler, Tcp};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Action, Error, ServiceErrorKind};
+pub use fragment_pages::FragmentPages;
 pub use kvs;
 pub use media_stream::MediaStream;
 pub use operation::Operation;
 pub use put_media::{PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType};
+pub use service_time::ServiceTime;

@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
@@ -21,7 +21,6 @@ use kvs::ack::{Ack, AckParser};
 use kvs::api::{StreamId, header};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use crate::answer;
 use crate::client::Client;
@@ -54,6 +53,9 @@ pub struct PutMediaInput {
     pub timecode_type: TimecodeType,
     /// Milliseconds since the Unix epoch, UTC; the service wants it with absolute timecodes too.
     pub start_ms: u64,
+    /// How long the socket may take not one byte while some wait; `None`: as the client's
+    /// [`Timeouts::write_stall`](crate::Timeouts).
+    pub write_timeout: Option<Duration>,
 }
 
 /// Both halves of a running PutMedia. Dropping either one (the sender: unless it finished) closes the
@@ -117,15 +119,14 @@ impl Client {
         let mut headers = head(input)?;
         let signed_at = self.sign(operation, &endpoint, &mut headers, b"").await?;
         let timeouts = &self.shared.config.timeouts;
-        let (mut sender, connection) =
-            connection::open(&endpoint, operation, self.shared.tls.as_ref(), timeouts.connect).await?;
+        let (mut sender, connection) = connection::open(&self.shared, &endpoint, operation).await?;
         let (frames, waiting) = mpsc::channel(WAITING_FRAMES);
         let response = sender.send_request(connection::request(operation, headers, Frames { waiting }));
         let sender = PutMediaSender {
             endpoint: endpoint.clone(),
             frames,
             progress: connection.progress.clone(),
-            limit: timeouts.write_stall,
+            limit: input.write_timeout.unwrap_or(timeouts.write_stall),
             finished: false,
             connection: connection.abort_handle(),
         };
@@ -134,7 +135,7 @@ impl Client {
             stream: input.stream.clone(),
             endpoint,
             signed_at,
-            state: Answer::Awaited { head: Box::pin(response), since: Instant::now() },
+            state: Answer::Awaited { head: Box::pin(response), since: self.shared.config.clock.now() },
             request_id: None,
             parser: AckParser::default(),
             connection: Some(connection),
@@ -205,11 +206,11 @@ impl PutMediaSender {
 
     /// Waits as long as the socket takes bytes.
     async fn with_progress<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Error> {
-        let since = Instant::now();
+        let since = self.progress.now();
         let mut waiting = std::pin::pin!(waiting);
         loop {
             let quiet_since = self.progress.last().max(since);
-            if let Ok(done) = tokio::time::timeout_at(quiet_since + self.limit, &mut waiting).await {
+            if let Ok(done) = tokio::time::timeout_at((quiet_since + self.limit).into(), &mut waiting).await {
                 return Ok(done);
             }
             if self.progress.last() <= quiet_since {
@@ -295,7 +296,7 @@ impl PutMediaAcks {
         let (operation, limit) = (Operation::PutMedia, self.client.shared.config.timeouts.head);
         let endpoint = || self.endpoint.clone();
         if let Answer::Awaited { head, since } = &mut self.state {
-            let response = tokio::time::timeout_at(*since + limit, head)
+            let response = tokio::time::timeout_at((*since + limit).into(), head)
                 .await
                 .map_err(|_| Error::Timeout {
                     operation,
@@ -309,6 +310,7 @@ impl PutMediaAcks {
                     request_id: None,
                     source,
                 })?;
+            self.client.note_answer(response.headers(), *since);
             self.state = if response.status().is_success() {
                 let (head, body) = response.into_parts();
                 self.request_id = answer::request_id(&head.headers);

@@ -91,7 +91,7 @@ async fn retention_is_raised_by_the_difference_and_never_lowered() {
 }
 
 #[tokio::test]
-async fn pages_of_fragments_are_followed_up_to_the_limit() {
+async fn pages_of_fragments_are_followed_to_the_end() {
     let peer = Peer::start().await;
     let (client, stream) = (peer.client(), cam1());
     let page = |names: &[&str], token: Option<&str>| {
@@ -105,23 +105,41 @@ async fn pages_of_fragments_are_followed_up_to_the_limit() {
         fragment_selector_type: FragmentSelectorType::ServerTimestamp,
         timestamp_range: TimestampRange { start_timestamp: 1.0, end_timestamp: 2.0 },
     };
-    for (limit, expected, truncated) in [(10, ["1", "2", "3"].as_slice(), false), (2, &["1", "2"], true)] {
-        let service = async {
-            let first = peer.serve(200, "", &page(&["1", "2"], Some("t1"))).await.1;
-            assert_eq!((&first["MaxResults"], first.get("NextToken")), (&json!(limit), None));
-            if limit > 2 {
-                let second = peer.serve(200, "", &page(&[], Some("t2"))).await.1;
-                assert_eq!((&second["MaxResults"], &second["NextToken"]), (&json!(8), &json!("t1")));
-                assert_eq!(second["FragmentSelector"], first["FragmentSelector"]);
-                peer.serve(200, "", &page(&["3"], None)).await;
-            }
-        };
-        let (listing, ()) =
-            tokio::join!(client.list_all_fragments(&stream, selector.clone(), limit), service);
-        let listing = listing.unwrap();
-        let names: Vec<_> = listing.fragments.iter().map(|row| row.fragment_number.as_str()).collect();
-        assert_eq!((names.as_slice(), listing.truncated), (expected, truncated));
-    }
+    let service = async {
+        let first = peer.serve(200, "", &page(&["1", "2"], Some("t1"))).await.1;
+        assert_eq!((&first["MaxResults"], first.get("NextToken")), (&json!(1000), None));
+        let second = peer.serve(200, "", &page(&[], Some("t2"))).await.1;
+        assert_eq!((&second["MaxResults"], &second["NextToken"]), (&json!(1000), &json!("t1")));
+        assert_eq!(second["FragmentSelector"], first["FragmentSelector"]);
+        peer.serve(200, "", &page(&["3"], None)).await;
+    };
+    let (listing, ()) = tokio::join!(client.list_all_fragments(&stream, selector.clone()), service);
+    let listing = listing.unwrap();
+    let names: Vec<_> = listing.iter().map(|row| row.fragment_number.as_str()).collect();
+    assert_eq!(names, ["1", "2", "3"]);
+
+    // A page that failed is asked for again, and a list without an end is told, not cut.
+    let mut pages = client.fragment_pages(&stream, selector.clone());
+    let service = async {
+        peer.serve(200, "", &page(&["1"], Some("t1"))).await;
+        peer.serve(400, &refused("ClientLimitExceededException"), "{}").await;
+        assert_eq!(peer.serve(200, "", &page(&["2"], Some("t2"))).await.1["NextToken"], json!("t1"));
+    };
+    let asking = async {
+        assert_eq!(pages.next_page().await.unwrap().map(|page| page.len()), Some(1));
+        assert_eq!(pages.next_page().await.unwrap_err().action(), Action::RetrySlower);
+        assert_eq!(pages.next_page().await.unwrap().map(|page| page.len()), Some(1));
+    };
+    tokio::join!(asking, service);
+    let again = page(&["3"], Some("t2"));
+    let (error, _) = tokio::join!(pages.next_page(), peer.serve(200, "", &again));
+    assert!(error.unwrap_err().to_string().contains("the list has no end: the same NextToken twice"));
+    let (error, ()) = tokio::join!(client.list_all_fragments(&stream, selector), async {
+        for n in 0..100 {
+            peer.serve(200, "", &page(&[], Some(&format!("t{n}")))).await;
+        }
+    });
+    assert!(error.unwrap_err().to_string().contains("the list has no end: 100 empty pages"));
 }
 
 #[tokio::test]
@@ -165,12 +183,12 @@ async fn nobody() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wrong_clock_is_corrected_for_the_next_signature() {
-    let peer = Peer::start().await;
+    let peer = Peer::in_memory(4_096);
     let mut config = peer.config();
-    let start = SystemTime::UNIX_EPOCH; // a device without a battery
-    config.clock = Clock::from_fn(move || start + Duration::from_secs(1));
+    // A device without a battery.
+    config.clock = Clock::simulated(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
     let client = Client::new(config).unwrap();
     let headers = format!("{}date: Sat, 21 Nov 2026 08:00:00 GMT\r\n", refused("InvalidSignatureException"));
     let body = r#"{"message":"Signature expired: 19700101T000001Z is now earlier than 20261121T075500Z"}"#;
@@ -180,7 +198,7 @@ async fn a_wrong_clock_is_corrected_for_the_next_signature() {
     let error = error.unwrap_err();
     assert_eq!(error.service_kind(), Some(&ServiceErrorKind::ClockSkew));
     assert_eq!(error.action(), Action::FixClock { server_time });
-    assert_eq!(client.clock_offset_ms(), 1_795_247_999_000);
+    assert_eq!(client.service_time().unwrap().offset_ms, 1_795_247_999_000);
 
     let (described, date) = tokio::join!(client.describe_stream(&stream), async {
         let mut talk = peer.accept().await;
@@ -201,7 +219,7 @@ impl aws_credential_types::provider::ProvideCredentials for Numbered {
         Self: 'a,
     {
         let number = self.0.fetch_add(1, Ordering::Relaxed) + 1;
-        let end = SystemTime::now() + Duration::from_secs(3600);
+        let end = Clock::system().wall() + Duration::from_secs(3600);
         let keys =
             Credentials::new(format!("key{number}"), "secret", Some("token".to_owned()), Some(end), "test");
         aws_credential_types::provider::future::ProvideCredentials::ready(Ok(keys))
@@ -231,6 +249,55 @@ async fn keys_that_the_service_calls_expired_are_not_used_again() {
     }
 }
 
+/// Every answer tells the service's time, not only refusals.
+#[tokio::test(start_paused = true)]
+async fn each_answer_tells_the_service_s_time() {
+    let peer = Peer::in_memory(4_096);
+    let (mut config, server_time) =
+        (peer.config(), SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_248_000));
+    config.clock = Clock::simulated(server_time - Duration::from_secs(100));
+    let (client, clock, stream) = (Client::new(config.clone()).unwrap(), config.clock, cam1());
+    assert_eq!(client.service_time(), None);
+    let date = "date: Sat, 21 Nov 2026 08:00:00 GMT\r\n";
+    let begin = clock.now();
+    let (described, _) = tokio::join!(client.describe_stream(&stream), async {
+        let mut talk = peer.accept().await;
+        clock.sleep(Duration::from_millis(2_500)).await;
+        talk.answer(200, date, &info("v1", 1)).await;
+    });
+    described.unwrap();
+    let known = client.service_time().unwrap();
+    assert_eq!((known.now, known.offset_ms), (server_time, 97_500));
+    assert_eq!((known.error, known.observed), (Duration::from_millis(3_500), clock.now()));
+    assert_eq!(clock.since(begin), Duration::from_millis(2_500));
+    assert!(known.is_off_by_more_than(Duration::from_secs(90)));
+
+    // PutMedia and GetMedia tell it with their heads.
+    for path in ["/putMedia", "/getMedia"] {
+        let client = Client::new(kvs_client::Config { clock: clock.clone(), ..peer.config() }).unwrap();
+        let asking = async {
+            if path == "/getMedia" {
+                client.get_media(&stream, StartSelector::now()).await.map(drop)
+            } else {
+                let input = kvs_client::PutMediaInput {
+                    stream: stream.clone(),
+                    timecode_type: kvs_client::TimecodeType::Absolute,
+                    start_ms: 0,
+                    write_timeout: None,
+                };
+                client.put_media(&input).await.unwrap().acks.accepted().await
+            }
+        };
+        let (answered, ()) = tokio::join!(asking, async {
+            let mut talk = peer.accept().await;
+            assert!(talk.request.contains(path));
+            talk.write(&format!("HTTP/1.1 200 OK\r\n{date}Transfer-Encoding: chunked\r\n\r\n")).await;
+        });
+        answered.unwrap();
+        assert_eq!(client.service_time().unwrap().now, server_time, "{path}");
+    }
+}
+
 async fn get_media(peer: &Peer) -> (MediaStream, Talk) {
     let client = peer.client();
     let stream = cam1();
@@ -243,18 +310,18 @@ async fn get_media(peer: &Peer) -> (MediaStream, Talk) {
     (media.unwrap(), talk)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_quiet_stream_lives_and_an_idle_limit_loses_nothing() {
-    let (mut media, mut talk) = get_media(&Peer::start().await).await;
+    let (mut media, mut talk) = get_media(&Peer::in_memory(4_096)).await;
     assert_eq!(media.request_id().as_deref(), Some("r-1"));
-    media.set_idle_limit(Some(Duration::from_millis(20)));
+    media.set_idle_limit(Some(Duration::from_secs(20)));
     for text in ["one", "two"] {
         let error = within(media.next_bytes()).await.unwrap_err();
         assert!(matches!(error, Error::Timeout { what: "media", .. }), "{error:?}");
         talk.write_chunk(text).await;
         media.set_idle_limit(None);
         assert_eq!(within(media.next_bytes()).await.unwrap().as_deref(), Some(text.as_bytes()));
-        media.set_idle_limit(Some(Duration::from_millis(20)));
+        media.set_idle_limit(Some(Duration::from_secs(20)));
     }
     talk.end().await;
     media.set_idle_limit(None);

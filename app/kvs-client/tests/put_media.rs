@@ -16,6 +16,7 @@ fn input() -> PutMediaInput {
         stream: StreamId::name("cam1"),
         timecode_type: TimecodeType::Absolute,
         start_ms: 1_795_186_073_007,
+        write_timeout: None,
     }
 }
 
@@ -167,26 +168,53 @@ async fn a_refusal_on_a_connection_that_stays_open_ends_both_halves() {
     assert_eq!(within(acks.next_ack()).await.unwrap(), None, "an error is told once");
 }
 
-#[tokio::test]
+/// The limit is the client's, or the session's own.
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_is_noticed_by_the_sender() {
-    let peer = Peer::start().await;
-    let mut config = peer.config();
-    config.timeouts.write_stall = Duration::from_millis(200);
-    let client = kvs_client::Client::new(config).unwrap();
-    let input = input();
-    let (begun, talk) = tokio::join!(client.put_media(&input), peer.accept());
+    for (of_session_s, expected_s) in [(None, 30), (Some(5), 5), (Some(600), 600)] {
+        let peer = Peer::in_memory(4_096);
+        let client = peer.client();
+        let clock = kvs_client::Clock::system();
+        let input = PutMediaInput { write_timeout: of_session_s.map(Duration::from_secs), ..input() };
+        let (begun, talk) = tokio::join!(client.put_media(&input), peer.accept());
+        let PutMedia { mut sender, acks: _acks } = begun.unwrap();
+        let (frame, begin) = (Bytes::from(vec![0; 1_000_000]), clock.now());
+        let error = loop {
+            if let Err(error) = sender.send(frame.clone()).await {
+                break error;
+            }
+        };
+        let limit = Duration::from_secs(expected_s);
+        assert!(matches!(error, Error::Stalled { after, .. } if after == limit), "{error:?}");
+        assert_eq!(clock.since(begin), limit);
+        assert_eq!(error.action(), Action::Retry);
+        drop(sender);
+        talk.until_closed().await;
+    }
+}
+
+/// A peer that takes a little now and then is slow, not stuck.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_slowly_is_no_stall() {
+    let peer = Peer::in_memory(4_096);
+    let (client, input) = (peer.client(), input());
+    let (begun, mut talk) = tokio::join!(client.put_media(&input), peer.accept());
     let PutMedia { mut sender, acks: _acks } = begun.unwrap();
-    let frame = Bytes::from(vec![0; 1_000_000]);
-    let error = loop {
-        if let Err(error) = within(sender.send(frame.clone())).await {
-            break error;
+    let sending = async {
+        for _ in 0..20 {
+            sender.send(Bytes::from(vec![7; 4_096])).await.unwrap();
         }
+        sender.finish().await.unwrap();
     };
-    let limit = Duration::from_millis(200);
-    assert!(matches!(error, Error::Stalled { after, .. } if after == limit), "{error:?}");
-    assert_eq!(error.action(), Action::Retry);
-    drop(sender);
-    talk.until_closed().await;
+    let reading = async {
+        let mut chunks = 0;
+        while talk.chunk().await.is_some() {
+            chunks += 1;
+            tokio::time::sleep(Duration::from_secs(29)).await;
+        }
+        chunks
+    };
+    assert_eq!(tokio::join!(sending, reading).1, 20);
 }
 
 #[tokio::test]
@@ -226,15 +254,15 @@ async fn a_cut_connection_is_an_error_not_an_end() {
     assert!(matches!(error, Error::Interrupted { .. }), "without any answer: {error:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_service_is_a_timeout() {
-    let peer = Peer::start().await;
-    let mut config = peer.config();
-    config.timeouts.head = Duration::from_millis(50);
-    let client = kvs_client::Client::new(config).unwrap();
-    let input = input();
+    let peer = Peer::in_memory(4_096);
+    let (client, input) = (peer.client(), input());
+    let clock = kvs_client::Clock::system();
+    let begin = clock.now();
     let (begun, _talk) = tokio::join!(client.put_media(&input), peer.accept());
-    let error = within(begun.unwrap().acks.next_ack()).await.unwrap_err();
+    let error = begun.unwrap().acks.next_ack().await.unwrap_err();
+    assert_eq!(clock.since(begin), Duration::from_secs(20));
     assert!(matches!(error, Error::Timeout { what: "answer", .. }), "{error:?}");
 }
 

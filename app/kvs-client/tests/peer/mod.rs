@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use kvs_client::{Client, Config, Endpoint, static_credentials};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use kvs_client::ByteStream;
+use kvs_client::{Client, Config, Endpoint, SharedDialler, static_credentials};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
 
 /// A wait of a test on something that must happen; long, since it only ends a test that has failed already.
 pub(crate) async fn within<T>(waiting: impl Future<Output = T>) -> T {
@@ -16,15 +18,35 @@ pub(crate) async fn within<T>(waiting: impl Future<Output = T>) -> T {
 }
 
 pub(crate) struct Peer {
-    listener: TcpListener,
+    way: Way,
     pub(crate) endpoint: Endpoint,
+}
+
+enum Way {
+    Socket(TcpListener),
+    Memory { dialler: SharedDialler, dialled: Mutex<mpsc::Receiver<DuplexStream>> },
 }
 
 impl Peer {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        Self { listener, endpoint }
+        Self { way: Way::Socket(listener), endpoint }
+    }
+
+    /// The same without a socket, for paused time; each direction holds `buffer_bytes` that were not read.
+    pub(crate) fn in_memory(buffer_bytes: usize) -> Self {
+        let (accept, dialled) = mpsc::channel(8);
+        let dialler = SharedDialler::from_fn(move |_host, _port| {
+            let accept = accept.clone();
+            async move {
+                let (ours, theirs) = tokio::io::duplex(buffer_bytes);
+                accept.send(theirs).await.map_err(|_| std::io::ErrorKind::ConnectionRefused)?;
+                Ok(ours)
+            }
+        });
+        let way = Way::Memory { dialler, dialled: Mutex::new(dialled) };
+        Self { way, endpoint: "http://peer.invalid".parse().unwrap() }
     }
 
     /// A configuration in which every plane is this peer.
@@ -33,6 +55,9 @@ impl Peer {
         config.endpoints.control = Some(self.endpoint.clone());
         config.endpoints.media = Some(self.endpoint.clone());
         config.endpoints.archived = Some(self.endpoint.clone());
+        if let Way::Memory { dialler, .. } = &self.way {
+            config.dialler = dialler.clone();
+        }
         config
     }
 
@@ -42,7 +67,10 @@ impl Peer {
 
     /// The next connection, its request head read.
     pub(crate) async fn accept(&self) -> Talk {
-        let (socket, _) = within(self.listener.accept()).await.unwrap();
+        let socket: Box<dyn ByteStream> = match &self.way {
+            Way::Socket(listener) => Box::new(within(listener.accept()).await.unwrap().0),
+            Way::Memory { dialled, .. } => Box::new(within(dialled.lock().await.recv()).await.unwrap()),
+        };
         let mut talk =
             Talk { socket: BufReader::new(socket), request: String::new(), headers: BTreeMap::new() };
         talk.request = talk.line().await;
@@ -70,7 +98,7 @@ impl Peer {
 
 /// One connection.
 pub(crate) struct Talk {
-    socket: BufReader<TcpStream>,
+    socket: BufReader<Box<dyn ByteStream>>,
     /// Request line.
     pub(crate) request: String,
     /// Names in lower case.
