@@ -21,7 +21,7 @@ use health::Backoff;
 use kvs::FragmentNumber;
 use kvs::api::{Fragment, StartSelector, StreamId, milliseconds};
 use kvs::fragmenter::FragmentSummary;
-use kvs::proof::verify::{Finding, Verifier, VerifyCounts};
+use kvs::proof::verifier::{Finding, Verifier, VerifyCounts};
 use kvs::read::chunk::{Answer, Chunk, ChunkError, ChunkReader, Event};
 use kvs_client::{Client, MediaStream, ServiceErrorKind};
 use media::ProducerTimestamp;

@@ -19,12 +19,14 @@ mod gaps;
 mod log;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use media::ProducerTimestamp;
 
 use crate::ack::AckError;
 use crate::fragmenter::FragmentSummary;
+use crate::proof::listing::Misstated;
 use crate::proof::verify::Mismatch;
 use crate::{FragmentId, FragmentNumber};
 
@@ -97,6 +99,10 @@ pub struct Record {
     pub number: Option<FragmentNumber>,
     /// Another number under which KVS holds it too.
     pub duplicate: Option<FragmentNumber>,
+    /// ListFragments states it otherwise than it was sent.
+    pub misstated: Option<Misstated>,
+    /// It can no longer be proven: nobody asks for it any more.
+    pub unproven: bool,
     pub times: Times,
     /// It was read back before KVS said that it keeps it.
     early: Option<ReadBack>,
@@ -120,8 +126,10 @@ pub struct Times {
     pub persisted: Option<Instant>,
     pub listed: Option<Instant>,
     pub identical: Option<Instant>,
-    /// Found missing or corrupt, for the first time.
+    /// Found missing, corrupt or misstated, for the first time.
     pub doubted: Option<Instant>,
+    /// It was last asked for by its number.
+    pub looked: Option<Instant>,
 }
 
 impl Record {
@@ -133,6 +141,11 @@ impl Record {
     /// Nothing more is to be sent of it.
     pub fn is_settled(&self) -> bool {
         !matches!(self.stage, Stage::Recorded | Stage::Sending | Stage::Received)
+    }
+
+    /// What was found of it is not what was sent.
+    pub fn is_bad(&self) -> bool {
+        matches!(self.stage, Stage::Missing | Stage::Corrupt(_)) || self.misstated.is_some()
     }
 
     /// KVS has said that it keeps it, whatever was found since.
@@ -173,13 +186,15 @@ pub enum Change {
     },
     Missing,
     Corrupt(Mismatch),
+    /// ListFragments states it otherwise.
+    Misstated(Misstated),
     /// KVS holds it under this number too.
     Duplicate(FragmentNumber),
-    /// It had to be forgotten before its proof was complete.
+    /// It had to be forgotten or given up before its proof was complete.
     Unproven,
 }
 
-/// Numbers of fragments. Those of stages count what ever reached them; `missing` and `corrupt` what is so now.
+/// Numbers of fragments. Those of stages count what ever reached them; `missing`, `corrupt` and `misstated` what is so now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub begun: u64,
@@ -193,8 +208,9 @@ pub struct Counts {
     pub lost: u64,
     pub missing: u64,
     pub corrupt: u64,
+    pub misstated: u64,
     pub duplicate: u64,
-    /// Forgotten before their proof was complete.
+    /// Forgotten or given up before their proof was complete.
     pub unproven: u64,
 }
 
@@ -235,10 +251,20 @@ impl Ledger {
             listed: None,
             identical: None,
             doubted: None,
+            looked: None,
         };
-        let stage = Stage::Recorded;
-        let (number, duplicate, early) = (None, None, None);
-        let record = Record { id, timecode, summary: None, stage, number, duplicate, times, early };
+        let record = Record {
+            id,
+            timecode,
+            summary: None,
+            stage: Stage::Recorded,
+            number: None,
+            duplicate: None,
+            misstated: None,
+            unproven: false,
+            times,
+            early: None,
+        };
         self.records.insert(id, record);
         self.by_timecode.insert(timecode.as_millis(), id);
         self.counts.begun += 1;
@@ -320,38 +346,60 @@ impl Ledger {
     }
 
     /// ListFragments names it with the number, size, length and times that were sent.
-    pub fn listed(&mut self, id: FragmentId, now: Instant) {
+    pub fn listed(&mut self, id: FragmentId, number: FragmentNumber, now: Instant) {
         let Some(record) = self.records.get_mut(&id).filter(|record| record.times.listed.is_none()) else {
             return;
         };
         record.times.listed = Some(now);
-        let before = record.stage.clone();
-        if matches!(before, Stage::Persisted | Stage::Missing) {
-            record.stage = Stage::Listed;
+        record.number.get_or_insert(number);
+        let misstated = record.misstated.take().is_some();
+        let missing = record.stage == Stage::Missing;
+        let identical = record.times.identical.is_some();
+        match record.stage {
+            Stage::Missing if identical => record.stage = Stage::Identical,
+            Stage::Persisted | Stage::Missing => record.stage = Stage::Listed,
+            _ => {}
         }
         let timecode = record.timecode;
-        self.uncount(&before, matches!(before, Stage::Missing));
+        self.counts.missing -= u64::from(missing);
+        self.counts.misstated -= u64::from(misstated);
+        self.counts.healed += u64::from(missing && identical);
         self.counts.listed += 1;
         self.tell(id, timecode, now, Change::Listed);
     }
 
+    /// ListFragments states it otherwise than it was sent. It heals when a later list names it rightly.
+    pub fn misstated(&mut self, id: FragmentId, misstated: Misstated, now: Instant) {
+        let Some(record) = self.records.get_mut(&id) else { return };
+        if record.times.listed.is_some() || record.misstated.as_ref() == Some(&misstated) {
+            return;
+        }
+        record.times.doubted.get_or_insert(now);
+        let first = record.misstated.replace(misstated.clone()).is_none();
+        let timecode = record.timecode;
+        self.counts.misstated += u64::from(first);
+        self.tell(id, timecode, now, Change::Misstated(misstated));
+    }
+
     /// It was read back and is equal, byte for byte. The first time counts, and only once KVS keeps it.
     pub fn identical(&mut self, id: FragmentId, number: Option<FragmentNumber>, now: Instant) {
-        let Some(record) = self.records.get_mut(&id).filter(|record| record.times.identical.is_none()) else {
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.stage != Stage::Identical) else {
             return;
         };
         if !record.is_kept() {
             record.early = Some(ReadBack { number, at: now, mismatch: None });
             return;
         }
-        record.times.identical = Some(now);
+        let first = record.times.identical.is_none();
+        record.times.identical.get_or_insert(now);
+        record.number = record.number.or(number);
         let before = std::mem::replace(&mut record.stage, Stage::Identical);
         let healed = record.times.doubted.is_some();
         let since = record.times.complete.unwrap_or(record.times.begun);
         let delay = now.saturating_duration_since(since);
         let timecode = record.timecode;
         self.uncount(&before, true);
-        self.counts.identical += 1;
+        self.counts.identical += u64::from(first);
         self.counts.healed += u64::from(healed);
         self.tell(id, timecode, now, Change::Identical { delay, healed });
     }
@@ -380,11 +428,14 @@ impl Ledger {
         self.tell(id, timecode, now, Change::Corrupt(mismatch));
     }
 
-    /// KVS said that it keeps it, and looks do not find it.
+    /// KVS said that it keeps it, and looks do not find it. One that was read back and never listed may have gone since.
     pub fn missing(&mut self, id: FragmentId, now: Instant) {
         let Some(record) = self.records.get_mut(&id) else { return };
-        if !matches!(record.stage, Stage::Persisted | Stage::Listed) {
-            return;
+        let unlisted = record.times.listed.is_none();
+        match record.stage {
+            Stage::Persisted | Stage::Listed => {}
+            Stage::Identical if unlisted => {}
+            _ => return,
         }
         record.times.doubted.get_or_insert(now);
         record.stage = Stage::Missing;
@@ -401,6 +452,22 @@ impl Ledger {
         let timecode = record.timecode;
         self.counts.duplicate += 1;
         self.tell(id, timecode, now, Change::Duplicate(second));
+    }
+
+    /// It is asked for by its number.
+    pub fn looked(&mut self, id: FragmentId, now: Instant) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.times.looked = Some(now);
+        }
+    }
+
+    /// Its proof was not complete in time, and nobody asks for it any more. Told once.
+    pub fn unproven(&mut self, id: FragmentId, now: Instant) {
+        let Some(record) = self.records.get_mut(&id).filter(|record| !record.unproven) else { return };
+        record.unproven = true;
+        let timecode = record.timecode;
+        self.counts.unproven += 1;
+        self.tell(id, timecode, now, Change::Unproven);
     }
 
     /// It will never be there; `end` is the time of its last block, as far as it is known.
@@ -434,6 +501,12 @@ impl Ledger {
     /// All fragments that are remembered, oldest first.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = &Record> {
         self.records.values()
+    }
+
+    /// Those behind `id`, oldest first; all without one.
+    pub fn records_after(&self, id: Option<FragmentId>) -> impl DoubleEndedIterator<Item = &Record> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records.range((from, Bound::Unbounded)).map(|(_, record)| record)
     }
 
     /// Those of which something is still to be sent, or whose ack is awaited; oldest first.
@@ -504,7 +577,7 @@ impl Ledger {
             let records = || self.records.values();
             let Some(oldest) = records().find(done).or_else(|| records().find(settled)) else { return };
             let (id, timecode) = (oldest.id, oldest.timecode);
-            let unproven = !done(&oldest) && oldest.times.listed.is_none();
+            let unproven = !done(&oldest) && !oldest.unproven && oldest.times.listed.is_none();
             let at = oldest.times.persisted.unwrap_or(oldest.times.begun);
             self.records.remove(&id);
             if self.by_timecode.get(&timecode.as_millis()) == Some(&id) {

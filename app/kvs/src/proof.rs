@@ -1,3 +1,17 @@
-//! Proof that footage is in KVS as it was sent.
+//! Proof that footage is in KVS as it was sent, and what to ask before something is sent again. No IO.
+//!
+//! ```text
+//!  GetMedia (continuous), fetches by number --chunks--> verify --+
+//!  ListFragments --rows--> listing ------------------------------+--> ledger --> verdict
+//!  schedule: what is asked for when ----------------------------+
+//!  reconcile: which of these does KVS have?
+//! ```
+//!
+//! What is known of a fragment stands in the ledger and nowhere else, so a proof that had to begin anew goes on where it was.
 
+pub mod fetches;
+pub mod listing;
+pub mod reconcile;
+pub mod schedule;
+pub mod verifier;
 pub mod verify;

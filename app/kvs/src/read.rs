@@ -27,13 +27,20 @@ pub enum ReadFailureKind {
     TooManyReaders,
     /// Once somebody has changed a permission, a key or the stream.
     Operator,
-    /// What was asked for does not exist or cannot be read: a fragment, or the place where reading shall begin.
+    /// What was asked for does not exist: a fragment, or the place where reading shall begin.
     Refused,
+    /// It is no Matroska, or ends in the middle.
+    Unreadable,
 }
 
 impl ReadFailure {
     pub fn new(reason: Reason, text: impl Into<String>, kind: ReadFailureKind) -> Self {
         Self { reason, text: text.into(), fix: None, kind }
+    }
+
+    /// It says something of the fragments that were asked for, not of the service or the way to it.
+    pub fn is_about_fragments(&self) -> bool {
+        matches!(self.kind, ReadFailureKind::Refused | ReadFailureKind::Unreadable)
     }
 
     #[must_use]

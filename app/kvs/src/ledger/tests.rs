@@ -76,9 +76,9 @@ fn a_good_life_climbs_each_rung_once() {
     assert_eq!(ledger.get(id(1)).map(|record| &record.stage), Some(&Stage::Received), "never back by itself");
     ledger.persisted(id(1), None, t0 + S * 3);
     ledger.persisted(id(1), Some(number(1)), t0 + S * 4);
-    ledger.listed(id(1), t0 + S * 5);
+    ledger.listed(id(1), number(1), t0 + S * 5);
     ledger.identical(id(1), Some(number(1)), t0 + S * 6);
-    ledger.listed(id(1), t0 + S * 7);
+    ledger.listed(id(1), number(1), t0 + S * 7);
     ledger.missing(id(1), t0 + S * 8);
     ledger.corrupt(id(1), None, mismatch(), t0 + S * 8);
     let record = ledger.get(id(1)).expect("it is remembered");
@@ -136,7 +136,7 @@ fn what_ended_badly_heals_when_it_is_proven() {
     ledger.lost(id(4), time(0), LossReason::WindowFull, t0);
     let bad = ledger.counts();
     assert_eq!((bad.missing, bad.corrupt, bad.lost, ledger.gaps().count()), (2, 1, 1, 1));
-    ledger.listed(id(1), t0 + S);
+    ledger.listed(id(1), number(1), t0 + S);
     ledger.identical(id(2), None, t0 + S);
     ledger.identical(id(3), None, t0 + S);
     ledger.persisted(id(4), Some(number(4)), t0 + S);
@@ -144,6 +144,52 @@ fn what_ended_badly_heals_when_it_is_proven() {
     assert_eq!((counts.missing, counts.corrupt, counts.lost, ledger.gaps().count()), (0, 0, 0, 0));
     assert_eq!((counts.identical, counts.healed, counts.persisted), (2, 2, 4));
     assert_eq!(ledger.gaps_within(S * 3600, t0 + S), 0);
+}
+
+#[test]
+fn what_a_list_states_wrongly_heals_with_a_list_that_is_right() {
+    let (t0, mut ledger) = (epoch(), small());
+    recorded(&mut ledger, 1..=1);
+    ledger.persisted(id(1), Some(number(1)), t0);
+    let misstated =
+        |found| Misstated { timecode_ms: 2000, number: number(1), what: "a size of", found, expected: 1 };
+    let mut cursor = ledger.cursor();
+    for found in [7, 7, 8] {
+        ledger.misstated(id(1), misstated(found), t0);
+    }
+    assert_eq!(
+        (ledger.counts().misstated, ledger.read(&mut cursor).entries.len()),
+        (1, 2),
+        "what is new is told"
+    );
+    assert!(ledger.get(id(1)).is_some_and(Record::is_bad));
+    ledger.listed(id(1), number(1), t0 + S);
+    ledger.misstated(id(1), misstated(9), t0 + S);
+    assert_eq!((ledger.counts().misstated, ledger.counts().listed), (0, 1));
+}
+
+#[test]
+fn what_was_read_back_and_never_listed_may_be_missing_and_heals_either_way() {
+    let (t0, mut ledger) = (epoch(), small());
+    recorded(&mut ledger, 1..=3);
+    for sequence in 1..=3 {
+        ledger.persisted(id(sequence), Some(number(sequence)), t0);
+        ledger.identical(id(sequence), None, t0);
+    }
+    ledger.listed(id(3), number(3), t0);
+    (1..=3).for_each(|sequence| ledger.missing(id(sequence), t0 + S));
+    assert_eq!((ledger.counts().missing, ledger.counts().identical), (2, 3), "what was listed too is proven");
+    ledger.listed(id(1), number(1), t0 + S * 2);
+    ledger.identical(id(2), None, t0 + S * 2);
+    let counts = ledger.counts();
+    assert_eq!((counts.missing, counts.identical, counts.healed), (0, 3, 2));
+    assert!(ledger.records().all(|record| record.stage == Stage::Identical));
+    assert_eq!(
+        ledger.records_after(Some(id(1))).map(|record| record.id.sequence).collect::<Vec<_>>(),
+        [2, 3]
+    );
+    (0..2).for_each(|_| ledger.unproven(id(2), t0));
+    assert_eq!(ledger.counts().unproven, 1);
 }
 
 #[test]
@@ -269,10 +315,15 @@ proptest! {
                 2 => ledger.sending(id),
                 3 => ledger.received(id, Some(number(sequence))),
                 4 => ledger.persisted(id, Some(number(sequence)), now),
-                5 => ledger.listed(id, now),
+                5 => ledger.listed(id, number(sequence), now),
                 6 => ledger.identical(id, None, now),
                 7 => ledger.corrupt(id, None, mismatch(), now),
                 8 => ledger.missing(id, now),
+                9 if sequence % 2 == 0 => {
+                    let (timecode_ms, number, what) = (1, number(sequence), "a size of");
+                    let misstated = Misstated { timecode_ms, number, what, found: 1, expected: 2 };
+                    ledger.misstated(id, misstated, now);
+                }
                 _ => ledger.lost(id, time(sequence * 2000 + 1960), LossReason::WindowFull, now),
             }
         }
@@ -282,7 +333,8 @@ proptest! {
         prop_assert_eq!(counts.complete, count(|record| record.summary.is_some()));
         prop_assert_eq!(counts.persisted, count(|record| record.times.persisted.is_some()));
         prop_assert_eq!(counts.listed, count(|record| record.times.listed.is_some()));
-        prop_assert_eq!(counts.identical, count(|record| record.stage == Stage::Identical));
+        prop_assert_eq!(counts.identical, count(|record| record.times.identical.is_some()));
+        prop_assert_eq!(counts.misstated, count(|record| record.misstated.is_some()));
         prop_assert_eq!(counts.missing, count(|record| record.stage == Stage::Missing));
         prop_assert_eq!(counts.corrupt, count(|record| matches!(record.stage, Stage::Corrupt(_))));
         prop_assert_eq!(counts.lost, count(|record| matches!(record.stage, Stage::Lost(_))));

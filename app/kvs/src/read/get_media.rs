@@ -164,7 +164,7 @@ impl GetMedia {
             ReadFailureKind::Slower => (self.config.slower_delay, false),
             ReadFailureKind::TooManyReaders => (self.config.readers_delay, true),
             ReadFailureKind::Operator => (self.config.operator_delay, true),
-            ReadFailureKind::Refused => {
+            ReadFailureKind::Refused | ReadFailureKind::Unreadable => {
                 self.skip_to(newest_ms);
                 (Duration::ZERO, false)
             }
