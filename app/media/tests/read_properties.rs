@@ -5,7 +5,7 @@ mod support;
 use bytes::{Bytes, BytesMut};
 use media::mkv::elements::tags;
 use media::mkv::id;
-use media::mkv::read::{Event, EventKind, Limits};
+use media::mkv::read::{Event, EventKind, Limits, Parser, ReadError};
 use media::mkv::write;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -97,6 +97,66 @@ fn cut_at(data: &Bytes, places: &[Index]) -> Vec<Bytes> {
     places.windows(2).map(|pair| data.slice(pair[0]..pair[1])).collect()
 }
 
+/// The events of these chunks when after each push only so many are read, and all at the end.
+fn interleaved(chunks: Vec<Bytes>, reads: &[usize]) -> (Vec<Event>, Option<ReadError>) {
+    let (mut parser, mut events) = (Parser::new(Limits::default()), Vec::new());
+    let last = chunks.len();
+    for (index, chunk) in chunks.into_iter().enumerate() {
+        parser.push(chunk);
+        let reads = if index + 1 == last { usize::MAX } else { reads.get(index).copied().unwrap_or(0) };
+        for _ in 0..reads {
+            match parser.next_event() {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                Err(error) => return (events, Some(error)),
+            }
+        }
+    }
+    loop {
+        match parser.finish() {
+            Ok(Some(event)) => events.push(event),
+            Ok(None) => return (events, None),
+            Err(error) => return (events, Some(error)),
+        }
+    }
+}
+
+/// GetMedia's answers come so: a piece that ends with an element is read to its end while the next one waits already.
+#[test]
+fn a_push_that_is_read_to_its_border_keeps_its_place_before_later_pushes() {
+    for which in 0..3 {
+        let data = recorded(["ok_put_001.mkv", "hevc_put_001.mkv", "av_put_001.mkv"][which]);
+        let data = data.slice(..20_000.min(data.len()));
+        let (whole, error) = interleaved(vec![data.clone()], &[]);
+        for count in 1..whole.len() {
+            let border: usize = whole[..count].iter().map(|event| event.raw.len()).sum();
+            for more in [1, 7, 500] {
+                let second = (border + more).min(data.len());
+                let chunks = vec![data.slice(..border), data.slice(border..second), data.slice(second..)];
+                // All events of the first push while the second one waits, then the third.
+                let mut parser = Parser::new(Limits::default());
+                let mut chunks = chunks.into_iter();
+                parser.push(chunks.next().expect("three"));
+                parser.push(chunks.next().expect("three"));
+                let mut events = Vec::new();
+                while events.len() < count {
+                    events.push(parser.next_event().expect("sound").expect("it is all there"));
+                }
+                parser.push(chunks.next().expect("three"));
+                let found = loop {
+                    match parser.finish() {
+                        Ok(Some(event)) => events.push(event),
+                        Ok(None) => break None,
+                        Err(error) => break Some(error),
+                    }
+                };
+                assert_eq!(found, error, "border {border}, {more} more");
+                assert!(joined(events) == joined(whole.clone()), "border {border}, {more} more");
+            }
+        }
+    }
+}
+
 /// Adjacent pieces of a skipped element are one, because how it is cut depends on the pushes.
 fn joined(events: Vec<Event>) -> Vec<Event> {
     let mut out: Vec<Event> = Vec::new();
@@ -129,6 +189,31 @@ proptest! {
         prop_assert_eq!(error, None);
         prop_assert_eq!(told(&events), steps);
         prop_assert_eq!(raw(&events), data);
+    }
+
+    #[test]
+    fn events_do_not_depend_on_when_they_are_read(
+        steps in steps(),
+        places in prop::collection::vec(any::<Index>(), 0..20),
+        reads in prop::collection::vec(prop_oneof![Just(0), 1..6_usize, Just(usize::MAX)], 0..20),
+    ) {
+        let data = written(&steps);
+        let (whole, _) = read_chunks([data.clone()]);
+        // At borders of elements above all, where a push can be read to its end.
+        let mut borders: Vec<usize> = whole.iter().scan(0, |at, event| { *at += event.raw.len(); Some(*at) }).collect();
+        borders.push(data.len() + 1);
+        let mut cuts: Vec<usize> = places
+            .iter()
+            .enumerate()
+            .map(|(n, place)| if n % 3 == 0 { place.index(data.len() + 1) } else { borders[place.index(borders.len() - 1)] })
+            .collect();
+        cuts.extend([0, data.len()]);
+        cuts.sort_unstable();
+        let chunks: Vec<_> = cuts.windows(2).map(|pair| data.slice(pair[0]..pair[1])).collect();
+        let (events, error) = interleaved(chunks, &reads);
+        prop_assert_eq!(error, None);
+        prop_assert_eq!(raw(&events), data);
+        prop_assert_eq!(joined(events), joined(whole));
     }
 
     #[test]

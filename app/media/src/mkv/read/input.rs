@@ -22,7 +22,7 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn push(&mut self, bytes: Bytes) {
-        if self.chunk.is_empty() {
+        if self.chunk.is_empty() && self.queue.is_empty() {
             self.chunk = bytes;
         } else if !bytes.is_empty() {
             self.queue.push_back(bytes);
@@ -116,6 +116,18 @@ mod tests {
         assert_eq!(input.head(), [2, 3, 4]);
         assert_eq!(input.take(3), [2, 3, 4][..]);
         assert_eq!(input.head(), [5, 6], "the rest lies where it was pushed");
+    }
+
+    #[test]
+    fn what_was_pushed_first_stays_first_when_a_push_was_taken_to_its_end() {
+        let mut input = input(&[&[1, 2], &[3, 4]]);
+        assert!(input.join(2));
+        assert_eq!(input.take(2), [1, 2][..]);
+        input.push(Bytes::from_static(&[5, 6]));
+        assert!(input.join(3));
+        assert_eq!(input.take(3), [3, 4, 5][..]);
+        assert!(input.join(1));
+        assert_eq!(input.take(1), [6][..]);
     }
 
     #[test]
