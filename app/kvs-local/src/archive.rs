@@ -44,7 +44,17 @@ pub(crate) async fn list_fragments(
     }
     let selector = input.fragment_selector.as_ref().map(Selector::read).transpose()?;
     let after = input.next_token.as_deref().map(parse_token).transpose()?;
-    stream.expire(&service.options.limits, service.now_ms()).await;
+    let (now, now_ms) = (service.now(), service.now_ms());
+    let kept_ms = u64::from(stream.retention_hours()) * 3_600_000;
+    if let Some(selector) = &selector
+        && selector.kind == FragmentSelectorType::ServerTimestamp
+        && selector.to_ms < now_ms.saturating_sub(kept_ms)
+    {
+        // Producer times may be anything, there the answer is an empty list.
+        let message = "EndTimestamp lies before the retention of the stream.";
+        return Err(ServiceError::invalid_argument(message));
+    }
+    stream.expire(&service.options.limits, now_ms).await;
 
     // The service gives no order, not even across pages. Ours is one that nobody can take for an order, and
     // that stays the same when fragments come and go between two pages.
@@ -52,6 +62,7 @@ pub(crate) async fn list_fragments(
         .all_stored()
         .into_iter()
         .filter(|stored| matches!(stored.place, Place::Disk(_)))
+        .filter(|stored| stored.since.is_none_or(|since| now >= since + service.options.list_lag))
         .filter(|stored| selector.as_ref().is_none_or(|selector| selector.accepts(&stored.meta)))
         .map(|stored| (scattered(stored.meta.number), stored))
         .filter(|(key, _)| after.is_none_or(|after| *key > after))

@@ -72,6 +72,9 @@ pub(crate) async fn handle_fragment_list(
         return Err(ServiceError::invalid_argument("Fragments must have 1 to 1000 numbers."));
     }
     let numbers = input.fragments.iter().map(|text| parse_number(text)).collect::<Result<Vec<_>, _>>()?;
+    if !numbers.iter().all(|number| stream.has_given(*number)) {
+        return Err(ServiceError::invalid_argument("Fragment numbers are invalid"));
+    }
     if !stream.rates.media_points.take(numbers.len() as u64, service.now()) {
         return Err(ServiceError::client_limit(&format!(
             "fragment-media points of stream {}, {} wanted",
@@ -147,8 +150,8 @@ impl Start {
             Available::Live(live) => (live.number, live.producer_ms, u64::MAX),
         };
         match self {
-            Self::ServerMs(at) => number.server_time_ms().saturating_add(length_ms) > at,
-            Self::ProducerMs(at) => producer_ms.saturating_add(length_ms) > at,
+            Self::ServerMs(at) => number.server_time_ms().saturating_add(length_ms) >= at,
+            Self::ProducerMs(at) => producer_ms.saturating_add(length_ms) >= at,
             Self::Latest | Self::Earliest | Self::After(_) => true,
         }
     }

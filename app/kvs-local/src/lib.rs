@@ -21,11 +21,14 @@
 //! * Rates (bytes, fragments, calls and points per second) are enforced only if an option asks for it; a
 //!   producer that is too fast is then read more slowly. No shortest fragment is enforced, see [`Limits`].
 //!   CodecIDs are not checked, as in the service.
+//! * Fragment numbers that the stream once gave get a notice in GetMediaForFragmentList's answer, whether their fragment
+//!   was lost, expired or deleted; only numbers it never gave are refused.
 //! * KMS keys are names: 4500 to 4506, like 4000, 4005 and 5000, come from faults only.
 
 mod admin;
 mod archive;
 mod control;
+mod dates;
 mod errors;
 mod faults;
 mod folder_lock;

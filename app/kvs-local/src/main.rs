@@ -57,6 +57,12 @@ struct Arguments {
     /// A new stream stays CREATING for so long
     #[arg(long, default_value_t = 0)]
     create_delay_ms: u64,
+    /// ListFragments shows a fragment so long after its PERSISTED ack
+    #[arg(long, default_value_t = 0)]
+    list_lag_ms: u64,
+    /// Refuse fragments whose producer time lies further ahead of this machine's clock (ERROR 4007)
+    #[arg(long)]
+    refuse_ahead_ms: Option<u64>,
     /// Bytes of fragments beyond which the disk counts as full
     #[arg(long)]
     disk_limit_bytes: Option<u64>,
@@ -192,6 +198,8 @@ impl Arguments {
             create_streams: self.create.into_iter().map(|name| (name, self.retention_hours)).collect(),
             create_delay: Duration::from_millis(self.create_delay_ms),
             stream_while_receiving: !self.whole_fragments,
+            list_lag: Duration::from_millis(self.list_lag_ms),
+            refuse_ahead: self.refuse_ahead_ms.map(Duration::from_millis),
             disk_limit_bytes: self.disk_limit_bytes,
             admin: self.admin,
             ..Options::new(self.data)

@@ -30,6 +30,12 @@ pub struct Options {
     pub create_delay: Duration,
     /// GetMedia passes on a fragment's bytes while it is still being received; `false`: whole fragments only.
     pub stream_while_receiving: bool,
+    /// ListFragments shows a fragment so long after its PERSISTED ack: AWS documents the list as eventually
+    /// consistent, normally complete within a second.
+    pub list_lag: Duration,
+    /// A fragment whose producer time lies further ahead of the server's clock is refused (ERROR 4007). `None`: none is;
+    /// what the service allows is not known.
+    pub refuse_ahead: Option<Duration>,
     /// Bytes of fragments on disk, over all streams; beyond it the disk counts as full (ERROR 5001).
     pub disk_limit_bytes: Option<u64>,
     /// How often fragments past their retention are looked for; reading a stream also looks.
@@ -55,6 +61,8 @@ impl Options {
             create_streams: Vec::new(),
             create_delay: Duration::ZERO,
             stream_while_receiving: true,
+            list_lag: Duration::ZERO,
+            refuse_ahead: None,
             disk_limit_bytes: None,
             maintenance_every: Duration::from_secs(60),
             admin: false,

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::control::admit;
+use crate::dates;
 use crate::errors::ServiceError;
 use crate::faults::{AckKind, At};
 use crate::ingest::{Ingest, Opened, Refused, Shape, Step};
@@ -137,10 +138,12 @@ impl Start {
         let stream =
             StreamId { stream_name: text(header::STREAM_NAME)?, stream_arn: text(header::STREAM_ARN)? };
         let timestamp = text(header::PRODUCER_START_TIMESTAMP)?;
-        let start_ms = timestamp.as_deref().and_then(kvs::tag::parse_seconds).ok_or_else(|| {
+        // The C SDKs write seconds, the Java SDK a date.
+        let read = |text: &str| kvs::tag::parse_seconds(text).or_else(|| dates::parse_extended(text));
+        let start_ms = timestamp.as_deref().and_then(read).ok_or_else(|| {
             let name = header::PRODUCER_START_TIMESTAMP;
             ServiceError::invalid_argument(format!(
-                "Header {name} must be epoch seconds, found {timestamp:?}."
+                "Header {name} must be epoch seconds or YYYY-MM-DDTHH:MM:SS.mmmZ, found {timestamp:?}."
             ))
         })?;
         let offset_ms = match text(header::FRAGMENT_TIMECODE_TYPE)?.as_deref() {
@@ -374,12 +377,20 @@ impl Session {
         let now = self.service.now();
         let wait = self.stream.rates.put_media_fragments.book(1, now);
         self.read_at = self.read_at.max(now + wait);
-        let number = FragmentNumber::new(sequence, self.service.now_ms(), rand::random());
+        let now_ms = self.service.now_ms();
+        let number = self.stream.fragment_number(sequence, now_ms);
         let live = Arc::new(Live::new(number, producer_ms, timecode, header, lead));
         self.live = Some(live.clone());
         self.stream.begin(live);
         self.send(AckEvent::Buffering, Some(About { timecode, number }), None).await?;
         self.due_error = self.service.faults.fragment_error(&self.stream.name);
+        if let Some(ahead) = self.service.options.refuse_ahead
+            && Duration::from_millis(producer_ms.saturating_sub(now_ms)) > ahead
+        {
+            let ahead_ms = producer_ms - now_ms;
+            let reason = format!("a producer time {ahead_ms} ms ahead of the service, at most {ahead:?}");
+            return Err(Refused::new(4007, reason).into());
+        }
         self.fail_if_due(At::Start)
     }
 

@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use hyper::{HeaderMap, Method, Uri};
 use sha2::{Digest, Sha256};
 
+use crate::dates;
 use crate::errors::ServiceError;
 use crate::options::Credentials;
 
@@ -61,7 +62,7 @@ impl Verifier<'_> {
             .get("x-amz-date")
             .and_then(|value| value.to_str().ok())
             .ok_or_else(|| incomplete("Authorization header requires existence of 'X-Amz-Date' header."))?;
-        let signed_ms = parse_date(date)
+        let signed_ms = dates::parse_basic(date)
             .ok_or_else(|| incomplete("Date must be in ISO-8601 'basic format', YYYYMMDD'T'HHMMSS'Z'."))?;
         if !date.starts_with(claim.date) {
             return Err(mismatch(
@@ -97,17 +98,17 @@ impl Verifier<'_> {
     }
 
     fn check_age(&self, date: &str, signed_ms: u64) -> Result<(), ServiceError> {
-        let now = format_date(self.now_ms);
+        let now = dates::format_basic(self.now_ms);
         let (earliest, latest) =
             (self.now_ms.saturating_sub(WINDOW_MS), self.now_ms.saturating_add(WINDOW_MS));
         if signed_ms < earliest {
-            let bound = format_date(earliest);
+            let bound = dates::format_basic(earliest);
             return Err(mismatch(format!(
                 "Signature expired: {date} is now earlier than {bound} ({now} - 5 min.)"
             )));
         }
         if signed_ms > latest {
-            let bound = format_date(latest);
+            let bound = dates::format_basic(latest);
             return Err(mismatch(format!(
                 "Signature not yet current: {date} is still later than {bound} ({now} + 5 min.)"
             )));
@@ -344,42 +345,6 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 
 fn excerpt(text: &str) -> String {
     text.chars().take(40).collect()
-}
-
-/// `YYYYMMDDTHHMMSSZ` to ms since the Unix epoch; `None` for any other form or a date that does not exist.
-fn parse_date(text: &str) -> Option<u64> {
-    let bytes: &[u8; 16] = text.as_bytes().try_into().ok()?;
-    if bytes[8] != b'T' || bytes[15] != b'Z' {
-        return None;
-    }
-    let number = |range: std::ops::Range<usize>| {
-        bytes[range]
-            .iter()
-            .try_fold(0_u64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0')))
-    };
-    let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
-    let (hour, minute, second) = (number(9..11)?, number(11..13)?, number(13..15)?);
-    let ok = year >= 1970 && (1..=12).contains(&month) && (1..=31).contains(&day);
-    if !ok || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days from civil, with March as the first month (Howard Hinnant, "chrono-compatible date algorithms").
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
-}
-
-fn format_date(ms: u64) -> String {
-    let (days, second) = (ms / 86_400_000, ms / 1000 % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Signed {
 
     /// Signs what is there, with `x-amz-date` from `now_ms`; `hash` as it stands in the canonical request.
     fn sign(&mut self, signed_headers: &str, hash: &str) {
-        let date = format_date(self.now_ms);
+        let date = dates::format_basic(self.now_ms);
         self.set("x-amz-date", &date);
         let (key, day, region) = (&self.credentials.access_key, &date[..8], &self.region);
         let unsigned = format!(
@@ -253,7 +253,7 @@ fn dates_round_trip() {
         ("20261120T150834Z", SIGNED_MS),
         ("99991231T235959Z", 253_402_300_799_000),
     ] {
-        assert_eq!(parse_date(text), Some(ms), "{text}");
-        assert_eq!(format_date(ms), text);
+        assert_eq!(dates::parse_basic(text), Some(ms), "{text}");
+        assert_eq!(dates::format_basic(ms), text);
     }
 }

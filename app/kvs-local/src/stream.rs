@@ -17,6 +17,7 @@ use bytes::Bytes;
 use clock::Clock;
 use kvs::FragmentNumber;
 use kvs::api::{StreamInfo, StreamStatus, seconds};
+use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +81,8 @@ struct State {
 pub(crate) struct Stored {
     pub(crate) meta: FragmentMeta,
     pub(crate) place: Place,
+    /// `None`: before this server started.
+    pub(crate) since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -121,7 +124,9 @@ impl Stream {
         let FoundStream { folder, record, fragments } = found;
         let stored = fragments
             .into_iter()
-            .map(|(meta, file)| (meta.number, Arc::new(Stored { meta, place: Place::Disk(file) })))
+            .map(|(meta, file)| {
+                (meta.number, Arc::new(Stored { meta, place: Place::Disk(file), since: None }))
+            })
             .collect();
         let now = clock.now();
         Self {
@@ -254,10 +259,12 @@ impl Stream {
     /// Retention 0: stays in memory for a while.
     pub(crate) fn keep(&self, live: &Live, shape: Shape, limits: &Limits, now_ms: u64) {
         let meta = live.meta(shape);
+        let (place, since) = (Place::Memory(live.parts()), Some(self.clock.now()));
+        let stored = Arc::new(Stored { meta: meta.clone(), place, since });
         let mut state = self.state();
         state.live.remove(&meta.number);
         state.memory_bytes += meta.size_bytes();
-        state.stored.insert(meta.number, Arc::new(Stored { meta, place: Place::Memory(live.parts()) }));
+        state.stored.insert(meta.number, stored);
         state.expire_memory(limits, now_ms);
         drop(state);
         self.changed.send_replace(());
@@ -269,7 +276,7 @@ impl Stream {
         let (disk, folder) = (self.disk.clone(), self.folder.clone());
         let written = blocking(move || {
             let file = disk.write_fragment(&folder, &meta, &parts)?;
-            Ok(Stored { meta, place: Place::Disk(file) })
+            Ok((meta, file))
         })
         .await;
         if self.deleted.is_cancelled() {
@@ -277,7 +284,9 @@ impl Stream {
             return Ok(false);
         }
         match written {
-            Ok(stored) => {
+            Ok((meta, file)) => {
+                let (place, since) = (Place::Disk(file), Some(self.clock.now()));
+                let stored = Stored { meta, place, since };
                 let mut state = self.state();
                 state.live.remove(&live.number);
                 state.stored.insert(live.number, Arc::new(stored));
@@ -324,6 +333,24 @@ impl Stream {
             blocking(move || disk.remove_fragment(&file)).await;
         }
         true
+    }
+
+    /// The number of a new fragment. What looks random in the service's numbers says here whose it is, so that numbers
+    /// of other streams are told apart from those whose fragment has gone.
+    pub(crate) fn fragment_number(&self, sequence: u64, now_ms: u64) -> FragmentNumber {
+        let hash = Sha256::new()
+            .chain_update(&self.arn)
+            .chain_update(sequence.to_be_bytes())
+            .chain_update(now_ms.to_be_bytes())
+            .finalize();
+        let mark = hash.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        FragmentNumber::new(sequence, now_ms, mark)
+    }
+
+    /// Whether this stream has, or once had, a fragment of this number.
+    pub(crate) fn has_given(&self, number: FragmentNumber) -> bool {
+        number == self.fragment_number(number.sequence(), number.server_time_ms())
+            || self.stored(number).is_some()
     }
 
     pub(crate) fn stored(&self, number: FragmentNumber) -> Option<Arc<Stored>> {

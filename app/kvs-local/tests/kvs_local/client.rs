@@ -157,6 +157,17 @@ impl Client {
         signed_body: &[u8],
         body: B,
     ) -> Request<B> {
+        self.request_with(path, headers, &hash(signed_body), body)
+    }
+
+    /// The same with any text at the end of the canonical request.
+    pub(crate) fn request_with<B>(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        payload_hash: &str,
+        body: B,
+    ) -> Request<B> {
         let date = amz_date(self.clock.wall_ms());
         let mut request = Request::post(path).body(body).expect("a request");
         let map = request.headers_mut();
@@ -176,7 +187,7 @@ impl Client {
         for name in &names {
             canonical += &format!("{name}:{}\n", map[*name].to_str().expect("ASCII"));
         }
-        canonical += &format!("\n{list}\n{}", hex(&Sha256::digest(signed_body)));
+        canonical += &format!("\n{list}\n{payload_hash}");
         let scope = format!("{}/us-west-2/kinesisvideo/aws4_request", &date[..8]);
         let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
         let key = scope
@@ -427,6 +438,10 @@ impl Body for Sent {
 fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
     let mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
     mac.chain_update(text).finalize().into_bytes().to_vec()
+}
+
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -4,10 +4,12 @@
 mod client;
 mod control;
 mod faults;
+mod java_sdk;
 mod media;
 mod mkv;
 mod rates;
 mod reading;
 mod refusals;
 mod restart;
+mod service;
 mod third_party;

@@ -146,3 +146,14 @@ pub(crate) fn captured(name: &str) -> Option<Vec<u8>> {
     }
     bytes
 }
+
+pub(crate) fn cluster_timecodes(body: &[u8]) -> Vec<u64> {
+    let (mut parser, mut timecodes) = (Parser::new(Limits::default()), Vec::new());
+    parser.push(Bytes::copy_from_slice(body));
+    while let Some(event) = parser.next_event().expect("valid Matroska") {
+        if let EventKind::Timecode { ms } = event.kind {
+            timecodes.push(ms);
+        }
+    }
+    timecodes
+}
