@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use analytics::detector::{self, DetectorHandle};
-use clock::Clock;
+use clock::{Clock, Trust};
 use config::Config;
 use kvs::api::StreamId;
 use kvs_client::Client;
@@ -25,6 +25,7 @@ use crate::camera::{AnalyticsShared, Shared};
 use crate::cameras::{Cameras, CamerasError, Views};
 use crate::publish::{DetectorPublisher, Device, Publisher, Sequence};
 use crate::status::{BoxStatus, Judge};
+use crate::wall_clock::{WallClock, WallClockReport};
 use crate::watchdog::{self, Pulses, notify};
 
 /// A running box.
@@ -70,7 +71,9 @@ impl App {
 
     /// Likewise, on another clock.
     pub async fn start_at(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let client = aws::client(&config.aws, &config.upload).await?;
+        // Nothing is stamped until somebody vouches for the time.
+        clock.set_trust(Trust::Pending);
+        let client = aws::client(&config.aws, &config.upload, clock.clone()).await?;
         let started = clock.wall();
         let prefix = config.mqtt.as_ref().map_or("kvs-edge", |mqtt| mqtt.prefix.as_str());
         let topics = Topics::new(prefix, &config.device.id);
@@ -108,8 +111,17 @@ impl App {
         let views = cameras.views();
         let worker = worker(&config, &views, detector.as_ref(), started, &clock);
 
+        let (wall_clock, wall_clock_view) = watch::channel(WallClockReport::default());
+        let keeper = WallClock {
+            clock: clock.clone(),
+            client: client.clone(),
+            cameras: views.clone(),
+            synced: host::clock_synced,
+        };
+        tokio::spawn(keeper.run(wall_clock));
         let (status, status_view) = watch::channel(Arc::default());
-        let judge = Judge::new(views.clone(), mqtt.clone(), clock.clone(), cameras.stopping());
+        let judge =
+            Judge::new(views.clone(), mqtt.clone(), wall_clock_view, clock.clone(), cameras.stopping());
         tokio::spawn(judge.run(status));
         let (margin, watchdog_margin) = watch::channel(None);
         let (stop_reason, stop_reason_view) = watch::channel(None);

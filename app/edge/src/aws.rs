@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use clock::Clock;
 use kvs_client::{Client, Endpoint, Endpoints};
 
 use config::Secret;
@@ -21,7 +22,7 @@ pub enum AwsError {
 }
 
 /// One client for all cameras.
-pub async fn client(aws: &config::Aws, upload: &config::Upload) -> Result<Client, AwsError> {
+pub async fn client(aws: &config::Aws, upload: &config::Upload, clock: Clock) -> Result<Client, AwsError> {
     let credentials = match &aws.credentials {
         config::Credentials::Default => kvs_client::default_credentials(&aws.region).await,
         config::Credentials::Files { access_key_id, secret_access_key, session_token } => {
@@ -44,6 +45,7 @@ pub async fn client(aws: &config::Aws, upload: &config::Upload) -> Result<Client
         Endpoints { control: endpoint("endpoint", &aws.endpoint)?, media: data.clone(), archived: data };
     config.extra_ca_pem.clone_from(&aws.ca_file);
     config.timeouts.write_stall = upload.write_timeout;
+    config.clock = clock;
     config.user_agent = concat!("kvs-edge/", env!("CARGO_PKG_VERSION")).to_owned();
     Ok(Client::new(config)?)
 }

@@ -15,4 +15,5 @@ pub mod readback;
 pub mod record;
 pub mod status;
 pub mod upload;
+pub mod wall_clock;
 pub mod watchdog;

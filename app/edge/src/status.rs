@@ -21,6 +21,7 @@ use crate::camera::CameraView;
 use crate::cameras::Views;
 use crate::loopback::{Verdict, VerifyReport};
 use crate::upload::{UploadReport, UploadState};
+use crate::wall_clock::WallClockReport;
 use rtsp::source::{IngestReport, IngestState};
 
 /// How soon a change of state is noticed.
@@ -41,6 +42,7 @@ pub struct BoxStatus {
     pub cameras: Vec<CameraStatus>,
     /// What is wrong with the box itself.
     pub problems: Vec<Problem>,
+    pub wall_clock: WallClockReport,
 }
 
 /// One camera now.
@@ -61,6 +63,7 @@ pub struct CameraStatus {
 pub struct Judge {
     cameras: watch::Receiver<Views>,
     mqtt: Option<MqttHandle>,
+    wall_clock: watch::Receiver<WallClockReport>,
     clock: Clock,
     stopping: CancellationToken,
     /// Of the last look.
@@ -72,10 +75,11 @@ impl Judge {
     pub fn new(
         cameras: watch::Receiver<Views>,
         mqtt: Option<MqttHandle>,
+        wall_clock: watch::Receiver<WallClockReport>,
         clock: Clock,
         stopping: CancellationToken,
     ) -> Self {
-        Self { cameras, mqtt, clock, stopping, before: BoxStatus::default() }
+        Self { cameras, mqtt, wall_clock, clock, stopping, before: BoxStatus::default() }
     }
 
     /// Until everybody who watches has gone.
@@ -101,8 +105,10 @@ impl Judge {
         let views = self.cameras.borrow_and_update().clone();
         let now = self.clock.wall();
         let cameras = views.iter().map(|view| self.look_at(view, now)).collect();
-        let problems = self.mqtt.iter().filter_map(MqttHandle::problem).collect();
-        self.before = BoxStatus { cameras, problems };
+        let wall_clock = self.wall_clock.borrow().clone();
+        let broker = self.mqtt.as_ref().and_then(MqttHandle::problem);
+        let problems = [wall_clock.problem.clone(), broker].into_iter().flatten().collect();
+        self.before = BoxStatus { cameras, problems, wall_clock };
         self.before.clone()
     }
 

@@ -66,7 +66,11 @@ fn status(views: &[CameraView]) -> Arc<BoxStatus> {
             verify_problem: None,
         }
     };
-    Arc::new(BoxStatus { cameras: views.iter().map(camera).collect(), problems: Vec::new() })
+    Arc::new(BoxStatus {
+        cameras: views.iter().map(camera).collect(),
+        problems: Vec::new(),
+        ..BoxStatus::default()
+    })
 }
 
 /// The next message on `topic` that `wanted` accepts; others are passed over.

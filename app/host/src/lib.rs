@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clock::Clock;
-use messages::{ClockHealth, HostHealth, UtcTime};
+use messages::{HostHealth, UtcTime};
 
 /// Takes samples; processor load is between one sample and the next.
 #[derive(Debug, Default)]
@@ -136,10 +136,9 @@ fn release_value(text: &str, name: &str) -> Option<String> {
 }
 
 /// Whether the system clock is disciplined, as systemd-timesyncd says it; other services leave no such mark.
-pub fn clock() -> ClockHealth {
+pub fn clock_synced() -> Option<bool> {
     let folder = Path::new("/run/systemd/timesync");
-    let synced = folder.is_dir().then(|| folder.join("synchronized").exists());
-    ClockHealth { synced, offset_ms: None }
+    folder.is_dir().then(|| folder.join("synchronized").exists())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use health::Problem;
-use messages::{Check, Health, HostHealth, Info, InfoCamera, MqttHealth, Version};
+use messages::{Check, ClockHealth, Health, HostHealth, Info, InfoCamera, MqttHealth, Version};
 
 use crate::camera::CameraView;
 use crate::status::BoxStatus;
@@ -65,7 +65,11 @@ pub(super) fn health(
         ok: checks.is_empty(),
         checks,
         host,
-        clock: host::clock(),
+        clock: ClockHealth {
+            synced: status.wall_clock.synced,
+            // The witness's time is taken for the reference; on the wire stands how far the system is from it.
+            offset_ms: status.wall_clock.offset_us.map(|us| -us as f64 / 1000.0),
+        },
         mqtt,
         watchdog_margin_ms: watchdog_margin
             .map(|margin| u64::try_from(margin.as_millis()).unwrap_or(u64::MAX)),
