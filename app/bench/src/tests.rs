@@ -97,6 +97,8 @@ fn stats(written_s: i64, inferred: Option<f64>, p95_ms: f64) -> Stats {
         dropped_frames: 0,
         reconnects_1h: 0,
         stalls_1h: 0,
+        frames: None,
+        latency_samples: None,
         latency: None,
         detect,
     }
@@ -119,6 +121,8 @@ fn upload(written_s: i64, lost: u64) -> Upload {
         fragments_sent: 9,
         fragments_persisted: 9,
         fragments_lost: lost,
+        sessions: None,
+        error_acks: None,
         gaps_24h: 0,
         gaps: Vec::new(),
     }

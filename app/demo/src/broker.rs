@@ -1,43 +1,38 @@
 //! The broker of the demo: rumqttd inside this process, MQTT 5.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
-use bytes::Bytes;
-use rumqttd::local::{LinkRx, LinkTx};
-use rumqttd::{ConnectionSettings, Notification, RouterConfig, ServerSettings};
+use rumqttd::{ConnectionSettings, RouterConfig, ServerSettings};
+
+/// Attempts to reach the broker's port before it counts as not started, and the time between two.
+const ATTEMPTS: u32 = 500;
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// A broker that lives as long as the process: rumqttd has no stop call.
 pub struct Broker {
     address: SocketAddr,
-    link: Mutex<Option<(LinkTx, LinkRx)>>,
-}
-
-/// What passed through the broker.
-#[derive(Clone, Default)]
-pub struct Seen {
-    topics: Arc<Mutex<BTreeMap<String, Topic>>>,
-}
-
-#[derive(Default)]
-struct Topic {
-    messages: u64,
-    newest: Bytes,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     #[error("no free port for the broker: {0}")]
-    Port(#[from] std::io::Error),
-    #[error("the broker's inner link: {0}")]
-    Link(String),
+    Port(std::io::Error),
+    #[error("no thread for the broker: {0}")]
+    Thread(std::io::Error),
+    #[error(
+        "the broker does not listen on {address}: {source}; another program may have taken the port, try again"
+    )]
+    Silent { address: SocketAddr, source: std::io::Error },
 }
 
 impl Broker {
+    /// Returns once connections are accepted.
     pub fn start() -> Result<Self, BrokerError> {
         // rumqttd cannot say which port it got, so a free one is looked for first.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let address = free.map_err(BrokerError::Port)?;
         let connections = ConnectionSettings {
             connection_timeout_ms: 10_000,
             max_payload_size: 128 * 1024,
@@ -63,57 +58,27 @@ impl Broker {
         let servers = Some(HashMap::from([("demo".to_owned(), server)]));
         let config = rumqttd::Config { router, v5: servers, ..rumqttd::Config::default() };
         let mut broker = rumqttd::Broker::new(config);
-        let link = broker.link("demo-observer").map_err(|error| BrokerError::Link(error.to_string()))?;
-        std::thread::Builder::new().name("mqtt-broker".to_owned()).spawn(move || {
+        let run = move || {
             if let Err(error) = broker.start() {
                 tracing::error!(%error, "the demo's broker ended");
             }
-        })?;
-        Ok(Self { address, link: Mutex::new(Some(link)) })
+        };
+        std::thread::Builder::new().name("mqtt-broker".to_owned()).spawn(run).map_err(BrokerError::Thread)?;
+        reach(address).map_err(|source| BrokerError::Silent { address, source })?;
+        Ok(Self { address })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-
-    /// Counts from now on what passes through under `filter`. Once.
-    pub fn observe(&self, filter: &str) -> Result<Seen, BrokerError> {
-        let wrong = |error: &dyn std::fmt::Display| BrokerError::Link(error.to_string());
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (mut sender, mut receiver) = link.ok_or_else(|| wrong(&"it is observed already"))?;
-        sender.subscribe(filter).map_err(|error| wrong(&error))?;
-        let seen = Seen::default();
-        let topics = seen.topics.clone();
-        std::thread::Builder::new().name("mqtt-observer".to_owned()).spawn(move || {
-            let _keep = sender; // dropping it would end the subscription
-            while let Ok(notification) = receiver.recv() {
-                if let Some(Notification::Forward(forward)) = notification {
-                    let topic = String::from_utf8_lossy(&forward.publish.topic).into_owned();
-                    let mut topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
-                    let topic = topics.entry(topic).or_default();
-                    topic.messages += 1;
-                    topic.newest = forward.publish.payload;
-                }
-            }
-        })?;
-        Ok(seen)
-    }
 }
 
-impl Seen {
-    pub fn count(&self) -> u64 {
-        self.all().values().sum()
+fn reach(address: SocketAddr) -> Result<(), std::io::Error> {
+    for _ in 1..ATTEMPTS {
+        if TcpStream::connect(address).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(BETWEEN);
     }
-
-    /// Messages by topic.
-    pub fn all(&self) -> BTreeMap<String, u64> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.iter().map(|(name, topic)| (name.clone(), topic.messages)).collect()
-    }
-
-    /// Body of the newest message on a topic.
-    pub fn newest(&self, topic: &str) -> Option<Bytes> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.get(topic).map(|topic| topic.newest.clone())
-    }
+    TcpStream::connect(address).map(drop)
 }

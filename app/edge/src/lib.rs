@@ -4,8 +4,6 @@ pub mod app;
 pub mod aws;
 pub mod camera;
 pub mod cameras;
-#[cfg(feature = "demo")]
-pub mod demo;
 pub mod fanout;
 pub mod loopback;
 pub mod overlay_video;

@@ -76,8 +76,12 @@ enum Command {
     #[cfg(feature = "bench")]
     Bench(bench::BenchArguments),
     /// Show the product on simulated cameras, a local KVS and a local broker, and check that nothing got lost.
+    ///
+    /// The daemon is `kvs-edge run` of this same program, as a process of its own; what is shown is what it publishes over
+    /// MQTT and what the local KVS holds. Its configuration, its log (`kvs-edge.log`) and the fragments are in a folder
+    /// `kvs-edge-demo-...` of the system's folder for temporary files (TMPDIR, else /tmp), which is kept when the demo fails.
     #[cfg(feature = "demo")]
-    Demo(kvs_edge::demo::DemoArguments),
+    Demo(demo::DemoArguments),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -114,7 +118,7 @@ fn main() -> ExitCode {
             #[cfg(feature = "bench")]
             Command::Bench(arguments) => bench::run(arguments).await,
             #[cfg(feature = "demo")]
-            Command::Demo(arguments) => kvs_edge::demo::run(arguments).await,
+            Command::Demo(arguments) => demo::run(arguments).await,
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));

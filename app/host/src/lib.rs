@@ -54,15 +54,25 @@ pub fn read(path: impl AsRef<Path>) -> Option<String> {
 /// From `/proc/stat` and the `/proc/PID/stat` of a process.
 ///
 /// proc_stat(5): user nice system idle iowait irq softirq steal; guest time is part of user.
-/// proc_pid_stat(5): utime and stime are fields 14 and 15; field 2, the name, may hold spaces and brackets.
 pub fn ticks(stat: &str, own: &str) -> Option<Ticks> {
     let cpu = stat.lines().next()?.strip_prefix("cpu ")?;
     let times: Vec<u64> = cpu.split_whitespace().take(8).map_while(|time| time.parse().ok()).collect();
     let idle = times.get(3)? + times.get(4).unwrap_or(&0);
     let cores = stat.lines().skip(1).take_while(|line| line.starts_with("cpu")).count() as u64;
-    let fields: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
-    let process = fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse::<u64>().ok()?);
+    let process = process_ticks(own)?;
     Some(Ticks { total: times.iter().sum(), idle, process, cores: cores.max(1) })
+}
+
+/// Processor time of all threads of a process, from its `/proc/PID/stat`; `None` when it has ended.
+///
+/// proc_pid_stat(5): the state is field 3 (Z and X are dead), utime and stime are 14 and 15; field 2, the name, may hold
+/// spaces and brackets.
+pub fn process_ticks(stat: &str) -> Option<u64> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if ["Z", "X", "x"].contains(fields.first()?) {
+        return None;
+    }
+    Some(fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse::<u64>().ok()?))
 }
 
 /// Percent of all cores that was busy, and percent of one core that the process used.
@@ -155,6 +165,8 @@ mod tests {
         assert_eq!(ticks("", OWN), None);
         assert_eq!(ticks(STAT, "42 (a"), None);
         assert_eq!(ticks("cpu  1 x\n", OWN), None);
+        assert_eq!(process_ticks(OWN), Some(42));
+        assert_eq!(process_ticks(&OWN.replace(" S 1 42", " Z 1 42")), None);
     }
 
     #[test]

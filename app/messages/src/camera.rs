@@ -81,6 +81,9 @@ pub struct Stats {
     /// Camera clock minus ours, where there are sender reports.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clock_offset_ms: Option<f64>,
+    /// Access units received since start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frames: Option<u64>,
     /// RTP packets lost since start.
     pub lost_packets: u64,
     /// Access units thrown away since start, waiting for a random access point after a loss.
@@ -90,6 +93,9 @@ pub struct Stats {
     /// From the camera's (or our receive) clock to the last byte read back from KVS.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub latency: Option<Percentiles>,
+    /// Pictures read back since start that have such a time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub latency_samples: Option<u64>,
     /// Absent when detection is off.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detect: Option<DetectStats>,

@@ -48,6 +48,11 @@ pub struct Upload {
     pub fragments_sent: u64,
     pub fragments_persisted: u64,
     pub fragments_lost: u64,
+    /// PutMedia connections and ERROR acks since start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sessions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error_acks: Option<u64>,
     /// How many gaps of the last 24 h; the newest of them in `gaps`.
     pub gaps_24h: u32,
     pub gaps: Vec<Gap>,

@@ -1,16 +1,14 @@
 //! What the whole daemon costs with detection and without: a child process, which alone is measured.
 
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use camera_sim::ClipSpec;
-use messages::{CameraSummary, Detector, Percentiles, Stats, Upload, WorkerSummary};
+use demo::daemon::Daemon;
+use messages::{CameraSummary, Detector, Percentiles, WorkerSummary};
 
-use crate::process::{Child, Memory};
-use crate::proof::{self, Stored};
-use crate::surroundings::Surroundings;
-use crate::{Arguments, Error};
+use crate::Arguments;
+use crate::measured::{Bench, Error, Figures, Memory, Process};
 
 /// One run of the daemon.
 pub(crate) struct Run {
@@ -20,18 +18,12 @@ pub(crate) struct Run {
     /// CPU time in the measured window, percent of one core, all cameras together.
     percent: f64,
     memory: Memory,
-    /// Pictures looked at per second in the window, all cameras together.
-    looked_per_second: f64,
+    /// Pictures detected in per second in the window, all cameras together.
+    detected_per_second: f64,
     summary: Option<WorkerSummary>,
     /// Of the camera with the median p50.
     latency: Option<Percentiles>,
-    /// Sums over the cameras.
-    stored: Stored,
-    lost_packets: u64,
-    dropped_frames: u64,
-    fragments: u64,
-    persisted: u64,
-    lost: u64,
+    figures: Figures,
 }
 
 pub(crate) async fn measure(
@@ -40,62 +32,43 @@ pub(crate) async fn measure(
     cameras: usize,
     fps: u32,
 ) -> Result<Run, Error> {
-    let around = Surroundings::start(cameras, clip).await?;
-    let output = around.folder().join("output");
-    let detect = if fps > 0 { format!("[detect]\nfps = {fps}\n") } else { String::new() };
-    let config = around.write_config(&detect)?;
-    let mut daemon = Child::daemon(&arguments.daemon, &config, File::create(&output)?)?;
-    for camera in 0..cameras {
-        let playing = around.sim.wait_stats(camera, |stats| stats.sessions > 0);
-        tokio::time::timeout(Duration::from_secs(20), playing).await?;
-    }
+    let detect = if fps > 0 { format!("\n[detect]\nfps = {fps}\n") } else { String::new() };
+    let settings = format!("[health]\ninterval_s = 1\n{detect}");
+    let bench = Bench::start(cameras, cameras, clip, &settings).await?;
+    let output = bench.rig.folder().join("output");
+    let daemon = Daemon::start(&arguments.daemon, &bench.file, &[], &output)?;
+    let process = Process::begun(daemon.pid());
+    bench.all_play().await?;
     tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
-    let looked = || (fps > 0).then(|| around.newest::<Detector>(&around.topics.detector())).transpose();
-    let (begin, looked_begin) = (daemon.used()?, looked()?);
+    let detector = bench.observer.topics().detector();
+    let detected = || (fps > 0).then(|| bench.observer.newest::<Detector>(&detector)).transpose();
+    let (begin, detected_begin) = (process.used()?, detected()?);
     tokio::time::sleep(Duration::from_secs(arguments.cost_seconds)).await;
-    let (end, looked_end, memory) = (daemon.used()?, looked()?, daemon.memory()?);
-    // The daemon completes its last fragments, publishes its last figures and ends.
-    daemon.stop(Duration::from_secs(20)).await?;
-    tokio::time::timeout(Duration::from_secs(5), around.offline()).await?;
+    let (end, detected_end, memory) = (process.used()?, detected()?, process.memory()?);
+    bench.end(daemon).await?;
 
-    let mut stored = Stored::default();
-    let (mut lost_packets, mut dropped_frames, mut fragments, mut persisted, mut lost) = (0, 0, 0, 0, 0);
-    let mut latencies = Vec::new();
-    for camera in 0..cameras {
-        stored += proof::look(&around, camera).await?;
-        let name = format!("cam{camera}");
-        let stats: Stats = around.newest(&around.topics.stats(&name))?;
-        let upload: Upload = around.newest(&around.topics.upload(&name))?;
-        lost_packets += stats.lost_packets;
-        dropped_frames += stats.dropped_frames;
-        fragments += upload.fragments_sent;
-        persisted += upload.fragments_persisted;
-        lost += upload.fragments_lost;
-        latencies.extend(stats.detect.and_then(|detect| detect.latency));
-    }
-    latencies.sort_by(|a, b| a.p50_ms.total_cmp(&b.p50_ms));
+    let figures = Figures::of(&bench).await?;
     let summary = (fps > 0).then(|| last_word(&output)).transpose()?;
-    around.stop().await;
+    bench.stop().await;
     Ok(Run {
         cameras,
         fps,
         percent: end.percent_since(&begin),
         memory,
-        looked_per_second: looked_begin.zip(looked_end).map_or(0.0, |(begin, end)| rate(&begin, &end)),
+        detected_per_second: detected_begin.zip(detected_end).map_or(0.0, |(begin, end)| rate(&begin, &end)),
         summary,
-        latency: latencies.get(latencies.len() / 2).copied(),
-        stored,
-        lost_packets,
-        dropped_frames,
-        fragments,
-        persisted,
-        lost,
+        latency: figures.detection_latency(),
+        figures,
     })
 }
 
 fn last_word(output: &Path) -> Result<WorkerSummary, Error> {
     let text = std::fs::read_to_string(output)?;
-    Ok(serde_json::from_str(text.lines().last().ok_or("the daemon said nothing about its detection")?)?)
+    Ok(serde_json::from_str(
+        text.lines()
+            .rfind(|line| line.starts_with('{'))
+            .ok_or("the daemon said nothing about its detection")?,
+    )?)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "pictures and milliseconds of minutes")]
@@ -114,7 +87,7 @@ pub(crate) fn speed_table(runs: &[Run]) -> String {
         let spread = run.summary.as_ref().and_then(|summary| summary.figures.inference_ms);
         let ms = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
         #[expect(clippy::cast_precision_loss, reason = "a number of cameras")]
-        let reached = (run.fps > 0).then(|| run.looked_per_second / run.cameras as f64);
+        let reached = (run.fps > 0).then(|| run.detected_per_second / run.cameras as f64);
         table += &format!(
             "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {} | {} | {} | {} |\n",
             run.cameras,
@@ -146,14 +119,14 @@ pub(crate) fn loss_table(runs: &[Run]) -> String {
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             run.cameras,
             run.fps,
-            run.stored.sent,
-            run.stored.pictures,
-            run.stored.missing,
-            run.lost_packets,
-            run.dropped_frames,
-            run.fragments,
-            run.persisted,
-            run.lost,
+            run.figures.stored.sent,
+            run.figures.stored.pictures,
+            run.figures.stored.missing,
+            run.figures.lost_packets,
+            run.figures.dropped_frames,
+            run.figures.fragments,
+            run.figures.persisted,
+            run.figures.lost,
             sum(|camera| camera.decoded),
             sum(|camera| camera.figures.frames),
             sum(|camera| camera.skipped),

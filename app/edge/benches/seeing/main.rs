@@ -11,13 +11,11 @@
 //! Cameras, KVS and broker run in this process, everything meets on loopback, and no limit is asserted.
 
 mod cost;
-#[path = "../upload/process.rs"]
-#[expect(dead_code, reason = "the other bench runs ffmpeg, too")]
-mod process;
-#[path = "../upload/proof.rs"]
-mod proof;
+mod events;
+#[path = "../measured/mod.rs"]
+#[expect(dead_code, reason = "the other bench looks at reading back, too")]
+mod measured;
 mod record;
-mod surroundings;
 mod truth;
 
 use std::path::{Path, PathBuf};
@@ -26,16 +24,13 @@ use std::time::Duration;
 
 use camera_sim::ClipSpec;
 use clap::Parser;
-use config::Config;
 use kvs_edge::app::App;
 use messages::Upload;
 use tokio_util::sync::CancellationToken;
 
-use proof::Stored;
+use events::Events;
+use measured::{Bench, Error, Stored, stored};
 use record::Recorded;
-use surroundings::Surroundings;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Has motmetrics 1.4 and trackers 2.6.
 const PYTHON: &str = "KVS_EDGE_BENCH_PYTHON";
@@ -122,17 +117,17 @@ fn main() -> Result<(), Error> {
 /// Runs the daemon in this process and writes down what it detects; returns what the figures rest on.
 async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
     let cameras = arguments.cameras;
-    let around = Surroundings::start(cameras, clip()).await?;
-    let events = around.events().await?;
     // The cameras, the encoder's output and the cloud take their share of the same cores: every camera shall have its
     // rate, whatever one picture took when the detector was measured.
-    let detect = format!("[detect]\nfps = {}\ncore_share = 800\n", arguments.fps);
-    let app = App::start(Config::load(&around.write_config(&detect)?)?).await?;
+    let detect = format!("[health]\ninterval_s = 1\n\n[detect]\nfps = {}\ncore_share = 800\n", arguments.fps);
+    let bench = Bench::start(cameras, cameras, clip(), &detect).await?;
+    let events = Events::subscribe(&bench).await?;
+    let app = App::start(bench.config.clone()).await?;
     let mut recorders = Vec::new();
     for (number, view) in app.views().iter().enumerate() {
         let frames = view.analytics.as_ref().ok_or("a camera without detection")?.frames.subscribe();
         let (clip, folder, name) =
-            (around.sim.clip(number).clone(), folder.to_owned(), view.config.id.clone());
+            (bench.rig.sim.clip(number).clone(), folder.to_owned(), view.config.id.clone());
         recorders.push(tokio::spawn(async move { record::record(frames, clip, &folder, &name).await }));
     }
     for view in app.views().iter() {
@@ -145,7 +140,7 @@ async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
     let names: Vec<String> = app.views().iter().map(|view| view.config.id.clone()).collect();
     let stopped = app.stop("the bench is over", CancellationToken::new()).await;
-    tokio::time::timeout(Duration::from_secs(10), around.offline()).await?;
+    bench.last_message().await?;
 
     let mut total = Recorded::default();
     for recorder in recorders {
@@ -155,18 +150,18 @@ async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
         total.missed += missed;
     }
     let events = tokio::time::timeout(Duration::from_secs(20), events.finish()).await??;
-    let (mut stored, mut lost) = (Stored::default(), 0);
+    let (mut in_kvs, mut lost) = (Stored::default(), 0);
     for (camera, name) in names.iter().enumerate() {
         record::write_events(&events, folder, name)?;
-        stored += proof::look(&around, camera).await?;
-        lost += around.newest::<Upload>(&around.topics.upload(name))?.fragments_lost;
+        in_kvs += stored(&bench.rig, camera).await?;
+        lost += bench.observer.newest::<Upload>(&bench.observer.topics().upload(name))?.fragments_lost;
     }
-    around.stop().await;
+    bench.stop().await;
     let skipped: u64 =
         stopped.worker.iter().flat_map(|worker| &worker.cameras).map(|camera| camera.skipped).sum();
     Ok(format!(
         "{cameras} cameras: {} pictures judged, {} not readable, {} not recorded in time, {skipped} skipped by the \
          detector; {} pictures sent, {} stored in KVS, {} missing in between, {lost} fragments lost.\n",
-        total.pictures, total.unread, total.missed, stored.sent, stored.pictures, stored.missing,
+        total.pictures, total.unread, total.missed, in_kvs.sent, in_kvs.pictures, in_kvs.missing,
     ))
 }

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use vision::{Detection, Rect};
 
-use crate::Error;
+use crate::measured::Error;
 use crate::truth::{Pass, Passes, rect};
 
 #[derive(Clone, Copy, Default)]

@@ -16,7 +16,7 @@ use std::collections::btree_map::Entry;
 use camera_sim::{FrameTruth, Label, TruthBox};
 use vision::Rect;
 
-use crate::Error;
+use crate::measured::Error;
 
 /// Least overlap from one picture to the next where a figure changes its number.
 const SAME: f32 = 0.5;

@@ -5,22 +5,22 @@
 //! second, 6 Mbit/s H.264 over TCP), the local KVS and the broker run in this process, the daemon and ffmpeg are
 //! children: only the children are measured. Everything meets on loopback, and no limit is asserted.
 
-mod process;
-mod proof;
-mod surroundings;
+#[path = "../measured/mod.rs"]
+#[expect(dead_code, reason = "the other bench looks at detection, too")]
+mod measured;
+mod peers;
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
+use camera_sim::ClipSpec;
 use clap::Parser;
-use messages::{Percentiles, Stats, Upload};
+use demo::daemon::Daemon;
+use messages::Percentiles;
 
-use process::{Child, Memory};
-use proof::Stored;
-use surroundings::Surroundings;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
+use measured::process::Used;
+use measured::{Bench, Error, Figures, Memory, Process};
+use peers::Peer;
 
 /// What the daemon costs, against ffmpeg.
 #[derive(Parser)]
@@ -62,12 +62,7 @@ struct Run {
     at_begin: Memory,
     at_end: Memory,
     ffmpeg_memory: Option<Memory>,
-    /// Sums over the cameras.
-    stored: Stored,
-    lost_packets: u64,
-    dropped_frames: u64,
-    fragments: u64,
-    persisted: u64,
+    figures: Figures,
     /// Of the camera with the median p50.
     latency: Option<Percentiles>,
 }
@@ -97,55 +92,51 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<Run, Error> {
-    let around = Surroundings::start(cameras).await?;
-    let mut daemon = Child::daemon(&arguments.daemon, &around.write_config(verify)?, Stdio::null())?;
-    // The daemon's session comes first, so that it can be told from ffmpeg's.
-    for camera in 0..cameras {
-        let playing = around.sim.wait_stats(camera, |stats| stats.sessions > 0);
-        tokio::time::timeout(Duration::from_secs(20), playing).await?;
+/// 1080p30, 6 Mbit/s.
+fn clip() -> ClipSpec {
+    ClipSpec {
+        width: 1920,
+        height: 1080,
+        fps: 30,
+        bitrate_kbps: 6000,
+        gop: 60,
+        loop_seconds: 10,
+        ..ClipSpec::default()
     }
+}
+
+async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<Run, Error> {
+    let bench = Bench::start(cameras, 1, clip(), &format!("[verify]\nmode = \"{verify}\"\n")).await?;
+    let log = bench.rig.folder().join("kvs-edge.log");
+    let daemon = Daemon::start(&arguments.daemon, &bench.file, &[], &log)?;
+    let process = Process::begun(daemon.pid());
+    // The daemon's session comes first, so that it can be told from ffmpeg's.
+    bench.all_play().await?;
     let mut others = Vec::new();
     if !arguments.no_ffmpeg {
         for camera in 0..cameras {
-            others.push(Child::ffmpeg(&around.sim.url(camera))?);
+            others.push(Peer::ffmpeg(&bench.rig.sim.url(camera))?);
         }
     }
     tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
-    let (begin, at_begin) = (daemon.used()?, daemon.memory()?);
-    let others_begin = others.iter_mut().map(Child::used).collect::<Result<Vec<_>, _>>()?;
+    let (begin, at_begin) = (process.used()?, process.memory()?);
+    let used = |others: &[Peer]| others.iter().map(|peer| peer.process.used()).collect::<Result<Vec<_>, _>>();
+    let others_begin = used(&others)?;
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
-    let (end, at_end) = (daemon.used()?, daemon.memory()?);
-    let others_end = others.iter_mut().map(Child::used).collect::<Result<Vec<_>, _>>()?;
-    let ffmpeg_memory = others.first().map(Child::memory).transpose()?;
+    let (end, at_end) = (process.used()?, process.memory()?);
+    let others_end = used(&others)?;
+    let ffmpeg_memory = others.first().map(|peer| peer.process.memory()).transpose()?;
 
     #[expect(clippy::cast_precision_loss, reason = "a number of cameras")]
     let count = cameras as f64;
     let window = others_begin.iter().zip(&others_end).map(|(begin, end)| end.percent_since(begin));
     let ffmpeg_percent = (!others.is_empty()).then(|| window.sum::<f64>() / count);
-    let whole = others_end.iter().map(process::Used::percent);
+    let whole = others_end.iter().map(Used::percent);
     let ffmpeg_whole_percent = (!others.is_empty()).then(|| whole.sum::<f64>() / count);
     drop(others);
-    // The daemon completes its last fragments, publishes its last figures and ends.
-    daemon.stop(Duration::from_secs(20)).await?;
-    tokio::time::timeout(Duration::from_secs(5), around.offline()).await?;
-
-    let mut stored = Stored::default();
-    let (mut lost_packets, mut dropped_frames, mut fragments, mut persisted) = (0, 0, 0, 0);
-    let mut latencies = Vec::new();
-    for camera in 0..cameras {
-        stored += proof::look(&around, camera).await?;
-        let name = format!("cam{camera}");
-        let stats: Stats = around.newest(&around.topics.stats(&name))?;
-        let upload: Upload = around.newest(&around.topics.upload(&name))?;
-        lost_packets += stats.lost_packets;
-        dropped_frames += stats.dropped_frames;
-        fragments += upload.fragments_sent;
-        persisted += upload.fragments_persisted;
-        latencies.extend(stats.latency);
-    }
-    latencies.sort_by(|a, b| a.p50_ms.total_cmp(&b.p50_ms));
-    around.stop().await;
+    bench.end(daemon).await?;
+    let figures = Figures::of(&bench).await?;
+    bench.stop().await;
     Ok(Run {
         daemon_percent: end.percent_since(&begin) / count,
         ffmpeg_percent,
@@ -154,12 +145,8 @@ async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<
         at_begin,
         at_end,
         ffmpeg_memory,
-        stored,
-        lost_packets,
-        dropped_frames,
-        fragments,
-        persisted,
-        latency: latencies.get(latencies.len() / 2).copied(),
+        latency: figures.read_back_latency(),
+        figures,
     })
 }
 
@@ -195,13 +182,13 @@ fn loss_table(rows: &[Row]) -> String {
         let sum = |figure: fn(&Run) -> u64| runs.iter().map(figure).sum::<u64>();
         table += &format!(
             "| {cameras} | {verify} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-            sum(|run| run.stored.sent),
-            sum(|run| run.stored.pictures),
-            sum(|run| run.stored.missing),
-            sum(|run| run.lost_packets),
-            sum(|run| run.dropped_frames),
-            sum(|run| run.fragments),
-            sum(|run| run.persisted),
+            sum(|run| run.figures.stored.sent),
+            sum(|run| run.figures.stored.pictures),
+            sum(|run| run.figures.stored.missing),
+            sum(|run| run.figures.lost_packets),
+            sum(|run| run.figures.dropped_frames),
+            sum(|run| run.figures.fragments),
+            sum(|run| run.figures.persisted),
             median(runs, |run| Some(run.latency?.p50_ms)),
             median(runs, |run| Some(run.latency?.p95_ms)),
         );

@@ -53,6 +53,8 @@ pub(super) fn upload(camera: &config::Camera, report: &UploadReport, now: System
         fragments_sent: report.complete,
         fragments_persisted: report.persisted,
         fragments_lost: report.lost,
+        sessions: Some(report.sessions),
+        error_acks: Some(report.error_acks),
         gaps_24h: u32::try_from(gaps.len()).unwrap_or(u32::MAX),
         gaps,
     }
@@ -176,11 +178,13 @@ pub(super) fn stats(
         transport: ingest.transport.map(str::to_owned),
         clock: ingest.clock.map(Into::into),
         clock_offset_ms: ingest.clock_offset_us.map(|us| us as f64 / 1000.0),
+        frames: Some(ingest.frames),
         lost_packets: ingest.lost_packets,
         dropped_frames: ingest.dropped_frames,
         reconnects_1h: ingest.reconnects.count(now.at),
         stalls_1h: ingest.stalls.count(now.at),
         latency: verify.latency.percentiles().map(Into::into),
+        latency_samples: Some(verify.latency.total()),
         detect: None,
     }
 }

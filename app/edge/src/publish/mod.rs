@@ -26,7 +26,8 @@ use camera::Counters;
 pub use detector::DetectorPublisher;
 pub use device::Device;
 
-/// State topics with moving figures in them are sent again at most this often without a change of state.
+/// State topics with moving figures in them are sent again with the other figures without a change of state, and at this
+/// distance if those come more rarely.
 const REFRESH: Duration = Duration::from_secs(10);
 /// The first figures come early, so that whoever starts the box sees some.
 const FIRST_FIGURES: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ impl Publisher {
             self.forget_removed(&mut published);
             let now = self.clock.now();
             if now >= next_refresh {
-                next_refresh = now + REFRESH;
+                next_refresh = now + self.refresh();
             }
             let status = self.status.borrow_and_update().clone();
             let views = self.views();
@@ -106,6 +107,10 @@ impl Publisher {
                 return self.info(reason.as_deref());
             }
         }
+    }
+
+    fn refresh(&self) -> Duration {
+        self.interval.min(REFRESH)
     }
 
     fn views(&self) -> Views {
@@ -134,7 +139,8 @@ impl Publisher {
 
     fn states(&self, view: &CameraView, status: &CameraStatus, published: &mut PublishedCamera, force: bool) {
         let now = self.clock.now();
-        let due = force || published.refreshed.is_none_or(|at| now.saturating_duration_since(at) >= REFRESH);
+        let due =
+            force || published.refreshed.is_none_or(|at| now.saturating_duration_since(at) >= self.refresh());
         let before = published.status.replace(status.clone());
         let changed = |same: fn(&CameraStatus, &CameraStatus) -> bool| {
             due || before.as_ref().is_none_or(|before| !same(before, status))

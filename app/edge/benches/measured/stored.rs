@@ -6,8 +6,9 @@ use bytes::Bytes;
 use camera_sim::Clip;
 use media::mkv::read::{EventKind, Limits, Parser};
 
-use crate::Error;
-use crate::surroundings::Surroundings;
+use demo::rig::Rig;
+
+use super::Error;
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stored {
@@ -28,16 +29,15 @@ impl AddAssign for Stored {
 }
 
 /// Compares one stream with the clip that its camera plays in a loop.
-pub(crate) async fn look(around: &Surroundings, camera: usize) -> Result<Stored, Error> {
-    let (clip, stream) = (around.sim.clip(camera), format!("cam{camera}"));
+pub(crate) async fn stored(rig: &Rig, camera: usize) -> Result<Stored, Error> {
+    let (clip, stream) = (rig.sim.clip(camera), format!("cam{camera}"));
     // The daemon was the first to play.
-    let daemons = around.sim.stats(camera).sent.iter().map(|picture| picture.session).min();
-    let sent =
-        around.sim.stats(camera).sent.iter().filter(|picture| Some(picture.session) == daemons).count();
+    let daemons = rig.sim.stats(camera).sent.iter().map(|picture| picture.session).min();
+    let sent = rig.sim.stats(camera).sent.iter().filter(|picture| Some(picture.session) == daemons).count();
     let mut stored = Stored { sent: sent as u64, ..Stored::default() };
     let mut expected = None;
-    for fragment in around.kvs.fragments(&stream).await? {
-        let (front, cluster, behind) = around.kvs.fragment(&stream, &fragment.number).await?;
+    for fragment in rig.kvs.fragments(&stream).await? {
+        let (front, cluster, behind) = rig.kvs.fragment(&stream, &fragment.number).await?;
         let mut parser = Parser::new(Limits::default());
         [front, cluster, behind].into_iter().for_each(|bytes| parser.push(bytes));
         while let Some(event) = parser.next_event()? {

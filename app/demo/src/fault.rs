@@ -34,13 +34,13 @@ pub enum DemoFault {
 }
 
 impl DemoFault {
-    pub(super) fn describe(self) -> String {
+    pub(crate) fn describe(self) -> String {
         let value = self.to_possible_value();
         let help = value.as_ref().and_then(|value| value.get_help().map(ToString::to_string));
         help.unwrap_or_default()
     }
 
-    pub(super) fn inject(self, sim: &CameraSim, kvs: &KvsLocal) {
+    pub(crate) fn inject(self, sim: &CameraSim, kvs: &KvsLocal) {
         let camera = |fault| {
             sim.faults(0).inject(fault);
         };
