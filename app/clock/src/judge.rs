@@ -17,6 +17,13 @@ use crate::Trust;
 
 /// The bound of the service may be missed by so much: its `Date` is made before the answer is sent, on one of many machines.
 const SLACK_US: i64 = 1_000_000;
+/// A system that does not say whether its clock is disciplined, and a service that does not answer: after this wait the clock is
+/// taken as it is, or an operator would never see why the service does not answer.
+const PATIENCE_US: i64 = 15_000_000;
+/// ... unless it is from before this was written: 2026-01-01 in UTC.
+const PLAUSIBLE_US: i64 = 1_767_225_600_000_000;
+/// A correction stays until it is off by more: reading two clocks one after the other makes some jitter.
+const JITTER_US: i64 = 10_000;
 /// Monotonic time of a board without discipline drifts by at most so many millionths.
 const DRIFT_PPM: i64 = 200;
 
@@ -37,6 +44,7 @@ pub struct WallJudge {
     cameras: BTreeMap<String, i64>,
     /// The value inside the bound that was used last; it stays while it can.
     chosen: Option<i64>,
+    correction: i64,
 }
 
 /// UTC minus monotonic time lies between these, as of monotonic time `at`.
@@ -71,7 +79,14 @@ pub enum Witness {
 
 impl WallJudge {
     pub fn new(now: Instant) -> Self {
-        Self { epoch: now, synchronised: None, service: None, cameras: BTreeMap::new(), chosen: None }
+        Self {
+            epoch: now,
+            synchronised: None,
+            service: None,
+            cameras: BTreeMap::new(),
+            chosen: None,
+            correction: 0,
+        }
     }
 
     /// What the system says of its clock: disciplined, not, or nothing.
@@ -108,14 +123,15 @@ impl WallJudge {
         let system = self.offset(now);
         let verdict = |trust, witness, correction_us| Verdict { trust, witness, correction_us };
         let Some(bound) = self.service.map(|bound| bound.at(self.monotonic(now.monotonic))) else {
-            self.chosen = None;
+            (self.chosen, self.correction) = (None, 0);
             return match self.synchronised {
                 Some(true) => verdict(Trust::Trusted, Witness::System, 0),
+                None if self.is_patience_over(now) => verdict(Trust::Unknown, Witness::Nobody, 0),
                 _ => verdict(Trust::Pending, Witness::Nobody, 0),
             };
         };
         if bound.holds(system) {
-            self.chosen = None;
+            (self.chosen, self.correction) = (None, 0);
             let witness = if self.synchronised == Some(true) { Witness::System } else { Witness::Service };
             return verdict(Trust::Trusted, witness, 0);
         }
@@ -131,7 +147,15 @@ impl WallJudge {
         };
         self.chosen = Some(chosen);
         let witness = if camera.is_some() { Witness::Cameras } else { Witness::Service };
-        verdict(Trust::Trusted, witness, chosen.saturating_sub(system))
+        let correction = chosen.saturating_sub(system);
+        if self.correction.abs_diff(correction) > JITTER_US.unsigned_abs() {
+            self.correction = correction;
+        }
+        verdict(Trust::Trusted, witness, self.correction)
+    }
+
+    fn is_patience_over(&self, now: Reading) -> bool {
+        self.monotonic(now.monotonic) >= PATIENCE_US && micros_since_1970(now.wall) >= PLAUSIBLE_US
     }
 
     fn monotonic(&self, at: Instant) -> i64 {
@@ -238,6 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn a_plausible_clock_of_which_nobody_says_anything_is_taken_after_a_while() {
+        let mut rig = Rig::new(0);
+        is(rig.judge(14_900), Trust::Pending, Witness::Nobody);
+        is(rig.judge(15_000), Trust::Unknown, Witness::Nobody);
+        rig.service(20_000, 600);
+        is(rig.judge(20_100), Trust::Trusted, Witness::Service);
+        let mut unsynchronised = Rig::new(0);
+        unsynchronised.judge.system(Some(false));
+        is(unsynchronised.judge(3_600_000), Trust::Pending, Witness::Nobody);
+        let mut in_1970 = Rig::new(-1_795_186_000 * SECOND);
+        is(in_1970.judge(3_600_000), Trust::Pending, Witness::Nobody);
+    }
+
+    #[test]
     fn the_service_vouches_for_a_clock_that_agrees_with_it() {
         for error_us in [0, 900_000, -900_000] {
             let mut rig = Rig::new(error_us);
@@ -295,6 +333,17 @@ mod tests {
         rig.error_us = -30 * SECOND;
         let verdict = rig.judge(3_601_000);
         assert!((verdict.correction_us - 30 * SECOND).abs() <= 600_000, "a step shows at once: {verdict:?}");
+    }
+
+    #[test]
+    fn two_clocks_read_one_after_the_other_change_no_correction() {
+        let mut rig = Rig::new(600 * SECOND);
+        rig.service(0, 0);
+        let first = rig.judge(100).correction_us;
+        for n in 0..100 {
+            rig.error_us = 600 * SECOND + (n * 7919) % 9_000;
+            assert_eq!(rig.judge(200).correction_us, first);
+        }
     }
 
     #[test]

@@ -72,6 +72,11 @@ impl Clock {
         Self { wall, trust: Arc::new(AtomicU8::new(Trust::Unknown as u8)), correction: Arc::default() }
     }
 
+    /// Whether wall time is the machine's own: what the system says of its clock is said of this one.
+    pub fn is_system(&self) -> bool {
+        matches!(self.wall, Wall::System)
+    }
+
     /// Of all clones.
     pub fn trust(&self) -> Trust {
         match self.trust.load(Ordering::Relaxed) {

@@ -116,7 +116,8 @@ impl App {
             clock: clock.clone(),
             client: client.clone(),
             cameras: views.clone(),
-            synced: host::clock_synced,
+            // What the system says of its clock it does not say of another one.
+            synced: if clock.is_system() { host::clock_synced } else { || None },
         };
         tokio::spawn(keeper.run(wall_clock));
         let (status, status_view) = watch::channel(Arc::default());

@@ -28,6 +28,8 @@ use rtsp::source::{IngestReport, IngestState};
 const LOOK: Duration = Duration::from_millis(250);
 /// A camera clock further off than this is worth a word.
 const CLOCK_NOTICE_US: i64 = 1_000_000;
+/// A camera's clock that is no further from the box's uncorrected one shows the same time.
+const SAME_CLOCK_US: u64 = 10_000_000;
 /// Lost packets are worth a word for this long.
 const LOSS_NOTICE: Duration = Duration::from_secs(30);
 /// Footage older than this that is not persisted makes the camera degraded.
@@ -154,11 +156,12 @@ impl Judge {
             _ => Pictures::None(ingest.problem.clone()),
         };
         let live = ingest.state == IngestState::Live;
+        let as_wrong_as_we = self.is_as_wrong_as_we(&ingest);
         let recorded = [
             upload_problem(&upload),
             verify_problem(&verify, now),
             self.recent_loss(&ingest),
-            ingest.clock_problem.clone(),
+            ingest.clock_problem.clone().filter(|_| !as_wrong_as_we),
             long_gop(view, &ingest, &upload, now),
         ];
         let detection = view.analytics.as_ref().filter(|_| live);
@@ -168,8 +171,16 @@ impl Judge {
             stopping: self.stopping.is_cancelled(),
             pictures,
             problems: recorded.into_iter().chain([detection]).flatten().collect(),
-            notices: camera_skew(&ingest, now).into_iter().collect(),
+            notices: camera_skew(&ingest, now).filter(|_| !as_wrong_as_we).into_iter().collect(),
         }
+    }
+
+    /// Our clock is corrected, and the camera has the same time as we without that: it took it from us, or from where we took
+    /// ours. That is one problem, and the box has it.
+    fn is_as_wrong_as_we(&self, ingest: &IngestReport) -> bool {
+        let correction_us = self.wall_clock.borrow().offset_us.unwrap_or(0);
+        let from_ours = ingest.clock_offset_us.map(|offset_us| offset_us.saturating_add(correction_us));
+        correction_us != 0 && from_ours.is_some_and(|us| us.unsigned_abs() <= SAME_CLOCK_US)
     }
 
     /// Pictures arrive, but only the next random access point can be recorded.
