@@ -90,6 +90,15 @@ impl Rig {
         self.folder.path()
     }
 
+    pub fn region(&self) -> &'static str {
+        REGION
+    }
+
+    /// What the local KVS takes.
+    pub fn credentials(&self) -> Credentials {
+        Credentials::local()
+    }
+
     /// Ids of the cameras, in their order.
     pub fn cameras(&self) -> Vec<String> {
         (0..self.sim.cameras()).map(name).collect()

@@ -1,5 +1,7 @@
 //! What the daemon costs: CPU per camera against `ffmpeg -c copy -f null` on the same feeds at the same time, memory,
-//! pictures lost, and the time from the camera's clock to the same picture read back.
+//! pictures lost, and the time from the camera's clock to the same picture read back. Where `KVS_EDGE_BENCH_KVSSINK` names
+//! AWS's GStreamer plugin, also against that: `gst-launch-1.0 rtspsrc ! ... ! kvssink`, which uploads the same feeds to the
+//! same server.
 //!
 //! `cargo bench -p kvs-edge --bench upload [-- --help]`. The cameras (one rendered 1920x1080 clip, 30 pictures per
 //! second, 6 Mbit/s H.264 over TCP), the local KVS and the broker run in this process, the daemon and ffmpeg are
@@ -43,6 +45,9 @@ struct Arguments {
     /// Do not run ffmpeg beside the daemon
     #[arg(long)]
     no_ffmpeg: bool,
+    /// Do not run AWS's kvssink beside the daemon, even where it is named
+    #[arg(long)]
+    no_kvssink: bool,
     /// Another build of the daemon, to compare
     #[arg(long, default_value = env!("CARGO_BIN_EXE_kvs-edge"))]
     daemon: PathBuf,
@@ -62,6 +67,9 @@ struct Run {
     at_begin: Memory,
     at_end: Memory,
     ffmpeg_memory: Option<Memory>,
+    kvssink_percent: Option<f64>,
+    /// Of its first process.
+    kvssink_memory: Option<Memory>,
     figures: Figures,
     /// Of the camera with the median p50.
     latency: Option<Percentiles>,
@@ -89,7 +97,16 @@ fn main() -> Result<(), Error> {
     println!("{}", cpu_table(&rows));
     println!("{}", loss_table(&rows));
     println!("{}", memory_table(&rows));
+    match kvssink(&arguments) {
+        Some(_) => println!("{}", kvssink_table(&rows)),
+        None if arguments.no_kvssink => {}
+        None => println!("kvssink was skipped: {} does not name its plugin", peers::KVSSINK),
+    }
     Ok(())
+}
+
+fn kvssink(arguments: &Arguments) -> Option<PathBuf> {
+    peers::kvssink_plugin().filter(|_| !arguments.no_kvssink)
 }
 
 /// 1080p30, 6 Mbit/s.
@@ -118,22 +135,39 @@ async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<
             others.push(Peer::ffmpeg(&bench.rig.sim.url(camera))?);
         }
     }
+    let mut sinks = Vec::new();
+    if let Some(plugin) = kvssink(arguments) {
+        for camera in 0..cameras {
+            sinks.push(Peer::kvssink(&plugin, &bench.rig, camera)?);
+        }
+    }
     tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
     let (begin, at_begin) = (process.used()?, process.memory()?);
     let used = |others: &[Peer]| others.iter().map(|peer| peer.process.used()).collect::<Result<Vec<_>, _>>();
-    let others_begin = used(&others)?;
+    let (others_begin, sinks_begin) = (used(&others)?, used(&sinks)?);
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
     let (end, at_end) = (process.used()?, process.memory()?);
-    let others_end = used(&others)?;
-    let ffmpeg_memory = others.first().map(|peer| peer.process.memory()).transpose()?;
+    let (others_end, sinks_end) = (used(&others)?, used(&sinks)?);
+    let memory = |peers: &[Peer]| peers.first().map(|peer| peer.process.memory()).transpose();
+    let (ffmpeg_memory, kvssink_memory) = (memory(&others)?, memory(&sinks)?);
 
     #[expect(clippy::cast_precision_loss, reason = "a number of cameras")]
     let count = cameras as f64;
-    let window = others_begin.iter().zip(&others_end).map(|(begin, end)| end.percent_since(begin));
-    let ffmpeg_percent = (!others.is_empty()).then(|| window.sum::<f64>() / count);
+    let percent = |begin: &[Used], end: &[Used]| {
+        let window = begin.iter().zip(end).map(|(begin, end)| end.percent_since(begin));
+        (!begin.is_empty()).then(|| window.sum::<f64>() / count)
+    };
+    let ffmpeg_percent = percent(&others_begin, &others_end);
+    let kvssink_percent = percent(&sinks_begin, &sinks_end);
+    for camera in (0..cameras).filter(|_| !sinks.is_empty()) {
+        // A figure of something that does not upload would be no comparison.
+        if bench.rig.kvs.fragments(&peers::kvssink_stream(camera)).await?.is_empty() {
+            return Err(format!("kvssink stored nothing of camera {camera}").into());
+        }
+    }
     let whole = others_end.iter().map(Used::percent);
     let ffmpeg_whole_percent = (!others.is_empty()).then(|| whole.sum::<f64>() / count);
-    drop(others);
+    drop((others, sinks));
     bench.end(daemon).await?;
     let figures = Figures::of(&bench).await?;
     bench.stop().await;
@@ -145,6 +179,8 @@ async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<
         at_begin,
         at_end,
         ffmpeg_memory,
+        kvssink_percent,
+        kvssink_memory,
         latency: figures.read_back_latency(),
         figures,
     })
@@ -168,6 +204,26 @@ fn cpu_table(rows: &[Row]) -> String {
             median(runs, |run| Some(run.daemon_whole_percent)),
             median(runs, |run| run.ffmpeg_whole_percent),
             median(runs, whole_ratio),
+        );
+    }
+    table
+}
+
+fn kvssink_table(rows: &[Row]) -> String {
+    let mut table = "| cameras | verify | daemon, % of a core per camera | kvssink, % per camera | ratio | \
+                     daemon, MiB per camera | kvssink, MiB, one process | ratio |\n|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (cameras, verify, runs) in rows {
+        #[expect(clippy::cast_precision_loss, reason = "a number of cameras")]
+        let mib = |run: &Run| run.at_end.resident_mib / *cameras as f64;
+        table += &format!(
+            "| {cameras} | {verify} | {} | {} | {} | {} | {} | {} |\n",
+            median(runs, |run| Some(run.daemon_percent)),
+            median(runs, |run| run.kvssink_percent),
+            median(runs, |run| Some(run.daemon_percent / run.kvssink_percent?)),
+            median(runs, |run| Some(mib(run))),
+            median(runs, |run| Some(run.kvssink_memory?.resident_mib)),
+            median(runs, |run| Some(mib(run) / run.kvssink_memory?.resident_mib)),
         );
     }
     table
