@@ -7,14 +7,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::clip::{Clip, ClipError};
 use crate::faults::{Fault, FaultPlan, HandshakeStep};
@@ -95,6 +95,7 @@ impl Connection {
     ) -> std::io::Result<Connection> {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
+        let heard = shared.clock.now();
         Ok(Connection {
             shared,
             stream,
@@ -106,7 +107,7 @@ impl Connection {
             playing: None,
             other_clip: JoinSet::new(),
             hanging: false,
-            heard: Instant::now(),
+            heard,
         })
     }
 
@@ -119,14 +120,14 @@ impl Connection {
                 Some(playing) => self.shared.clock.instant(playing.player.next_due_ns()),
                 None => None,
             };
-            let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let due = due.unwrap_or_else(|| self.shared.clock.now() + Duration::from_secs(3600));
             let expires = self.heard + self.patience();
             tokio::select! {
                 read = self.stream.read_buf(&mut input) => {
                     if read? == 0 {
                         return Ok(());
                     }
-                    self.heard = Instant::now();
+                    self.heard = self.shared.clock.now();
                     while let Some(incoming) = Request::parse(&mut input).map_err(std::io::Error::other)? {
                         // Receiver reports are taken as a sign of life and nothing else.
                         let Incoming::Request(request) = incoming else { continue };
@@ -135,8 +136,8 @@ impl Connection {
                         }
                     }
                 }
-                () = sleep_until(due), if self.playing.is_some() => {}
-                () = sleep_until(expires), if self.playing.is_some() => {
+                () = sleep_until(due.into()), if self.playing.is_some() => {}
+                () = sleep_until(expires.into()), if self.playing.is_some() => {
                     tracing::debug!(peer = %self.peer, "session expired");
                     return Ok(());
                 }

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use clock::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clip::{Clip, ClipError, ClipSpec};
@@ -34,19 +34,26 @@ pub(crate) struct Camera {
 
 /// UTC as of the start, carried on by the monotonic clock: it never steps.
 pub(crate) struct WallClock {
+    clock: Clock,
     started: Instant,
     started_ns: u64,
 }
 
 impl WallClock {
     pub(crate) fn new() -> WallClock {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        WallClock { started: Instant::now(), started_ns: nanoseconds(since_1970) }
+        let clock = Clock::system();
+        let since_1970 = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        WallClock { started: clock.now(), clock, started_ns: nanoseconds(since_1970) }
+    }
+
+    /// Monotonic time.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// ns since 1970.
     pub(crate) fn now_ns(&self) -> u64 {
-        self.started_ns + nanoseconds(self.started.elapsed())
+        self.started_ns + nanoseconds(self.clock.since(self.started))
     }
 
     /// The instant of a moment; the start for earlier ones, `None` if it is too far off.
