@@ -1,17 +1,8 @@
 //! The KVS client of the box, made from its configuration.
 
-use std::time::{Duration, SystemTime};
-
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use clock::Clock;
-use kvs_client::{Client, Endpoint, Endpoints};
-
 use config::Secret;
-
-/// Key files are read again after this, so that they may be rotated while the box runs.
-const KEYS_LAST: Duration = Duration::from_secs(300);
+use kvs_client::{Client, Endpoint, Endpoints, SharedCredentialsProvider};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AwsError {
@@ -26,11 +17,7 @@ pub async fn client(aws: &config::Aws, upload: &config::Upload, clock: Clock) ->
     let credentials = match &aws.credentials {
         config::Credentials::Default => kvs_client::default_credentials(&aws.region).await,
         config::Credentials::Files { access_key_id, secret_access_key, session_token } => {
-            SharedCredentialsProvider::new(KeyFiles {
-                access_key_id: access_key_id.clone(),
-                secret_access_key: secret_access_key.clone(),
-                session_token: session_token.clone(),
-            })
+            keys(access_key_id, secret_access_key, session_token.as_ref())
         }
     };
     let endpoint = |key, url: &Option<url::Url>| {
@@ -50,31 +37,18 @@ pub async fn client(aws: &config::Aws, upload: &config::Upload, clock: Clock) ->
     Ok(Client::new(config)?)
 }
 
-#[derive(Debug)]
-struct KeyFiles {
-    access_key_id: Secret,
-    secret_access_key: Secret,
-    session_token: Option<Secret>,
-}
-
-impl KeyFiles {
-    fn read(&self) -> Result<Credentials, CredentialsError> {
-        let read = |secret: &Secret| secret.reread().map_err(CredentialsError::provider_error);
-        Ok(Credentials::new(
-            read(&self.access_key_id)?.expose(),
-            read(&self.secret_access_key)?.expose(),
-            self.session_token.as_ref().map(read).transpose()?.map(|token| token.expose().to_owned()),
-            Some(SystemTime::now() + KEYS_LAST),
-            "key files",
-        ))
-    }
-}
-
-impl ProvideCredentials for KeyFiles {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::ready(self.read())
+/// From their files, which may be replaced while the box runs; keys without a file stay what they are.
+fn keys(id: &Secret, secret: &Secret, token: Option<&Secret>) -> SharedCredentialsProvider {
+    let files = (id.file(), secret.file(), token.map(Secret::file));
+    match files {
+        (Some(id), Some(secret), None) => kvs_client::key_files(id, secret, None),
+        (Some(id), Some(secret), Some(Some(token))) => {
+            kvs_client::key_files(id, secret, Some(token.to_owned()))
+        }
+        _ => kvs_client::static_credentials(
+            id.expose(),
+            secret.expose(),
+            token.map(|token| token.expose().to_owned()),
+        ),
     }
 }

@@ -139,7 +139,7 @@ impl Client {
         body: &[u8],
     ) -> Result<std::time::SystemTime, Error> {
         let config = &self.shared.config;
-        let credentials = self.shared.credentials.load(self.now()).await?;
+        let credentials = self.shared.credentials.load(self.now(), config.clock.now()).await?;
         let now = self.now();
         sign::add_signature(operation, endpoint, headers, body, &credentials, &config.region, now)?;
         let user_agent =

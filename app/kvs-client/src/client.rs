@@ -273,7 +273,9 @@ impl Client {
 
     /// Draws the consequences of an error for the calls to come; see [`Action`].
     pub(crate) fn learn(&self, operation: Operation, stream: Option<&StreamId>, error: &Error) {
-        if error.action() == Action::RefreshCredentials {
+        // Whatever the reason of a 403, somebody may have replaced the keys since: looking costs little.
+        if error.action() == Action::RefreshCredentials || matches!(error, Error::Service { status: 403, .. })
+        {
             self.shared.credentials.forget();
         }
         let moved = error.action() == Action::RefreshEndpoint
