@@ -46,24 +46,30 @@ impl Drop for Connection {
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     clock: Clock,
-    last: Arc<Mutex<Instant>>,
+    made: Arc<Mutex<(u64, Instant)>>,
 }
 
 impl Progress {
     fn start(clock: &Clock) -> Self {
-        Self { clock: clock.clone(), last: Arc::new(Mutex::new(clock.now())) }
+        Self { clock: clock.clone(), made: Arc::new(Mutex::new((0, clock.now()))) }
     }
 
     pub(crate) fn last(&self) -> Instant {
-        *self.last.lock().expect("no panic while it is held")
+        self.written().1
+    }
+
+    /// Bytes since it was opened, and when the last of them were taken.
+    pub(crate) fn written(&self) -> (u64, Instant) {
+        *self.made.lock().expect("no panic while it is held")
     }
 
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    fn made(&self) {
-        *self.last.lock().expect("no panic while it is held") = self.clock.now();
+    fn made(&self, length: usize) {
+        let mut made = self.made.lock().expect("no panic while it is held");
+        *made = (made.0.saturating_add(length as u64), self.clock.now());
     }
 }
 
@@ -137,7 +143,7 @@ impl<S> Watched<S> {
         match written {
             Poll::Ready(Ok(length)) => {
                 if length > 0 {
-                    self.progress.made();
+                    self.progress.made(length);
                 }
                 Poll::Ready(Ok(length))
             }

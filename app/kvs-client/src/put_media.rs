@@ -188,6 +188,23 @@ impl PutMediaSender {
         self.hand_over(Item::Frame(frame)).await
     }
 
+    /// As [`send`](Self::send), but where `send` would wait it returns the frame.
+    pub fn try_send(&mut self, frame: Bytes) -> Result<Option<Bytes>, Error> {
+        if frame.is_empty() {
+            return Ok(None);
+        }
+        match self.frames.try_send(Item::Frame(frame)) {
+            Ok(()) => Ok(None),
+            Err(mpsc::error::TrySendError::Full(Item::Frame(frame))) => Ok(Some(frame)),
+            Err(_) => Err(self.closed()),
+        }
+    }
+
+    /// Bytes that the socket took since it was opened, head and framing included, and when it took the last of them.
+    pub fn written(&self) -> (u64, Instant) {
+        self.progress.written()
+    }
+
     /// Ends the body in order, and returns once the connection has taken all of it. The acks half goes on
     /// until the service has said everything.
     pub async fn finish(mut self) -> Result<(), Error> {
