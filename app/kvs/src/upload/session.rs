@@ -87,8 +87,10 @@ pub(super) struct Session {
     congested: bool,
     /// Bytes that the connection took from us.
     handed: u64,
-    /// Bytes that its socket took, where that is known.
+    /// Bytes that its socket took, head and framing included, where that is known.
     written: Option<u64>,
+    /// The least that `handed` ever was ahead of `written`: then nothing waited. What framing adds makes it sink.
+    least_ahead: i128,
     /// When either last moved on, or began to wait.
     moved_at: Instant,
     /// Bytes came after a pause, or the connection before this one broke: what it says may be about that.
@@ -127,6 +129,7 @@ impl Session {
             congested: false,
             handed: 0,
             written: None,
+            least_ahead: 0,
             moved_at: now,
             doubtful: after_break,
             looking: None,
@@ -153,7 +156,9 @@ impl Session {
     pub(super) fn taken(&mut self, now: Instant, config: &UploadConfig) {
         if let Some(since) = self.pending.take() {
             self.congested = now.saturating_duration_since(since) >= config.congested_after;
-            self.moved_at = self.moved_at.max(now);
+            if self.written.is_none() {
+                self.moved_at = self.moved_at.max(now);
+            }
         }
     }
 
@@ -163,6 +168,7 @@ impl Session {
             self.written = Some(written);
             self.moved_at = self.moved_at.max(at);
         }
+        self.least_ahead = self.least_ahead.min(self.ahead());
         for (_, fragment) in window.of_mut(self.id) {
             if let Some(sent) = fragment.sent.as_mut().filter(|sent| sent.mark <= written) {
                 sent.out.get_or_insert(at.max(sent.at));
@@ -172,7 +178,11 @@ impl Session {
 
     /// Bytes wait that the socket has not taken.
     fn has_waiting(&self) -> bool {
-        self.pending.is_some() || self.written.is_some_and(|written| written < self.handed)
+        self.pending.is_some() || self.ahead() > self.least_ahead
+    }
+
+    fn ahead(&self) -> i128 {
+        self.written.map_or(self.least_ahead, |written| i128::from(self.handed) - i128::from(written))
     }
 
     pub(super) fn is_current(&self, id: FragmentId) -> bool {

@@ -361,6 +361,22 @@ fn bytes_that_wait_in_the_connection_count_as_waiting() {
     rig.run();
     rig.wait(SECOND * 30);
     assert_eq!(rig.reasons, [CloseReason::WriteStalled { waited_s: 30 }]);
+
+    // A connection that takes what it gets into a buffer, and a socket that takes nothing of it.
+    let parts = stream(60);
+    let mut rig = Rig::with(parts[..until_end(&parts, 1)].to_vec());
+    rig.driver.socket(rig.wire.len() as u64 + 9_000, rig.now); // framing is counted too
+    rig.run();
+    let begun = rig.now;
+    for part in parts.into_iter().skip(8) {
+        rig.parts([part]);
+        rig.wait(Duration::from_millis(170));
+        if !rig.reasons.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(rig.reasons, [CloseReason::WriteStalled { waited_s: 30 }]);
+    assert!(rig.now - begun < SECOND * 32, "{:?}", rig.now - begun);
 }
 
 #[test]
