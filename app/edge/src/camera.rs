@@ -25,14 +25,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::Fanout;
 use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
-use crate::upload::{UploadReport, Uploader};
+use crate::record::{SharedLedger, UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
 use rtsp::source::{self, FEED_PLACES, IngestReport};
 
 mod detection;
+mod news;
 
 use detection::Detection;
 pub use detection::{AnalyticsShared, AnalyticsView};
+pub use news::News;
 
 /// What others see of a running camera.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ pub struct CameraView {
     pub config: Arc<config::Camera>,
     pub ingest: watch::Receiver<IngestReport>,
     pub upload: watch::Receiver<UploadReport>,
+    /// The life of each fragment.
+    pub ledger: SharedLedger,
     pub verify: watch::Receiver<VerifyReport>,
     /// Absent where nothing is to be detected.
     pub analytics: Option<AnalyticsView>,
@@ -79,6 +83,7 @@ struct Camera {
     clock: Clock,
     ingest: watch::Sender<IngestReport>,
     upload: watch::Sender<UploadReport>,
+    ledger: SharedLedger,
     verify: watch::Sender<VerifyReport>,
     detection: Option<Detection>,
     upload_pulse: Pulse,
@@ -97,13 +102,14 @@ pub fn start(
     tasks: &mut JoinSet<usize>,
 ) -> CameraView {
     let (ingest, ingest_view) = watch::channel(IngestReport::new(shared.clock.wall()));
-    let (upload, upload_view) = watch::channel(UploadReport::default());
+    let (upload, upload_view) = watch::channel(UploadReport::new(shared.clock.wall()));
     let (verify, verify_view) = watch::channel(VerifyReport::default());
     let config = Arc::new(config);
     let mut view = CameraView {
         config: config.clone(),
         ingest: ingest_view.clone(),
         upload: upload_view,
+        ledger: SharedLedger::default(),
         verify: verify_view,
         analytics: None,
     };
@@ -119,6 +125,7 @@ pub fn start(
         clock: shared.clock.clone(),
         ingest,
         upload,
+        ledger: view.ledger.clone(),
         verify,
         detection,
         upload_pulse: shared.pulses.add(format!("upload of {}", config.id)),
@@ -181,16 +188,24 @@ impl Camera {
             0
         });
         let uploader = Uploader {
-            camera: (*self.config).clone(),
+            camera: self.config.clone(),
             device: self.device.clone(),
             ids: self.ids.clone(),
             client: self.client.clone(),
-            news,
+            clock: self.clock.clone(),
+            ledger: self.ledger.clone(),
             persisted,
             report: self.upload.clone(),
             pulse: self.upload_pulse.clone(),
         };
-        stages.spawn(uploader.run(feed_out, abort.clone()));
+        let uploading = Ending { stop: stop.clone(), abort: abort.clone() };
+        let recorded = CancellationToken::new();
+        stages.spawn(news::of(self.ledger.clone(), news, recorded.clone()));
+        stages.spawn(async move {
+            let unconfirmed = uploader.supervise(feed_out, uploading).await;
+            recorded.cancel();
+            unconfirmed
+        });
         let loopback = Loopback {
             camera: (*self.config).clone(),
             client: self.client.clone(),

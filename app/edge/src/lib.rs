@@ -12,6 +12,5 @@ pub mod publish;
 pub mod readback;
 pub mod record;
 pub mod status;
-pub mod upload;
 pub mod wall_clock;
 pub mod watchdog;

@@ -28,8 +28,9 @@ use media::ProducerTimestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::camera::News;
 use crate::readback::{self, ReadBackError};
-use crate::upload::{News, optional, reason_of};
+use crate::record::reason_of;
 use config::VerifyMode;
 use health::Samples;
 use health::{Problem, Reason};
@@ -654,6 +655,13 @@ async fn next_bytes(
 ) -> Result<Option<bytes::Bytes>, kvs_client::Error> {
     match open {
         Some((stream, _)) => stream.next_bytes().await,
+        None => std::future::pending().await,
+    }
+}
+/// For a branch of `select!` that is switched off while there is no future.
+async fn optional<T>(future: &mut Option<std::pin::Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }

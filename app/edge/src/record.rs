@@ -10,10 +10,19 @@
 //!           proof
 //! ```
 
+mod failure;
+mod lookup;
+mod report;
+mod upload;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvs::ledger::{Cursor, Ledger, LedgerLimits};
 use tokio::sync::watch;
+
+pub use failure::{failure_of, reason_of};
+pub use report::{UploadReport, UploadState, reason_of_loss};
+pub use upload::Uploader;
 
 /// The ledger of one camera, shared by those who write the lives of its fragments and those who read them.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::camera::CameraView;
 use crate::cameras::Views;
 use crate::loopback::{Verdict, VerifyReport};
-use crate::upload::{UploadReport, UploadState};
+use crate::record::{UploadReport, UploadState};
 use crate::wall_clock::WallClockReport;
 use rtsp::source::{IngestReport, IngestState};
 

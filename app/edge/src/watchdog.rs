@@ -13,7 +13,7 @@ use rtsp::source::IngestState;
 
 /// Without a watchdog in the unit, the stillness of a loop is still looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
-/// A loop that is still for this long is stuck: each turns at least twice a second.
+/// A loop that is still for this long is stuck: each turns at least every two seconds.
 const STUCK: Duration = Duration::from_secs(10);
 
 /// A sign of life that a loop gives each time it turns. It is missed no more once all its clones are gone.

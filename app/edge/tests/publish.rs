@@ -10,8 +10,8 @@ use kvs_edge::camera::CameraView;
 use kvs_edge::cameras::Views;
 use kvs_edge::loopback::{Verdict, VerifyReport};
 use kvs_edge::publish::{Device, Publisher};
+use kvs_edge::record::{SharedLedger, UploadReport, UploadState};
 use kvs_edge::status::{BoxStatus, CameraStatus};
-use kvs_edge::upload::{UploadReport, UploadState};
 use messages::{CameraState, Info, Status, Topics};
 use mqtt::{Heard, Listener, Mqtt};
 use rtsp::source::IngestReport;
@@ -40,7 +40,8 @@ fn view(id: &str) -> CameraView {
     CameraView {
         config: Arc::new(config::Camera::new(id, url)),
         ingest: watch::channel(IngestReport::new(SystemTime::UNIX_EPOCH)).1,
-        upload: watch::channel(UploadReport::default()).1,
+        upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
+        ledger: SharedLedger::default(),
         verify: watch::channel(VerifyReport::default()).1,
         analytics: None,
     }

@@ -11,7 +11,7 @@ use kvs_client::{Client, Config, Endpoints, SharedDialler, static_credentials};
 use kvs_edge::camera::CameraView;
 use kvs_edge::cameras::Views;
 use kvs_edge::loopback::VerifyReport;
-use kvs_edge::upload::UploadReport;
+use kvs_edge::record::{SharedLedger, UploadReport};
 use kvs_edge::wall_clock::{WallClock, WallClockReport};
 use kvs_local::{Credentials, KvsLocal, Options};
 use rtsp::source::IngestReport;
@@ -61,7 +61,8 @@ impl Rig {
         let view = CameraView {
             config: Arc::new(config::Camera::new("gate", url)),
             ingest: watch::channel(IngestReport::new(box_wall)).1,
-            upload: watch::channel(UploadReport::default()).1,
+            upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
+            ledger: SharedLedger::default(),
             verify: watch::channel(VerifyReport::default()).1,
             analytics: None,
         };

@@ -1,7 +1,7 @@
 //! Kinesis Video Streams without IO: what to send, what an answer means, and what is proven.
 //!
 //! ```text
-//!  access units -> fragmenter -> put_media (window, session) -> bytes for PutMedia
+//!  access units -> fragmenter -> upload (window, session)    -> bytes for PutMedia
 //!                                    ^
 //!                                    +-- acks -- ack (parser)
 //!  GetMedia bytes -> read (chunks) -> proof <- ledger (what was sent)
@@ -19,7 +19,6 @@ pub mod fragmenter;
 pub mod identity;
 pub mod ledger;
 pub mod proof;
-pub mod put_media;
 pub mod read;
 pub mod tag;
 #[cfg(test)]

@@ -7,8 +7,8 @@ use messages::{Fps, Gap, Stats, Status, Upload, UtcTime, Verify, VerifyMethod, V
 
 use crate::camera::{AnalyticsView, CameraView};
 use crate::loopback::{Verdict, VerifyReport};
+use crate::record::{UploadState, reason_of_loss};
 use crate::status::{CameraStatus, backlog};
-use crate::upload::{self, UploadReport, UploadState};
 use rtsp::source::IngestReport;
 
 /// The state of a camera as an operator means it, with the most telling reason.
@@ -32,15 +32,23 @@ fn told(problem: Option<&Problem>) -> (Option<Reason>, Option<String>) {
     problem.map(|problem| (problem.reason, problem.to_string())).unzip()
 }
 
-pub(super) fn upload(camera: &config::Camera, report: &UploadReport, now: SystemTime) -> Upload {
+/// Gaps with their times in one body; `gaps_24h` counts all.
+const LISTED_GAPS: usize = 32;
+/// Gaps of so long ago are still listed.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn upload(view: &CameraView, now: Instant, wall: SystemTime) -> Upload {
+    let (camera, report) = (&view.config, view.upload.borrow());
     let (reason, detail) = told(report.problem.as_ref());
-    let day = Duration::from_secs(24 * 3600);
-    let recent = |gap: &&upload::Gap| now.duration_since(gap.noted).unwrap_or_default() < day;
-    let gaps: Vec<_> = report.gaps.iter().filter(recent).map(gap).collect();
+    let recent = |gap: &&kvs::ledger::Gap| now.saturating_duration_since(gap.noted) < DAY;
+    let (gaps, gaps_24h) = view.ledger.with(|ledger| {
+        let newest: Vec<_> = ledger.gaps().rev().filter(recent).take(LISTED_GAPS).map(gap).collect();
+        (newest.into_iter().rev().collect(), ledger.gaps_within(DAY, now))
+    });
     Upload {
         v: Version::default(),
-        ts: now.into(),
-        state: report.state.into(),
+        ts: wall.into(),
+        state: upload_state(report.state),
         since: report.since.into(),
         stream: camera.stream.clone(),
         reason,
@@ -48,29 +56,25 @@ pub(super) fn upload(camera: &config::Camera, report: &UploadReport, now: System
         last_persisted: report.last_persisted.map(|(at, _)| UtcTime::from_millis(at.as_millis())),
         last_fragment: report.last_persisted.and_then(|(_, number)| Some(number?.to_string())),
         ack_delay_ms: report.ack_delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
-        backlog_s: backlog(report).as_secs_f64(),
+        backlog_s: backlog(&report).as_secs_f64(),
         backlog_bytes: report.backlog.bytes as u64,
         fragments_sent: report.complete,
         fragments_persisted: report.persisted,
         fragments_lost: report.lost,
         sessions: Some(report.sessions),
         error_acks: Some(report.error_acks),
-        gaps_24h: u32::try_from(gaps.len()).unwrap_or(u32::MAX),
+        gaps_24h: u32::try_from(gaps_24h).unwrap_or(u32::MAX),
         gaps,
     }
 }
 
-fn gap(gap: &upload::Gap) -> Gap {
+fn gap(gap: &kvs::ledger::Gap) -> Gap {
     let time = |at: media::ProducerTimestamp| UtcTime::from_millis(at.as_millis());
-    Gap { start: time(gap.start), end: Some(time(gap.end)), reason: gap.reason }
+    Gap { start: time(gap.start), end: Some(time(gap.end)), reason: reason_of_loss(&gap.reason) }
 }
 
-pub(super) fn verify(
-    camera: &config::Camera,
-    report: &VerifyReport,
-    upload: &UploadReport,
-    now: SystemTime,
-) -> Verify {
+pub(super) fn verify(view: &CameraView, now: SystemTime) -> Verify {
+    let (camera, report) = (&view.config, view.verify.borrow());
     let (reason, detail) = told(report.problem.as_ref());
     let counts = report.counts;
     Verify {
@@ -95,19 +99,17 @@ pub(super) fn verify(
         listed: report.listed,
         late: report.overdue as u64,
         delay: report.delay.percentiles().map(Into::into),
-        open_gaps: upload.gaps.iter().map(gap).collect(),
+        open_gaps: view.ledger.with(|ledger| ledger.gaps().filter(|gap| !gap.closed).map(gap).collect()),
     }
 }
 
-impl From<UploadState> for messages::UploadState {
-    fn from(state: UploadState) -> messages::UploadState {
-        match state {
-            UploadState::Idle => messages::UploadState::Idle,
-            UploadState::Connecting => messages::UploadState::Connecting,
-            UploadState::Sending => messages::UploadState::Sending,
-            UploadState::BackingOff => messages::UploadState::BackingOff,
-            UploadState::Failed => messages::UploadState::Failed,
-        }
+fn upload_state(state: UploadState) -> messages::UploadState {
+    match state {
+        UploadState::Idle => messages::UploadState::Idle,
+        UploadState::Connecting => messages::UploadState::Connecting,
+        UploadState::Sending => messages::UploadState::Sending,
+        UploadState::BackingOff => messages::UploadState::BackingOff,
+        UploadState::Failed => messages::UploadState::Failed,
     }
 }
 

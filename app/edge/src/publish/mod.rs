@@ -156,11 +156,11 @@ impl Publisher {
         if changed(|a, b| {
             (a.upload, a.upload_problem, a.fragments_lost) == (b.upload, b.upload_problem, b.fragments_lost)
         }) {
-            let body = camera::upload(&view.config, &view.upload.borrow(), wall);
+            let body = camera::upload(view, now, wall);
             self.retained(self.topics.upload(id), &body, Qos::AtLeastOnce);
         }
         if changed(|a, b| (a.verdict, a.verify_problem) == (b.verdict, b.verify_problem)) {
-            let body = camera::verify(&view.config, &view.verify.borrow(), &view.upload.borrow(), wall);
+            let body = camera::verify(view, wall);
             self.retained(self.topics.verify(id), &body, Qos::AtLeastOnce);
         }
         if due {

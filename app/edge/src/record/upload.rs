@@ -1,0 +1,492 @@
+//! Moves the bytes of one camera's upload: [`kvs::upload::Driver`] decides, this does.
+//!
+//! ```text
+//!  Feed --> fragmenter --parts--> driver --actions--> open, send, look up, close
+//!                                   ^                      |
+//!                                   +----- what came of it-+
+//! ```
+//!
+//! One task, one `select!`: pictures are taken in whatever the network does, so a slow uplink fills the window and never the
+//! camera's socket. The task sleeps until something happens or the driver's next deadline comes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clock::Clock;
+use health::Backoff;
+use kvs::api::StreamId;
+use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
+use kvs::ledger::LossReason;
+use kvs::upload::{Action, Driver, Event, LookedUp, Loss, UploadConfig};
+use kvs::{FragmentIds, FragmentNumber};
+use kvs_client::{Client, Error, PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType};
+use media::Feed;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::SharedLedger;
+use super::failure::failure_of;
+use super::lookup::look_up;
+use super::report::UploadReport;
+use crate::camera::Ending;
+use crate::watchdog::Pulse;
+
+/// The pulse beats at least this often, although nothing happens.
+const PULSE: Duration = Duration::from_secs(2);
+/// For the orderly end of a session; the driver gives up at the same time.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Everything that one upload needs from outside.
+#[derive(Clone)]
+pub struct Uploader {
+    pub camera: Arc<config::Camera>,
+    pub device: String,
+    /// Names of the fragments, which go on after a restart.
+    pub ids: FragmentIds,
+    pub client: Client,
+    pub clock: Clock,
+    pub ledger: SharedLedger,
+    /// Who wants to know at once under which number a fragment is kept; a full queue loses the number for an event.
+    pub persisted: Option<mpsc::Sender<(FragmentSummary, FragmentNumber)>>,
+    pub report: watch::Sender<UploadReport>,
+    /// Moved forward by the loop as long as it turns.
+    pub pulse: Pulse,
+}
+
+impl Uploader {
+    /// Uploads until the feed ends, again after each crash, then completes and flushes within `stop_grace`; `abort` ends it
+    /// at once. What is not confirmed at an end is a gap in the ledger from then on. Returns how many fragments that are.
+    pub async fn supervise(self, feed: mpsc::Receiver<Feed>, ending: Ending) -> usize {
+        let feed = Arc::new(Mutex::new(feed));
+        let mut backoff =
+            Backoff::new(Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(60));
+        loop {
+            backoff.up(self.clock.now());
+            let (this, feed, abort) = (self.clone(), feed.clone(), ending.abort.clone());
+            let mut task = JoinSet::new();
+            task.spawn(async move { this.run(&mut *feed.lock().await, abort).await });
+            match task.join_next().await {
+                Some(Err(crash)) => {
+                    let lost = self.abandon(&LossReason::Crashed);
+                    let delay = backoff.failed(self.clock.now(), rand::random());
+                    tracing::error!(camera = self.camera.id, error = %crash, lost, "the upload crashed, restarting it");
+                    self.rest(delay, &ending).await;
+                }
+                Some(Ok(())) | None => break,
+            }
+        }
+        let unconfirmed = self.abandon(&LossReason::Stopped);
+        self.pulse.rest();
+        unconfirmed
+    }
+
+    async fn run(&self, feed: &mut mpsc::Receiver<Feed>, abort: CancellationToken) {
+        let mut running = Running::new(self);
+        abort.run_until_cancelled(running.run(feed)).await;
+    }
+
+    /// What the upload held is lost.
+    fn abandon(&self, reason: &LossReason) -> usize {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let held = self.ledger.with(|ledger| ledger.abandon(reason, now));
+        self.report.send_modify(|report| {
+            self.ledger.with(|ledger| report.count(ledger));
+            report.backlog = kvs::upload::Backlog::default();
+            if *reason == LossReason::Crashed {
+                report.crashes += 1;
+                report.lose(reason, None, wall);
+                report.enter(kvs::upload::UploadState::BackingOff, wall);
+            }
+        });
+        held
+    }
+
+    /// Waiting is a sign of life too.
+    async fn rest(&self, delay: Duration, ending: &Ending) {
+        let until = self.clock.now() + delay;
+        while self.clock.now() < until {
+            self.pulse.beat();
+            let next = until.min(self.clock.now() + PULSE);
+            if ending.stop.run_until_cancelled(self.clock.sleep_until(next)).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+struct Running<'a> {
+    this: &'a Uploader,
+    stream: StreamId,
+    fragmenter: Fragmenter,
+    driver: Driver,
+    connection: Option<Connection>,
+    /// Bytes that the driver gave out and the connection has not taken.
+    pending: Option<Bytes>,
+    opening: Job<Result<PutMedia, Error>>,
+    looking: Job<LookedUp>,
+    closing: Job<()>,
+    stopping: bool,
+}
+
+/// Something under way beside the loop.
+type Job<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+struct Connection {
+    put_media: PutMedia,
+    accepted: bool,
+    sender_failed: bool,
+    /// Its answer is over.
+    ended: bool,
+}
+
+/// What woke the loop.
+enum Wake {
+    Feed(Option<Feed>),
+    Opened(Box<Result<PutMedia, Error>>),
+    LookedUp(LookedUp),
+    Closed,
+    Sent(Result<(), Error>),
+    Answer(Result<Answer, Error>),
+    Time,
+}
+
+enum Answer {
+    Accepted,
+    Ack(kvs::ack::Ack),
+    Over,
+}
+
+impl<'a> Running<'a> {
+    fn new(this: &'a Uploader) -> Self {
+        let upload = &this.camera.upload;
+        let fragmenter = Fragmenter::new(FragmenterConfig {
+            fragment_ms: millis(upload.fragment),
+            fragment_max_ms: millis(upload.fragment_max),
+            ids: this.ids.clone(),
+            device: this.device.clone(),
+            camera: this.camera.id.clone(),
+            writing_app: concat!("kvs-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
+            segment_uid: rand::random(),
+        });
+        let driver = Driver::new(UploadConfig {
+            window_bytes: usize::try_from(upload.window_bytes).unwrap_or(usize::MAX),
+            rotate_after: upload.rotate,
+            ack_timeout: upload.ack_timeout,
+            write_timeout: upload.write_timeout,
+            stop_grace: upload.stop_grace,
+            close_limit: CLOSE_LIMIT,
+            ..UploadConfig::default()
+        });
+        Self {
+            this,
+            stream: StreamId::name(&this.camera.stream),
+            fragmenter,
+            driver,
+            connection: None,
+            pending: None,
+            opening: None,
+            looking: None,
+            closing: None,
+            stopping: false,
+        }
+    }
+
+    async fn run(&mut self, feed: &mut mpsc::Receiver<Feed>) {
+        // Set again only when it is too late: waking early costs a poll, setting it for each picture costs more.
+        let mut alarm = std::pin::pin!(tokio::time::sleep(PULSE));
+        loop {
+            self.this.pulse.beat();
+            self.act();
+            if self.driver.is_over() {
+                return;
+            }
+            let mut wake_at = self.this.clock.now() + PULSE;
+            if let Some(deadline) = self.driver.next_deadline() {
+                wake_at = wake_at.min(deadline);
+            }
+            if alarm.is_elapsed() || wake_at < alarm.deadline().into_std() {
+                alarm.as_mut().reset(wake_at.into());
+            }
+            let wake = {
+                let (sending, listening) = match &mut self.connection {
+                    Some(Connection { put_media, accepted, sender_failed, ended }) => {
+                        let bytes = self.pending.clone().filter(|_| !*sender_failed);
+                        let sending = bytes.map(|bytes| (&mut put_media.sender, bytes));
+                        (sending, (!*ended).then_some((&mut put_media.acks, *accepted)))
+                    }
+                    None => (None, None),
+                };
+                tokio::select! {
+                    unit = feed.recv(), if !self.stopping => Wake::Feed(unit),
+                    outcome = send(sending) => Wake::Sent(outcome),
+                    outcome = listen(listening) => Wake::Answer(outcome),
+                    outcome = finish(&mut self.opening) => Wake::Opened(Box::new(outcome)),
+                    outcome = finish(&mut self.looking) => Wake::LookedUp(outcome),
+                    () = finish(&mut self.closing) => Wake::Closed,
+                    () = &mut alarm => Wake::Time,
+                }
+            };
+            self.woken(wake);
+        }
+    }
+
+    fn woken(&mut self, wake: Wake) {
+        let now = self.this.clock.now();
+        match wake {
+            Wake::Feed(unit) => self.take(unit, now),
+            Wake::Opened(outcome) => {
+                self.opening = None;
+                let put_media = match *outcome {
+                    Ok(put_media) => put_media,
+                    Err(error) => return self.driver.not_opened(failure_of(&error), now),
+                };
+                let (accepted, sender_failed, ended) = (false, false, false);
+                self.connection = Some(Connection { put_media, accepted, sender_failed, ended });
+                self.driver.opened(now);
+            }
+            Wake::LookedUp(outcome) => {
+                self.looking = None;
+                self.driver.looked_up(outcome, now);
+            }
+            Wake::Closed => {
+                self.closing = None;
+                self.driver.closed();
+            }
+            Wake::Sent(Ok(())) => {
+                self.pending = None;
+                self.driver.taken(now);
+            }
+            // The answer says why; what it has to say is waited for, but not for ever.
+            Wake::Sent(Err(error)) => {
+                self.pending = None;
+                self.connection.iter_mut().for_each(|connection| connection.sender_failed = true);
+                self.driver.sender_failed(failure_of(&error), now);
+            }
+            Wake::Answer(Ok(Answer::Accepted)) => {
+                self.connection.iter_mut().for_each(|connection| connection.accepted = true);
+                self.driver.accepted(now);
+            }
+            Wake::Answer(Ok(Answer::Ack(ack))) => self.driver.ack(&ack, now),
+            Wake::Answer(Ok(Answer::Over)) => self.ended(Ok(()), now),
+            Wake::Answer(Err(error)) => self.ended(Err(&error), now),
+            Wake::Time => {}
+        }
+    }
+
+    fn ended(&mut self, outcome: Result<(), &Error>, now: Instant) {
+        self.connection.iter_mut().for_each(|connection| connection.ended = true);
+        self.driver.ended(outcome.map_err(failure_of), now);
+    }
+
+    fn take(&mut self, unit: Option<Feed>, now: Instant) {
+        match unit {
+            Some(Feed::Video(unit)) => self.fragmenter.video(&unit),
+            Some(Feed::Audio(frame)) => self.fragmenter.audio(frame),
+            Some(Feed::AudioTrack(format)) => self.fragmenter.announce_audio(format),
+            Some(Feed::Break) => self.fragmenter.finish(),
+            Some(Feed::NewTimeline) => self.fragmenter.new_timeline(rand::random()),
+            None => {
+                self.fragmenter.finish();
+                self.stopping = true;
+            }
+        }
+        while let Some(part) = self.fragmenter.next_part() {
+            match &part {
+                Part::Start(start) => {
+                    self.this.ledger.with(|ledger| ledger.begin(start.id, start.timecode, now));
+                }
+                Part::End(end) => self.complete(&end.summary, now),
+                Part::Block { .. } => {}
+            }
+            self.driver.part(part);
+        }
+        if self.stopping {
+            self.driver.finish(now);
+        }
+    }
+
+    fn complete(&self, summary: &FragmentSummary, now: Instant) {
+        self.this.ledger.with(|ledger| ledger.complete(summary.clone(), now));
+        let forced_cuts = self.fragmenter.stats().forced_cuts;
+        self.this.report.send_modify(|report| {
+            report.complete += 1;
+            report.newest = Some(summary.end());
+            report.forced_cuts = report.forced_cuts.max(forced_cuts);
+            report.backlog = self.driver.backlog();
+        });
+    }
+
+    /// Does all that the driver wants, and tells what happened.
+    fn act(&mut self) {
+        let now = self.this.clock.now();
+        if let Some(connection) = &self.connection {
+            let (written, at) = connection.put_media.sender.written();
+            self.driver.socket(written, at);
+        }
+        while let Some(action) = self.driver.poll(now, rand::random()) {
+            self.execute(action);
+        }
+        let mut told = false;
+        while let Some(event) = self.driver.next_event() {
+            self.this.ledger.with(|ledger| event.note(ledger, now));
+            self.tell(event, now);
+            told = true;
+        }
+        let state = self.driver.state();
+        if told || self.this.report.borrow().state != state {
+            let wall = self.this.clock.wall();
+            self.this.report.send_modify(|report| {
+                self.this.ledger.with(|ledger| report.count(ledger));
+                report.enter(state, wall);
+                report.backlog = self.driver.backlog();
+            });
+        }
+    }
+
+    fn execute(&mut self, action: Action) {
+        let (client, stream) = (self.this.client.clone(), self.stream.clone());
+        match action {
+            Action::Reconcile { fragments, retention } => {
+                self.looking =
+                    Some(Box::pin(async move { look_up(&client, &stream, &fragments, retention).await }));
+            }
+            Action::LookUp { fragments } => {
+                self.looking =
+                    Some(Box::pin(async move { look_up(&client, &stream, &fragments, false).await }));
+            }
+            Action::Open => {
+                let start_ms = self.this.clock.wall_ms();
+                let (timecode_type, write_timeout) =
+                    (TimecodeType::Absolute, Some(self.this.camera.upload.write_timeout));
+                self.opening = Some(Box::pin(async move {
+                    let input = PutMediaInput { stream, timecode_type, start_ms, write_timeout };
+                    client.put_media(&input).await
+                }));
+            }
+            Action::Send(bytes) => self.send(bytes),
+            Action::CloseInOrder => {
+                self.looking = None;
+                let connection = self.connection.take();
+                self.closing = connection.map(|connection| Box::pin(end_in_order(connection.put_media)) as _);
+            }
+            Action::Drop => {
+                (self.opening, self.looking, self.closing) = (None, None, None);
+                (self.connection, self.pending) = (None, None);
+            }
+        }
+    }
+
+    /// Hands over at once what there is a place for.
+    fn send(&mut self, bytes: Bytes) {
+        let now = self.this.clock.now();
+        let Some(connection) = self.connection.as_mut().filter(|connection| !connection.sender_failed) else {
+            return;
+        };
+        match connection.put_media.sender.try_send(bytes) {
+            Ok(None) => self.driver.taken(now),
+            Ok(waits) => self.pending = waits,
+            Err(error) => {
+                connection.sender_failed = true;
+                self.driver.sender_failed(failure_of(&error), now);
+            }
+        }
+    }
+
+    /// Into the report and the log.
+    fn tell(&self, event: Event, now: Instant) {
+        let (camera, wall) = (&self.this.camera.id, self.this.clock.wall());
+        let report = |change: &mut dyn FnMut(&mut UploadReport)| self.this.report.send_modify(change);
+        match event {
+            Event::SessionBegun => report(&mut |report| report.sessions += 1),
+            Event::SessionEnded(reason) => tracing::debug!(camera, %reason, "PutMedia ends"),
+            Event::Persisted { summary, number, ack_delay } => {
+                report(&mut |report| {
+                    report.last_persisted = Some((summary.timecode, number));
+                    report.ack_delay = Some(ack_delay);
+                    report.problem = None;
+                });
+                if let (Some(persisted), Some(number)) = (&self.this.persisted, number) {
+                    // When the queue is full an event goes without its fragment number.
+                    let _ = persisted.try_send((summary, number));
+                }
+            }
+            Event::FoundAfterLoss { id, number } => {
+                tracing::info!(camera, fragment = %id, %number, "found after it was given up");
+            }
+            Event::Lost(Loss { id, start, bytes, reason, because, .. }) => {
+                let because = because.as_deref();
+                tracing::error!(camera, fragment = %id, at = %start, bytes, error = %reason, because, "footage lost");
+                report(&mut |report| report.lose(&reason, because, wall));
+            }
+            Event::Refused(error) => {
+                if error.needs_attention() {
+                    tracing::warn!(camera, %error, "error ack");
+                } else {
+                    tracing::info!(camera, %error, "the session ends");
+                }
+                report(&mut |report| report.error_acks += 1);
+            }
+            Event::StrayAck(ack) => tracing::warn!(camera, ?ack, "ack for nothing that we sent"),
+            Event::UnknownAck(name) => tracing::warn!(camera, name, "ack of an unknown kind, ignored"),
+            Event::LookedUp { asked, found, unknown } => {
+                tracing::info!(camera, asked, found, unknown, "looked for fragments without an ack");
+            }
+            Event::CouldNotAsk(failure) => {
+                tracing::warn!(camera, error = failure.text, "cannot ask what is in KVS");
+            }
+            Event::Failed { failure, retry_in } => {
+                let (stream, retry_in_ms) = (&self.this.camera.stream, millis(retry_in));
+                tracing::warn!(camera, stream, error = failure.text, retry_in_ms, "upload interrupted");
+                report(&mut |report| {
+                    report.fail(&failure, wall);
+                    report.reconnects.add(now);
+                });
+            }
+            Event::Sending(_) | Event::Sent(_) | Event::Received { .. } | Event::Interrupted(_) => {}
+        }
+    }
+}
+
+/// Ends the body and waits for the end of the answer, so that the service knows that this session is over.
+async fn end_in_order(connection: PutMedia) {
+    let PutMedia { sender, mut acks } = connection;
+    let end = async {
+        sender.finish().await?;
+        while acks.next_ack().await?.is_some() {}
+        Ok::<_, Error>(())
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(CLOSE_LIMIT, end).await {
+        tracing::debug!(error = health::chain(&error), "PutMedia did not end in order");
+    }
+}
+
+/// For a branch of `select!` that sleeps while there is nothing under way.
+async fn finish<T>(job: &mut Job<T>) -> T {
+    match job {
+        Some(job) => job.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn send(sending: Option<(&mut PutMediaSender, Bytes)>) -> Result<(), Error> {
+    match sending {
+        Some((sender, bytes)) => sender.send(bytes).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn listen(listening: Option<(&mut PutMediaAcks, bool)>) -> Result<Answer, Error> {
+    match listening {
+        Some((acks, false)) => acks.accepted().await.map(|()| Answer::Accepted),
+        Some((acks, true)) => Ok(acks.next_ack().await?.map_or(Answer::Over, Answer::Ack)),
+        None => std::future::pending().await,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

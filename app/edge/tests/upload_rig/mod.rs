@@ -1,0 +1,408 @@
+//! A camera of small pictures, the upload of a box and a KVS in memory, all on one paused clock.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, UNIX_EPOCH};
+
+use aws_credential_types::Credentials as AwsCredentials;
+use aws_credential_types::provider::future::ProvideCredentials as Provided;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use bytes::Bytes;
+use clock::Clock;
+use kvs::api::{
+    CreateStreamInput, FragmentSelector, FragmentSelectorType, StreamId, TimestampRange, seconds,
+};
+use kvs::fragmenter::FragmentSummary;
+use kvs::ledger::LossReason;
+use kvs::{FragmentIds, RunId};
+use kvs_client::{ByteStream, Client, Config, Endpoints, SharedDialler};
+use kvs_edge::camera::Ending;
+use kvs_edge::record::{SharedLedger, UploadReport, Uploader};
+use kvs_edge::watchdog::Pulses;
+use kvs_local::{AckKind, Credentials, Fault, FaultKind, KvsLocal, Options, SentAck};
+use media::{AccessUnit, Feed, ProducerTimestamp, VideoCodec, VideoFormat};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Between two pictures; each fifth is a random access point.
+const PICTURE_MS: u64 = 200;
+const START_S: u64 = 1_795_186_073;
+const STREAM: &str = "cam";
+/// What either direction of a connection holds.
+const BUFFER: usize = 8 << 10;
+
+/// What differs from one test to the next.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) ack_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) window_bytes: u64,
+    /// Of the box.
+    pub(crate) secret: String,
+    /// `None`: the stream does not exist.
+    pub(crate) retention_h: Option<u32>,
+    /// The clock of KVS, against the one of the box.
+    pub(crate) clock_ahead: Duration,
+    pub(crate) disk_limit_bytes: Option<u64>,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            ack_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            window_bytes: 64 << 20,
+            secret: Credentials::local().secret_key,
+            retention_h: Some(24),
+            clock_ahead: Duration::ZERO,
+            disk_limit_bytes: None,
+        }
+    }
+}
+
+/// A fragment as KVS keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stored {
+    pub(crate) timecode_ms: u64,
+    pub(crate) blocks: u64,
+    pub(crate) cluster_bytes: u64,
+    pub(crate) has_tag: bool,
+}
+
+pub(crate) struct Rig {
+    pub(crate) kvs: KvsLocal,
+    pub(crate) clock: Clock,
+    clock_of_kvs: Clock,
+    pub(crate) network: Network,
+    pub(crate) ledger: SharedLedger,
+    pub(crate) report: watch::Receiver<UploadReport>,
+    pub(crate) pulses: Pulses,
+    /// Pictures that the upload had no place for.
+    pub(crate) dropped: u64,
+    /// After the end.
+    pub(crate) unconfirmed: Option<usize>,
+    pictures: u64,
+    feed: Option<mpsc::Sender<Feed>>,
+    task: JoinSet<usize>,
+    secret: Arc<Mutex<String>>,
+    format: Arc<VideoFormat>,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    pub(crate) async fn start(setting: Setting) -> Self {
+        let start = UNIX_EPOCH + Duration::from_secs(START_S);
+        let (clock, folder) = (Clock::simulated(start), tempfile::tempdir().expect("a folder"));
+        let mut options = Options::new(folder.path());
+        let clock_of_kvs = Clock::simulated(start + setting.clock_ahead);
+        options.clock = clock_of_kvs.clone();
+        options.disk_limit_bytes = setting.disk_limit_bytes;
+        if let Some(hours) = setting.retention_h {
+            options = options.stream(STREAM, hours);
+        }
+        let kvs = KvsLocal::start_in_memory(options).await.expect("a server");
+        let network = Network::default();
+        let secret = Arc::new(Mutex::new(setting.secret.clone()));
+        let client = client(&kvs, &clock, &network, Keys(secret.clone()));
+
+        let mut camera = config::Camera::new("cam", "rtsp://192.0.2.10/stream1".parse().expect("a URL"));
+        camera.stream = STREAM.to_owned();
+        camera.upload.fragment = Duration::from_secs(1);
+        camera.upload.ack_timeout = setting.ack_timeout;
+        camera.upload.write_timeout = setting.write_timeout;
+        camera.upload.window_bytes = setting.window_bytes;
+        let (pulses, ledger) = (Pulses::new(clock.clone()), SharedLedger::default());
+        let report = watch::Sender::new(UploadReport::new(clock.wall()));
+        let uploader = Uploader {
+            camera: Arc::new(camera),
+            device: "box".to_owned(),
+            ids: FragmentIds::new(RunId::new(7)),
+            client,
+            clock: clock.clone(),
+            ledger: ledger.clone(),
+            persisted: None,
+            report: report.clone(),
+            pulse: pulses.add("upload"),
+        };
+        let (feed, feed_out) = mpsc::channel(256);
+        let mut task = JoinSet::new();
+        task.spawn(uploader.supervise(feed_out, Ending::default()));
+        let codec_private = Bytes::from_static(b"\x01\x42\xc0\x1e\xff\xe1\x00\x00\x01\x00\x00");
+        let codec = VideoCodec::H264;
+        Self {
+            kvs,
+            clock,
+            clock_of_kvs,
+            network,
+            ledger,
+            report: report.subscribe(),
+            pulses,
+            dropped: 0,
+            unconfirmed: None,
+            pictures: 0,
+            feed: Some(feed),
+            task,
+            secret,
+            format: Arc::new(VideoFormat { codec, codec_private, width: 640, height: 480, frame_rate: None }),
+            _folder: folder,
+        }
+    }
+
+    /// The camera delivers pictures for so long.
+    pub(crate) async fn film(&mut self, seconds: u64) {
+        for _ in 0..seconds * 1000 / PICTURE_MS {
+            let (n, at_ms) = (self.pictures, START_S * 1000 + self.pictures * PICTURE_MS);
+            self.pictures += 1;
+            let mut data = vec![0, 0, 1, 0x2c]; // 300 bytes follow
+            data.extend(n.to_be_bytes());
+            data.resize(304, 0x55);
+            let unit = AccessUnit {
+                data: data.into(),
+                timestamp: ProducerTimestamp::from_millis(at_ms),
+                random_access: n.is_multiple_of(5),
+                format: self.format.clone(),
+            };
+            let feed = self.feed.as_ref().expect("not ended");
+            self.dropped += u64::from(feed.try_send(Feed::Video(unit)).is_err());
+            self.clock.sleep(Duration::from_millis(PICTURE_MS)).await;
+        }
+    }
+
+    pub(crate) fn inject(&self, kind: FaultKind) {
+        self.kvs.faults().inject(Fault::on(STREAM, kind));
+    }
+
+    pub(crate) fn acks(&self, kind: AckKind) -> Vec<SentAck> {
+        let acks = self.kvs.acks(STREAM).expect("the stream");
+        acks.into_iter().filter(|ack| ack.event == kind).collect()
+    }
+
+    pub(crate) fn sessions(&self) -> u64 {
+        self.kvs.connections(STREAM).expect("the stream").put_media_ever
+    }
+
+    /// The operator mends what was wrong.
+    pub(crate) async fn make_right(&self) {
+        *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = Credentials::local().secret_key;
+        let operator = self.operator();
+        let stream = CreateStreamInput {
+            stream_name: STREAM.to_owned(),
+            data_retention_in_hours: Some(24),
+            ..CreateStreamInput::default()
+        };
+        // It may be there already.
+        let _ = operator.create_stream(&stream).await;
+        operator.ensure_retention(&StreamId::name(STREAM), 24).await.expect("it can be changed");
+    }
+
+    pub(crate) async fn remove_all_stored(&self) -> u64 {
+        let stored = self.kvs.fragments(STREAM).await.expect("the stream");
+        for fragment in &stored {
+            self.kvs.delete_fragment(STREAM, &fragment.number).await.expect("it is there");
+        }
+        stored.len() as u64
+    }
+
+    /// The camera ends, and the upload with it; returns what is stored.
+    pub(crate) async fn end(&mut self) -> Vec<Stored> {
+        self.feed = None;
+        self.unconfirmed = Some(self.task.join_next().await.expect("one task").expect("no crash at the end"));
+        let listed = self.listed().await;
+        let mut all = Vec::new();
+        for fragment in self.kvs.fragments(STREAM).await.expect("the stream") {
+            // A stream without retention has some in memory that it does not keep.
+            if !listed.contains(&fragment.number) {
+                continue;
+            }
+            let (_, _, behind) = self.kvs.fragment(STREAM, &fragment.number).await.expect("it is there");
+            let name = kvs::identity::NAME.as_bytes();
+            all.push(Stored {
+                timecode_ms: fragment.timecode,
+                blocks: fragment.blocks,
+                cluster_bytes: fragment.cluster_bytes,
+                has_tag: behind.windows(name.len()).any(|bytes| bytes == name),
+            });
+        }
+        all.sort();
+        all
+    }
+
+    /// Numbers of what KVS keeps.
+    async fn listed(&self) -> Vec<String> {
+        let fragment_selector_type = FragmentSelectorType::ProducerTimestamp;
+        let (start_timestamp, end_timestamp) = (seconds(0), seconds((START_S + 100_000) * 1000));
+        let timestamp_range = TimestampRange { start_timestamp, end_timestamp };
+        let selector = FragmentSelector { fragment_selector_type, timestamp_range };
+        let rows = self.operator().list_all_fragments(&StreamId::name(STREAM), selector).await;
+        rows.expect("it can be listed").into_iter().map(|row| row.fragment_number).collect()
+    }
+
+    /// Another caller, with the right key and a network that works.
+    fn operator(&self) -> Client {
+        let keys = Keys(Arc::new(Mutex::new(Credentials::local().secret_key)));
+        client(&self.kvs, &self.clock_of_kvs, &Network::default(), keys)
+    }
+
+    /// Ends; each picture is stored exactly once, as it was recorded, and the ledger knows that.
+    pub(crate) async fn expect_all_kept(&mut self) -> Vec<Stored> {
+        let stored = self.end().await;
+        let kept: Vec<_> =
+            stored.iter().map(|one| (one.timecode_ms, one.blocks, one.cluster_bytes)).collect();
+        let recorded = self.summaries(|_| true);
+        let recorded: Vec<_> = recorded
+            .iter()
+            .map(|one| (one.timecode.as_millis(), u64::from(one.blocks), one.cluster_bytes))
+            .collect();
+        assert_eq!(kept, recorded, "stored against recorded");
+        assert_eq!(stored.iter().map(|one| one.blocks).sum::<u64>(), self.pictures - self.dropped);
+        let counts = self.ledger.with(|ledger| ledger.counts());
+        assert_eq!((counts.persisted, counts.lost), (recorded.len() as u64, 0));
+        assert_eq!((self.unconfirmed, self.dropped), (Some(0), 0));
+        let gaps = self.ledger.with(|ledger| ledger.gaps().count());
+        assert_eq!(gaps, 0);
+        stored
+    }
+
+    /// Timecodes of what the ledger calls lost.
+    pub(crate) fn lost(&self) -> Vec<u64> {
+        let lost = |record: &&kvs::ledger::Record| matches!(record.stage, kvs::ledger::Stage::Lost(_));
+        self.ledger
+            .with(|ledger| ledger.records().filter(lost).map(|record| record.timecode.as_millis()).collect())
+    }
+
+    /// Exactly `lost` is not stored; gaps say so, and why, and hold nothing else.
+    pub(crate) fn expect_gaps(&self, stored: &[Stored], reason: &LossReason, lost: &[u64]) {
+        let recorded: Vec<_> = self.summaries(|_| true).iter().map(|one| one.timecode.as_millis()).collect();
+        let kept: Vec<_> = stored.iter().map(|one| one.timecode_ms).collect();
+        let missing: Vec<_> = recorded.iter().copied().filter(|ms| !kept.contains(ms)).collect();
+        assert_eq!(missing, lost);
+        assert_eq!(kept.len() + lost.len(), recorded.len(), "nothing is stored twice");
+        assert_eq!(self.lost(), lost);
+        let gaps: Vec<_> = self.ledger.with(|ledger| ledger.gaps().cloned().collect());
+        assert!(gaps.iter().all(|gap| gap.reason == *reason), "{gaps:?}");
+        let inside = |ms: &u64| {
+            let at = ProducerTimestamp::from_millis(*ms);
+            gaps.iter().any(|gap| gap.start <= at && at <= gap.end)
+        };
+        assert!(lost.iter().all(inside), "{lost:?} {gaps:?}");
+        assert!(!kept.iter().any(inside), "{gaps:?}");
+        let ends =
+            self.summaries(|record| record.timecode.as_millis() == *lost.last().expect("some are lost"));
+        assert_eq!(gaps.last().map(|gap| gap.end), ends.first().map(FragmentSummary::end));
+    }
+
+    fn summaries(&self, wanted: impl Fn(&kvs::ledger::Record) -> bool) -> Vec<FragmentSummary> {
+        self.ledger.with(|ledger| {
+            ledger
+                .records()
+                .filter(|record| wanted(record))
+                .filter_map(|record| record.summary.clone())
+                .collect()
+        })
+    }
+}
+
+fn client(kvs: &KvsLocal, clock: &Clock, network: &Network, keys: Keys) -> Client {
+    let mut config = Config::new(kvs.region(), SharedCredentialsProvider::new(keys));
+    let endpoint = kvs.endpoint().parse().ok();
+    config.endpoints = Endpoints { control: endpoint.clone(), media: endpoint.clone(), archived: endpoint };
+    config.clock = clock.clone();
+    let (network, connector) = (network.clone(), kvs.connector());
+    config.dialler = SharedDialler::from_fn(move |_, _| {
+        let opened = network.open(&connector);
+        async move { opened }
+    });
+    Client::new(config).expect("a client")
+}
+
+/// The key of the box; its secret can be corrected.
+#[derive(Debug)]
+struct Keys(Arc<Mutex<String>>);
+
+impl ProvideCredentials for Keys {
+    fn provide_credentials<'a>(&'a self) -> Provided<'a>
+    where
+        Self: 'a,
+    {
+        let secret = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Provided::ready(Ok(AwsCredentials::new(Credentials::local().access_key, secret, None, None, "test")))
+    }
+}
+
+/// Between the box and KVS.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Network {
+    down: Arc<AtomicBool>,
+    crash: Arc<AtomicBool>,
+    /// One for each connection.
+    frozen: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
+}
+
+impl Network {
+    /// No new connection comes up, and those that are up pass nothing on.
+    pub(crate) fn down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+        self.freeze();
+    }
+
+    /// Whatever is connected now takes and gives no more bytes, as behind a proxy that hangs.
+    pub(crate) fn freeze(&self) {
+        let connections = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().for_each(|frozen| frozen.store(true, Ordering::Relaxed));
+    }
+
+    /// The next attempt to connect panics.
+    pub(crate) fn crash_next(&self) {
+        self.crash.store(true, Ordering::Relaxed);
+    }
+
+    fn open(&self, connector: &kvs_local::Connector) -> io::Result<impl ByteStream + use<>> {
+        assert!(!self.crash.swap(false, Ordering::Relaxed), "a bug, as the test wants it");
+        if self.down.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
+        let (inner, frozen) = (connector.connect(BUFFER)?, Arc::new(AtomicBool::new(false)));
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner).push(frozen.clone());
+        Ok(Freezable { inner, frozen })
+    }
+}
+
+struct Freezable<S> {
+    inner: S,
+    frozen: Arc<AtomicBool>,
+}
+
+impl<S> Freezable<S> {
+    fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+}
+
+/// A frozen one wakes nobody: whoever waits needs a limit.
+impl<S: AsyncRead + Unpin> AsyncRead for Freezable<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_read(cx, buffer) }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Freezable<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_write(cx, data) }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_flush(cx) }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_shutdown(cx) }
+    }
+}
