@@ -191,6 +191,8 @@ impl App {
         if let Some(detector) = self.detector.take() {
             let _ = detector.await;
         }
+        // The last states are told as the stop leaves them, however quick it was.
+        let _ = self.status.wait_for(|status| status.stopping).await;
         self.stop_reason.send_replace(Some(reason.to_owned()));
         self.publish_stop.cancel();
         let _ = self.publisher.await;

@@ -45,6 +45,8 @@ pub struct BoxStatus {
     /// What is wrong with the box itself.
     pub problems: Vec<Problem>,
     pub wall_clock: WallClockReport,
+    /// The daemon is being stopped.
+    pub stopping: bool,
 }
 
 /// One camera now.
@@ -97,6 +99,7 @@ impl Judge {
             });
             tokio::select! {
                 () = self.clock.sleep(LOOK) => {}
+                () = self.stopping.cancelled(), if !self.before.stopping => {}
                 () = status.closed() => return,
                 _ = self.cameras.changed() => {}
             }
@@ -104,20 +107,22 @@ impl Judge {
     }
 
     fn look(&mut self) -> BoxStatus {
+        // Once for all: who reads `stopping` finds every camera stopping.
+        let stopping = self.stopping.is_cancelled();
         let views = self.cameras.borrow_and_update().clone();
         let now = self.clock.wall();
-        let cameras = views.iter().map(|view| self.look_at(view, now)).collect();
+        let cameras = views.iter().map(|view| self.look_at(view, stopping, now)).collect();
         let wall_clock = self.wall_clock.borrow().clone();
         let broker = self.mqtt.as_ref().and_then(MqttHandle::problem);
         let problems = [wall_clock.problem.clone(), broker].into_iter().flatten().collect();
-        self.before = BoxStatus { cameras, problems, wall_clock };
+        self.before = BoxStatus { cameras, problems, wall_clock, stopping };
         self.before.clone()
     }
 
-    fn look_at(&self, view: &CameraView, now: SystemTime) -> CameraStatus {
+    fn look_at(&self, view: &CameraView, stopping: bool, now: SystemTime) -> CameraStatus {
         let id = view.config.id.clone();
         let before = self.before.cameras.iter().find(|camera| camera.id == id);
-        let mut health = health::judge(self.facts(view, now), now);
+        let mut health = health::judge(self.facts(view, stopping, now), now);
         let began = |problem: Problem| {
             let checks = before.map(|before| before.health.checks.as_slice()).unwrap_or_default();
             let same = checks.iter().find(|check| check.reason == problem.reason);
@@ -145,7 +150,7 @@ impl Judge {
     }
 
     /// What the stages of a camera say.
-    fn facts(&self, view: &CameraView, now: SystemTime) -> CameraFacts {
+    fn facts(&self, view: &CameraView, stopping: bool, now: SystemTime) -> CameraFacts {
         let (ingest, upload, verify) = (view.ingest.borrow(), view.upload.borrow(), view.verify.borrow());
         let pictures = match ingest.state {
             IngestState::Live => Pictures::Live,
@@ -168,7 +173,7 @@ impl Judge {
         let detection = detection.and_then(|analytics| analytics.report.borrow().problem.clone());
         CameraFacts {
             enabled: view.config.enabled,
-            stopping: self.stopping.is_cancelled(),
+            stopping,
             pictures,
             problems: recorded.into_iter().chain([detection]).flatten().collect(),
             notices: camera_skew(&ingest, now).filter(|_| !as_wrong_as_we).into_iter().collect(),
