@@ -190,3 +190,53 @@ pub(super) fn stats(
         detect: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::UNIX_EPOCH;
+
+    use kvs::ledger::LossReason;
+    use kvs::{FragmentId, RunId};
+    use media::ProducerTimestamp;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::record::{SharedLedger, UploadReport};
+
+    #[test]
+    fn gaps_are_counted_beyond_those_that_are_listed_and_closed_ones_are_not_open() {
+        let now = clock::Clock::system().now();
+        let view = CameraView {
+            config: Arc::new(config::Camera::new("cam", "rtsp://192.0.2.10/".parse().expect("a URL"))),
+            ingest: watch::channel(IngestReport::new(UNIX_EPOCH)).1,
+            upload: watch::channel(UploadReport::new(UNIX_EPOCH)).1,
+            ledger: SharedLedger::default(),
+            verify: watch::channel(VerifyReport::default()).1,
+            analytics: None,
+        };
+        let fragment = |sequence| {
+            let id = FragmentId { run: RunId::new(7), sequence };
+            (id, ProducerTimestamp::from_millis(sequence * 10_000))
+        };
+        view.ledger.with(|ledger| {
+            for (id, at) in (1..=50).map(fragment) {
+                ledger.begin(id, at, now);
+                ledger.lost(id, at, LossReason::WindowFull, now);
+            }
+        });
+        let body = upload(&view, now, UNIX_EPOCH);
+        assert_eq!((body.gaps_24h, body.gaps.len()), (50, LISTED_GAPS));
+        assert_eq!(body.gaps.last().map(|gap| gap.start.as_millis()), Some(500_000), "the newest");
+        assert_eq!(verify(&view, UNIX_EPOCH).open_gaps.len(), 50);
+        view.ledger.with(|ledger| {
+            let (id, at) = fragment(51);
+            ledger.begin(id, at, now);
+            ledger.persisted(id, None, now);
+        });
+        assert_eq!(verify(&view, UNIX_EPOCH).open_gaps, [], "footage behind them is kept");
+        let later = now + DAY + Duration::from_secs(1);
+        let body = upload(&view, later, UNIX_EPOCH);
+        assert_eq!((body.gaps_24h, body.gaps.len()), (0, 0), "a day later");
+    }
+}

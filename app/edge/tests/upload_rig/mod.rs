@@ -48,6 +48,8 @@ pub(crate) struct Setting {
     /// The clock of KVS, against the one of the box.
     pub(crate) clock_ahead: Duration,
     pub(crate) disk_limit_bytes: Option<u64>,
+    /// Of what ListFragments names.
+    pub(crate) list_lag: Duration,
 }
 
 impl Default for Setting {
@@ -60,6 +62,7 @@ impl Default for Setting {
             retention_h: Some(24),
             clock_ahead: Duration::ZERO,
             disk_limit_bytes: None,
+            list_lag: Duration::ZERO,
         }
     }
 }
@@ -101,6 +104,7 @@ impl Rig {
         let clock_of_kvs = Clock::simulated(start + setting.clock_ahead);
         options.clock = clock_of_kvs.clone();
         options.disk_limit_bytes = setting.disk_limit_bytes;
+        options.list_lag = setting.list_lag;
         if let Some(hours) = setting.retention_h {
             options = options.stream(STREAM, hours);
         }
@@ -211,6 +215,7 @@ impl Rig {
     pub(crate) async fn end(&mut self) -> Vec<Stored> {
         self.feed = None;
         self.unconfirmed = Some(self.task.join_next().await.expect("one task").expect("no crash at the end"));
+        self.clock.sleep(Duration::from_secs(5)).await; // a list may lag
         let listed = self.listed().await;
         let mut all = Vec::new();
         for fragment in self.kvs.fragments(STREAM).await.expect("the stream") {
