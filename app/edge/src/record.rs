@@ -10,8 +10,10 @@
 //!           proof
 //! ```
 
+pub mod ask;
 mod failure;
 mod lookup;
+pub mod proof;
 mod report;
 mod upload;
 

@@ -400,8 +400,9 @@ impl Schedule {
 
     /// Where the lasting GetMedia begins: with the oldest fragment that is still to be read back.
     pub fn read_from_ms(&self, ledger: &Ledger) -> Option<u64> {
-        let open =
-            |record: &&Record| record.times.identical.is_none() && !matches!(record.stage, Stage::Lost(_));
+        let open = |record: &&Record| {
+            record.times.identical.is_none() && !record.is_bad() && !matches!(record.stage, Stage::Lost(_))
+        };
         ledger.records_after(self.settled_to).find(open).map(|record| record.timecode.as_millis())
     }
 

@@ -1,0 +1,434 @@
+//! Reads one camera's footage back from KVS: moves the bytes for `kvs::proof` and `kvs::read`, which decide.
+//!
+//! ```text
+//!  ledger --log, by its cursor--> schedule --what to ask--> ListFragments, GetMediaForFragmentList --+
+//!     ^                                                                                             |
+//!     +--listed, identical, corrupt, missing <--- chunks, rows <---- GetMedia (continuous) <--------+
+//! ```
+//!
+//! It is supervised apart from the upload: when it panics or stands still, a new one goes on from the ledger, and no footage
+//! is lost. It sleeps to its own next deadline.
+
+mod report;
+mod supervise;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use clock::Clock;
+use health::{Problem, Reason};
+use kvs::api::{Fragment, StartSelector, StreamId};
+use kvs::ledger::{Change, Cursor, Entry};
+use kvs::proof::fetches::Fetched;
+use kvs::proof::schedule::{Ask, ProofConfig, ProofMode, Schedule, Verdict};
+use kvs::read::chunk::{Answer, ChunkReader, Event};
+use kvs::read::get_media::{self, GetMedia, GetMediaConfig};
+use kvs::read::{ReadFailure, ReadFailureKind};
+use kvs_client::{Client, MediaStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::SharedLedger;
+use super::ask;
+
+pub use report::{LatencySamples, ProofReport};
+pub use supervise::{Liveness, supervise};
+
+/// Everything that the proof of one camera needs from outside; each new life of it gets a clone.
+#[derive(Clone)]
+pub struct Proof {
+    pub camera: String,
+    pub stream: StreamId,
+    pub config: ProofConfig,
+    /// How long a stop may take.
+    pub stop_grace: Duration,
+    pub client: Client,
+    pub clock: Clock,
+    pub ledger: SharedLedger,
+    pub report: watch::Sender<ProofReport>,
+    /// Fires when the upload has said its last word.
+    pub upload_ended: CancellationToken,
+}
+
+impl Proof {
+    /// Of a camera as it is configured.
+    pub fn config_of(verify: &config::Verify) -> ProofConfig {
+        ProofConfig {
+            mode: match verify.mode {
+                config::VerifyMode::Continuous => ProofMode::Continuous,
+                config::VerifyMode::Sampled => ProofMode::Sampled,
+                config::VerifyMode::Off => ProofMode::Off,
+            },
+            sample_every: verify.sample_every,
+            list_every: verify.list_every,
+            late_after: verify.late_after,
+            ..ProofConfig::default()
+        }
+    }
+
+    /// Until the upload has ended, and then until nothing more is to be proven or the time is over.
+    pub(crate) async fn run(self, liveness: Liveness) {
+        Running::new(self).run(&liveness).await;
+    }
+}
+
+type Job<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+enum Asked {
+    Fetched(Fetched),
+    Listed(Result<Vec<Fragment>, ReadFailure>),
+}
+
+struct Running {
+    this: Proof,
+    schedule: Schedule,
+    cursor: Cursor,
+    grown: watch::Receiver<Cursor>,
+    reader: GetMedia,
+    opening: Job<Result<MediaStream, kvs_client::Error>>,
+    open: Option<(MediaStream, ChunkReader)>,
+    asking: Job<Asked>,
+    /// Why the lasting GetMedia does not work, as of its last attempt.
+    reader_failure: Option<ReadFailure>,
+    /// What was found wrong last.
+    bad: Option<String>,
+    stopping: bool,
+    /// Latencies of pictures that were read and are not yet shown.
+    latencies: Vec<f64>,
+}
+
+enum Wake {
+    Ledger,
+    Opened(Result<MediaStream, kvs_client::Error>),
+    Bytes(Result<Option<bytes::Bytes>, kvs_client::Error>),
+    Asked(Asked),
+    UploadEnded,
+    Time,
+}
+
+impl Running {
+    fn new(this: Proof) -> Self {
+        let now = this.clock.now();
+        let grown = this.ledger.watch();
+        // What stands in the log was told by the life before; what is still to be proven stands in the ledger.
+        let cursor = this.ledger.with(|ledger| ledger.cursor());
+        Self {
+            schedule: Schedule::new(this.config.clone(), now),
+            cursor,
+            grown,
+            reader: GetMedia::new(GetMediaConfig::default()),
+            opening: None,
+            open: None,
+            asking: None,
+            reader_failure: None,
+            bad: None,
+            stopping: false,
+            latencies: Vec::new(),
+            this,
+        }
+    }
+
+    async fn run(&mut self, liveness: &Liveness) {
+        loop {
+            let now = self.this.clock.now();
+            liveness.beat(now);
+            self.follow();
+            let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+            if ledger.with(|ledger| schedule.is_done(ledger, now)) {
+                self.publish(now);
+                return;
+            }
+            self.act(now);
+            self.publish(now);
+            let deadline =
+                [self.schedule.next_deadline(), self.reader.next_deadline(), Some(liveness.next(now))];
+            let deadline = deadline.into_iter().flatten().min().unwrap_or(now);
+            let wake = tokio::select! {
+                // The ledger first: what was sent is known before its bytes can come back.
+                biased;
+                outcome = self.grown.changed() => match outcome {
+                    Ok(()) => Wake::Ledger,
+                    Err(_) => Wake::UploadEnded,
+                },
+                () = self.this.upload_ended.cancelled(), if !self.stopping => Wake::UploadEnded,
+                outcome = finish(&mut self.opening) => Wake::Opened(outcome),
+                outcome = finish(&mut self.asking) => Wake::Asked(outcome),
+                outcome = next_bytes(&mut self.open) => Wake::Bytes(outcome),
+                () = self.this.clock.sleep_until(deadline) => Wake::Time,
+            };
+            self.woken(wake);
+        }
+    }
+
+    fn woken(&mut self, wake: Wake) {
+        let now = self.this.clock.now();
+        match wake {
+            Wake::Ledger | Wake::Time => {}
+            Wake::UploadEnded => {
+                self.stopping = true;
+                self.schedule.stop(self.this.stop_grace, now);
+            }
+            Wake::Opened(Ok(stream)) => {
+                self.opening = None;
+                self.open = Some((stream, ChunkReader::new(Answer::GetMedia)));
+                self.reader.opened(now);
+                self.this.report.send_modify(|report| report.readers += 1);
+            }
+            Wake::Opened(Err(error)) => {
+                self.opening = None;
+                self.reader_failed(ask::failure_of_read(&error), now);
+            }
+            Wake::Bytes(Ok(Some(bytes))) => self.read(bytes, now),
+            // The ordinary end; a cut last chunk is read again from its start by the token.
+            Wake::Bytes(Ok(None)) => {
+                self.open = None;
+                self.reader.ended(now, rand::random());
+            }
+            Wake::Bytes(Err(error)) => {
+                self.open = None;
+                self.reader_failed(ask::failure_of_read(&error), now);
+            }
+            Wake::Asked(asked) => {
+                self.asking = None;
+                self.asked(asked, now);
+            }
+        }
+    }
+
+    /// Hears what happened to the fragments, and says it where somebody should know.
+    fn follow(&mut self) {
+        let (schedule, cursor) = (&mut self.schedule, &mut self.cursor);
+        let (kept_again, kept, entries) = self.this.ledger.with(|ledger| {
+            let mut from = *cursor;
+            let kept_again = schedule.follow(ledger.read(cursor));
+            let read = ledger.read(&mut from);
+            let worth_telling = |entry: &&Entry| !matches!(entry.change, Change::Begun | Change::Complete(_));
+            let entries: Vec<_> = read.entries.filter(worth_telling).cloned().collect();
+            let kept = entries.iter().any(|entry| matches!(entry.change, Change::Persisted { .. }));
+            (kept_again, kept, entries)
+        });
+        if kept {
+            self.reader.kept(kept_again);
+        }
+        for entry in entries {
+            self.tell(&entry);
+        }
+    }
+
+    fn tell(&mut self, entry: &Entry) {
+        let (camera, fragment, at) = (&self.this.camera, entry.id, entry.timecode);
+        match &entry.change {
+            Change::Identical { delay, .. } => {
+                let number =
+                    self.this.ledger.with(|ledger| ledger.get(entry.id).and_then(|record| record.number));
+                let delay_ms = delay.as_secs_f64() * 1000.0;
+                self.this.report.send_modify(|report| {
+                    report.last_identical = Some((at, number));
+                    report.delay.add(delay_ms);
+                });
+            }
+            Change::Corrupt(mismatch) => {
+                tracing::error!(camera, %fragment, error = %mismatch, "read back differs from what was sent");
+                self.bad = Some(mismatch.to_string());
+            }
+            Change::Misstated(misstated) => {
+                tracing::error!(camera, %fragment, error = %misstated, "listed otherwise than it was sent");
+                self.bad = Some(misstated.to_string());
+            }
+            Change::Missing => {
+                tracing::error!(camera, %fragment, %at, "persisted, and not to be found");
+                self.bad = Some(format!("fragment {fragment} at {at} was persisted and is not to be found"));
+            }
+            Change::Duplicate(second) => {
+                tracing::warn!(camera, %fragment, %second, "the stream holds a fragment twice");
+            }
+            Change::Unproven => tracing::warn!(camera, %fragment, %at, "could not be proven in time"),
+            Change::Begun
+            | Change::Complete(_)
+            | Change::Persisted { .. }
+            | Change::Listed
+            | Change::Lost { .. } => {}
+        }
+    }
+
+    /// Begins whatever is due.
+    fn act(&mut self, now: Instant) {
+        if self.this.config.mode == ProofMode::Continuous && !self.reader.is_wanted() {
+            let from_ms = self.this.ledger.with(|ledger| self.schedule.read_from_ms(ledger));
+            from_ms.into_iter().for_each(|from_ms| self.reader.want(from_ms));
+        }
+        while let Some(action) = self.reader.next_action(now, rand::random()) {
+            match action {
+                get_media::Action::Open(start) => self.open_reader(start),
+                get_media::Action::Close => (self.opening, self.open) = (None, None),
+            }
+        }
+        let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+        let Some(asked) = ledger.with(|ledger| schedule.next_ask(ledger, now)) else { return };
+        let (client, stream) = (self.this.client.clone(), self.this.stream.clone());
+        self.asking = Some(match asked {
+            Ask::Fetch(numbers) => {
+                Box::pin(async move { Asked::Fetched(ask::fetch(&client, &stream, &numbers).await) })
+            }
+            Ask::List(span) => {
+                Box::pin(async move { Asked::Listed(ask::list(&client, &stream, span).await) })
+            }
+        });
+    }
+
+    fn open_reader(&mut self, start: StartSelector) {
+        let (client, stream) = (self.this.client.clone(), self.this.stream.clone());
+        self.opening = Some(Box::pin(async move { client.get_media(&stream, start).await }));
+    }
+
+    fn read(&mut self, bytes: bytes::Bytes, now: Instant) {
+        let Some((_, chunks)) = &mut self.open else { return };
+        chunks.push(bytes);
+        loop {
+            let Some((_, chunks)) = &mut self.open else { break };
+            match chunks.next_event() {
+                Ok(Some(event)) => self.read_event(event, now),
+                Ok(None) => break,
+                Err(error) => {
+                    self.tell_failure(ask::unreadable(error));
+                    self.skip_ahead(now);
+                }
+            }
+        }
+        let latency = self.this.report.borrow().latency.clone();
+        latency.add(self.latencies.drain(..));
+    }
+
+    fn read_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Start(_) => {
+                self.reader.chunk_begins(now);
+                self.reader_failure = None;
+            }
+            Event::Block(block) if block.track == 1 => {
+                let unix = self.this.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+                #[expect(clippy::cast_precision_loss, reason = "times in ms are below 2^53")]
+                let latency_ms = unix.as_secs_f64() * 1000.0 - block.time_ms as f64;
+                self.latencies.push(latency_ms);
+            }
+            Event::Block(_) => {}
+            Event::End(chunk) => {
+                self.reader.chunk_ends(&chunk);
+                let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+                ledger.with(|ledger| schedule.read_live(ledger, &chunk, now));
+            }
+            Event::Failure(failure) => {
+                tracing::warn!(camera = self.this.camera, error = %failure, "GetMedia");
+                self.skip_ahead(now);
+            }
+        }
+    }
+
+    /// What follows the last good chunk cannot be read: what lies between is asked for by number once it is late.
+    fn skip_ahead(&mut self, now: Instant) {
+        self.open = None;
+        self.reader.unreadable(self.newest_ms(), now, rand::random());
+    }
+
+    fn newest_ms(&self) -> u64 {
+        let newest = |record: &kvs::ledger::Record| record.timecode.as_millis();
+        self.this.ledger.with(|ledger| ledger.records().next_back().map_or(0, newest))
+    }
+
+    fn asked(&mut self, asked: Asked, now: Instant) {
+        let (schedule, ledger, random) = (&mut self.schedule, &self.this.ledger, rand::random());
+        let failure = match asked {
+            Asked::Fetched(fetched) => {
+                ledger.with(|ledger| schedule.fetched(ledger, &fetched, random, now));
+                fetched.failure.filter(|failure| failure.kind != ReadFailureKind::Refused)
+            }
+            Asked::Listed(rows) => {
+                let failure = rows.as_ref().err().cloned();
+                ledger.with(|ledger| schedule.listed(ledger, rows, random, now));
+                failure
+            }
+        };
+        failure.into_iter().for_each(|failure| self.tell_failure(failure));
+    }
+
+    fn reader_failed(&mut self, failure: ReadFailure, now: Instant) {
+        self.reader.failed(&failure, self.newest_ms(), now, rand::random());
+        self.tell_failure(failure.clone());
+        self.reader_failure = Some(failure);
+    }
+
+    fn tell_failure(&self, failure: ReadFailure) {
+        tracing::warn!(
+            camera = self.this.camera,
+            error = failure.text,
+            fix = failure.fix,
+            "read-back failed"
+        );
+        self.this.report.send_modify(|report| report.failures += 1);
+    }
+
+    /// Shows where the proof stands; nobody wakes if nothing changed.
+    fn publish(&mut self, now: Instant) {
+        let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+        let (verdict, counts) = ledger.with(|ledger| (schedule.verdict(ledger, now), ledger.counts()));
+        let (others, overdue) = (self.schedule.others(), self.schedule.overdue());
+        let wall = self.this.clock.wall();
+        let failure = self.reader_failure.as_ref().or(self.schedule.failure());
+        let failed = failure.map(|failure| {
+            let problem = Problem::new(failure.reason, failure.text.clone(), wall);
+            failure.fix.iter().fold(problem, |problem, fix| problem.fix(fix.clone()))
+        });
+        let held = |failure: &ReadFailure| {
+            matches!(failure.kind, ReadFailureKind::Operator | ReadFailureKind::TooManyReaders)
+        };
+        let needs_somebody = failure.is_some_and(held);
+        if verdict != Verdict::Mismatch {
+            self.bad = None;
+        }
+        let problem = match verdict {
+            Verdict::Mismatch => {
+                let found =
+                    self.bad.clone().unwrap_or_else(|| "footage in KVS is not what was sent".to_owned());
+                Some(Problem::new(Reason::VerifyMismatch, found, wall))
+            }
+            Verdict::Late => failed.or_else(|| {
+                let late_s = self.this.config.late_after.as_secs();
+                let found =
+                    format!("{overdue} fragments are not read back {late_s} s after they were persisted");
+                Some(Problem::new(Reason::VerifyLate, found, wall))
+            }),
+            Verdict::Ok | Verdict::Unknown => failed,
+        };
+        self.this.report.send_if_modified(|report| {
+            let problem = problem.map(|problem| problem.again(report.problem.as_ref()));
+            let before =
+                (report.verdict, report.counts, report.others, report.overdue, report.needs_somebody);
+            let changed =
+                before != (verdict, counts, others, overdue, needs_somebody) || report.problem != problem;
+            if report.verdict != verdict {
+                (report.verdict, report.since) = (verdict, wall);
+            }
+            (report.counts, report.others, report.overdue) = (counts, others, overdue);
+            (report.problem, report.needs_somebody) = (problem, needs_somebody);
+            changed
+        });
+    }
+}
+
+/// Never, while there is nothing under way.
+async fn finish<T>(job: &mut Job<T>) -> T {
+    match job {
+        Some(job) => job.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_bytes(
+    open: &mut Option<(MediaStream, ChunkReader)>,
+) -> Result<Option<bytes::Bytes>, kvs_client::Error> {
+    match open {
+        Some((stream, _)) => stream.next_bytes().await,
+        None => std::future::pending().await,
+    }
+}
