@@ -1,16 +1,16 @@
 //! One camera, wired from top to bottom. Read this first.
 //!
 //! ```text
-//!             +--Feed, 256--> upload --News, 1024--> loopback
-//!  ingest ----+               (PutMedia) |           (GetMedia, ListFragments)
-//!  (RTSP) fan-out                        | persisted
-//!             +--FeedItem, 32--> analytics <--+
+//!             +--Feed, 256--> upload (PutMedia) --> ledger <--> proof (GetMedia, ListFragments)
+//!  ingest ----+                                       |
+//!  (RTSP) fan-out                                     | what is persisted
+//!             +--FeedItem, 32--> analytics <----------+
 //!                                (decode, detect, track, events) --Output, 64--> publish
 //! ```
 //!
 //! Each stage has one task, one queue in front of it that never makes the stage before it wait, and one published
 //! report, from which come status, stats, upload and verify over MQTT and the table of the demo. A stage that panics
-//! takes the camera down to a restart and nothing else; a panic of the analytics branch restarts that alone.
+//! takes the camera down to a restart and nothing else; a panic of the analytics branch or of the proof restarts that alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,23 +18,25 @@ use std::time::Duration;
 use clock::Clock;
 use health::Backoff;
 use kvs::FragmentIds;
+use kvs::api::StreamId;
 use kvs_client::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::fanout::Fanout;
-use crate::loopback::{Loopback, NEWS_PLACES, VerifyReport};
+use crate::record::proof::{self, Proof, ProofReport};
 use crate::record::{SharedLedger, UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
 use rtsp::source::{self, FEED_PLACES, IngestReport};
 
 mod detection;
-mod news;
 
 use detection::Detection;
 pub use detection::{AnalyticsShared, AnalyticsView};
-pub use news::News;
+
+/// A proof that does not turn for so long is left behind, and another takes over.
+const PROOF_STUCK: Duration = Duration::from_secs(60);
 
 /// What others see of a running camera.
 #[derive(Clone)]
@@ -44,7 +46,7 @@ pub struct CameraView {
     pub upload: watch::Receiver<UploadReport>,
     /// The life of each fragment.
     pub ledger: SharedLedger,
-    pub verify: watch::Receiver<VerifyReport>,
+    pub verify: watch::Receiver<ProofReport>,
     /// Absent where nothing is to be detected.
     pub analytics: Option<AnalyticsView>,
 }
@@ -84,10 +86,9 @@ struct Camera {
     ingest: watch::Sender<IngestReport>,
     upload: watch::Sender<UploadReport>,
     ledger: SharedLedger,
-    verify: watch::Sender<VerifyReport>,
+    verify: watch::Sender<ProofReport>,
     detection: Option<Detection>,
     upload_pulse: Pulse,
-    loopback_pulse: Pulse,
     ending: Ending,
 }
 
@@ -103,7 +104,7 @@ pub fn start(
 ) -> CameraView {
     let (ingest, ingest_view) = watch::channel(IngestReport::new(shared.clock.wall()));
     let (upload, upload_view) = watch::channel(UploadReport::new(shared.clock.wall()));
-    let (verify, verify_view) = watch::channel(VerifyReport::default());
+    let (verify, verify_view) = watch::channel(ProofReport::new(shared.clock.wall()));
     let config = Arc::new(config);
     let mut view = CameraView {
         config: config.clone(),
@@ -129,7 +130,6 @@ pub fn start(
         verify,
         detection,
         upload_pulse: shared.pulses.add(format!("upload of {}", config.id)),
-        loopback_pulse: shared.pulses.add(format!("loopback of {}", config.id)),
         ending: ending.clone(),
         config,
     };
@@ -161,25 +161,22 @@ impl Camera {
         let until = self.clock.now() + delay;
         while self.clock.now() < until {
             self.upload_pulse.beat();
-            self.loopback_pulse.beat();
             self.clock.sleep(Duration::from_millis(250)).await;
         }
     }
 
     async fn run_once(&self) -> Result<usize, tokio::task::JoinError> {
         let (feed, feed_out) = mpsc::channel(FEED_PLACES);
-        let (news, news_out) = mpsc::channel(NEWS_PLACES);
         // One child per run: a crash of one stage stops the other two, not the other cameras.
         let stop = self.ending.stop.child_token();
         let abort = self.ending.abort.child_token();
         let mut stages = JoinSet::new();
 
         let mut fanout = Fanout::new(feed);
-        let mut persisted = None;
+        let recorded = CancellationToken::new();
         if let Some(detection) = &self.detection {
-            let (fed, fragments) = detection.start(fanout, &mut stages, &abort);
-            fanout = fed;
-            persisted = Some(fragments);
+            let (ledger, recorded) = (self.ledger.clone(), recorded.clone());
+            fanout = detection.start(fanout, &mut stages, &abort, ledger, recorded);
         }
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
         let clock = self.clock.clone();
@@ -194,27 +191,30 @@ impl Camera {
             client: self.client.clone(),
             clock: self.clock.clone(),
             ledger: self.ledger.clone(),
-            persisted,
             report: self.upload.clone(),
             pulse: self.upload_pulse.clone(),
         };
         let uploading = Ending { stop: stop.clone(), abort: abort.clone() };
-        let recorded = CancellationToken::new();
-        stages.spawn(news::of(self.ledger.clone(), news, recorded.clone()));
+        let upload_ended = recorded.clone();
         stages.spawn(async move {
             let unconfirmed = uploader.supervise(feed_out, uploading).await;
-            recorded.cancel();
+            upload_ended.cancel();
             unconfirmed
         });
-        let loopback = Loopback {
-            camera: (*self.config).clone(),
+        let proof = Proof {
+            camera: self.config.id.clone(),
+            stream: StreamId::name(&self.config.stream),
+            config: Proof::config_of(&self.config.verify),
+            stop_grace: self.config.upload.stop_grace,
             client: self.client.clone(),
+            clock: self.clock.clone(),
+            ledger: self.ledger.clone(),
             report: self.verify.clone(),
-            pulse: self.loopback_pulse.clone(),
+            upload_ended: recorded.clone(),
         };
         let cancel = abort.clone();
         stages.spawn(async move {
-            loopback.run(news_out, cancel).await;
+            proof::supervise(proof, PROOF_STUCK, cancel).await;
             0
         });
 

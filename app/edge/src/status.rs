@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::camera::CameraView;
 use crate::cameras::Views;
-use crate::loopback::{Verdict, VerifyReport};
+use crate::record::proof::ProofReport;
 use crate::record::{UploadReport, UploadState};
 use crate::wall_clock::WallClockReport;
+use kvs::proof::schedule::Verdict;
 use rtsp::source::{IngestReport, IngestState};
 
 /// How soon a change of state is noticed.
@@ -164,7 +165,7 @@ impl Judge {
         let as_wrong_as_we = self.is_as_wrong_as_we(&ingest);
         let recorded = [
             upload_problem(&upload),
-            verify_problem(&verify, now),
+            verify_problem(&verify),
             self.recent_loss(&ingest),
             ingest.clock_problem.clone().filter(|_| !as_wrong_as_we),
             long_gop(view, &ingest, &upload, now),
@@ -209,14 +210,9 @@ fn upload_problem(upload: &UploadReport) -> Option<Problem> {
     upload.problem.clone().filter(|_| failing || backlog(upload) > BACKLOG_NOTICE)
 }
 
-fn verify_problem(verify: &VerifyReport, now: SystemTime) -> Option<Problem> {
-    let reason = match verify.verdict {
-        Verdict::Late => Reason::VerifyLate,
-        Verdict::Mismatch => Reason::VerifyMismatch,
-        Verdict::Ok | Verdict::Unknown => return None,
-    };
-    let found = verify.problem.as_ref().map_or("footage is not read back as sent", |problem| &problem.found);
-    Some(Problem::new(reason, found, now))
+fn verify_problem(verify: &ProofReport) -> Option<Problem> {
+    let weighs = matches!(verify.verdict, Verdict::Late | Verdict::Mismatch) || verify.needs_somebody;
+    verify.problem.clone().filter(|_| weighs)
 }
 
 /// Off, and used all the same.

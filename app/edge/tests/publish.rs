@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use clock::Clock;
 use health::{CameraFacts, Pictures, judge};
+use kvs::proof::schedule::Verdict;
 use kvs_edge::camera::CameraView;
 use kvs_edge::cameras::Views;
-use kvs_edge::loopback::{Verdict, VerifyReport};
 use kvs_edge::publish::{Device, Publisher};
+use kvs_edge::record::proof::ProofReport;
 use kvs_edge::record::{SharedLedger, UploadReport, UploadState};
 use kvs_edge::status::{BoxStatus, CameraStatus};
 use messages::{CameraState, Info, Status, Topics};
@@ -42,7 +43,7 @@ fn view(id: &str) -> CameraView {
         ingest: watch::channel(IngestReport::new(SystemTime::UNIX_EPOCH)).1,
         upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
         ledger: SharedLedger::default(),
-        verify: watch::channel(VerifyReport::default()).1,
+        verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
         analytics: None,
     }
 }

@@ -10,7 +10,7 @@ use health::Reason;
 use kvs_client::{Client, Config, Endpoints, SharedDialler, static_credentials};
 use kvs_edge::camera::CameraView;
 use kvs_edge::cameras::Views;
-use kvs_edge::loopback::VerifyReport;
+use kvs_edge::record::proof::ProofReport;
 use kvs_edge::record::{SharedLedger, UploadReport};
 use kvs_edge::wall_clock::{WallClock, WallClockReport};
 use kvs_local::{Credentials, KvsLocal, Options};
@@ -63,7 +63,7 @@ impl Rig {
             ingest: watch::channel(IngestReport::new(box_wall)).1,
             upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
             ledger: SharedLedger::default(),
-            verify: watch::channel(VerifyReport::default()).1,
+            verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
             analytics: None,
         };
         let (cameras, views) = watch::channel(Views::new(vec![view]));

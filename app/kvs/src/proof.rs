@@ -13,5 +13,4 @@ pub mod fetches;
 pub mod listing;
 pub mod reconcile;
 pub mod schedule;
-pub mod verifier;
 pub mod verify;

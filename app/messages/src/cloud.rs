@@ -111,13 +111,20 @@ pub struct Verify {
     pub last_fragment: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_verified: Option<UtcTime>,
-    /// Since start: fragments compared, identical, different, absent, twice, listed with the right size and times.
+    /// Since start: fragments compared, identical, twice, listed with the right number, size, length and times. What is
+    /// different or absent is so now: it is taken back when a later look proves it.
     pub compared: u64,
     pub identical: u64,
     pub corrupt: u64,
     pub missing: u64,
     pub duplicate: u64,
     pub listed: u64,
+    /// Listed otherwise than they were sent, now.
+    #[serde(default)]
+    pub misstated: u64,
+    /// Since start: could not be proven while even the shortest retention keeps them.
+    #[serde(default)]
+    pub unproven: u64,
     /// Overdue now.
     pub late: u64,
     /// Camera (or receive) time to read-back.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use analytics::detector::{CameraDemand, FiguresView};
 use analytics::{AnalyticsReport, AnnotatedFrame, Branch, Channels, DetectorHandle, Persisted};
-use kvs::FragmentNumber;
-use kvs::fragmenter::FragmentSummary;
+use kvs::ledger::{Change, Entry};
 use media::ClockSource;
 use messages::Topics;
 use mqtt::MqttHandle;
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::fanout::Fanout;
 use crate::publish::{AnalyticsPublisher, Origin, Sequence};
+use crate::record::SharedLedger;
 
 /// What the analytics branches of all cameras share.
 #[derive(Clone)]
@@ -97,28 +97,20 @@ impl Detection {
         Some((Self { branch, left_out, publisher }, view))
     }
 
-    /// Starts the branch and its publisher among the camera's `stages`. Returns the fan-out that feeds it, and where the
-    /// upload puts fragments that are persisted.
+    /// Starts the branch and its publisher among the camera's `stages`. Returns the fan-out that feeds it. Which fragments
+    /// are persisted stands in the ledger; nothing more comes once `recorded` fires.
     pub(super) fn start(
         &self,
         fanout: Fanout,
         stages: &mut JoinSet<usize>,
         abort: &CancellationToken,
-    ) -> (Fanout, mpsc::Sender<(FragmentSummary, FragmentNumber)>) {
+        ledger: SharedLedger,
+        recorded: CancellationToken,
+    ) -> Fanout {
         let (feed, feed_out) = mpsc::channel(analytics::FEED_PLACES);
         let (output, output_out) = mpsc::channel(analytics::OUTPUT_PLACES);
-        let (fragments, mut fragments_out) =
-            mpsc::channel::<(FragmentSummary, FragmentNumber)>(analytics::PERSISTED_PLACES);
-        let (persisted, persisted_out) = mpsc::channel(1);
-        stages.spawn(async move {
-            while let Some((fragment, number)) = fragments_out.recv().await {
-                let persisted_fragment = Persisted { start: fragment.timecode, end: fragment.end(), number };
-                if persisted.send(persisted_fragment).await.is_err() {
-                    break; // the branch is being stopped
-                }
-            }
-            0
-        });
+        let (persisted, persisted_out) = mpsc::channel(analytics::PERSISTED_PLACES);
+        stages.spawn(tell_persisted(ledger, persisted, recorded));
         let channels = Channels { feed: feed_out, persisted: persisted_out, output };
         let (branch, cancel) = (self.branch.clone(), abort.clone());
         stages.spawn(async move {
@@ -130,6 +122,34 @@ impl Detection {
             publisher.run(output_out).await;
             0
         });
-        (fanout.with_analytics(feed, self.left_out.clone()), fragments)
+        fanout.with_analytics(feed, self.left_out.clone())
+    }
+}
+
+/// Tells under which number each fragment is kept, at the pace at which it is taken: the log waits for nobody. Until
+/// `recorded` fires, and then what is left.
+async fn tell_persisted(
+    ledger: SharedLedger,
+    persisted: mpsc::Sender<Persisted>,
+    recorded: CancellationToken,
+) -> usize {
+    let mut grown = ledger.watch();
+    let mut cursor = ledger.with(|ledger| ledger.cursor());
+    let kept = |entry: &Entry| match entry.change {
+        Change::Persisted { number, end } => Some(Persisted { start: entry.timecode, end, number: number? }),
+        _ => None,
+    };
+    loop {
+        let last = recorded.run_until_cancelled(grown.changed()).await.is_none();
+        let fragments: Vec<_> =
+            ledger.with(|ledger| ledger.read(&mut cursor).entries.filter_map(kept).collect());
+        for fragment in fragments {
+            if persisted.send(fragment).await.is_err() {
+                return 0; // the branch is being stopped
+            }
+        }
+        if last {
+            return 0;
+        }
     }
 }

@@ -6,9 +6,10 @@ use health::{Problem, Reason};
 use messages::{Fps, Gap, Stats, Status, Upload, UtcTime, Verify, VerifyMethod, Version, rounded};
 
 use crate::camera::{AnalyticsView, CameraView};
-use crate::loopback::{Verdict, VerifyReport};
+use crate::record::proof::ProofReport;
 use crate::record::{UploadState, reason_of_loss};
 use crate::status::{CameraStatus, backlog};
+use kvs::proof::schedule::Verdict;
 use rtsp::source::IngestReport;
 
 /// The state of a camera as an operator means it, with the most telling reason.
@@ -80,7 +81,7 @@ pub(super) fn verify(view: &CameraView, now: SystemTime) -> Verify {
     Verify {
         v: Version::default(),
         ts: now.into(),
-        verdict: report.verdict.into(),
+        verdict: verdict(report.verdict),
         since: report.since.into(),
         method: match camera.verify.mode {
             config::VerifyMode::Continuous => VerifyMethod::Continuous,
@@ -91,12 +92,14 @@ pub(super) fn verify(view: &CameraView, now: SystemTime) -> Verify {
         detail,
         last_fragment: report.last_identical.and_then(|(_, number)| Some(number?.to_string())),
         last_verified: report.last_identical.map(|(at, _)| UtcTime::from_millis(at.as_millis())),
-        compared: counts.identical + counts.late + counts.corrupt,
-        identical: counts.identical + counts.late,
+        compared: counts.identical + counts.corrupt,
+        identical: counts.identical,
         corrupt: counts.corrupt,
-        missing: counts.missing.saturating_sub(counts.late) + report.unlisted,
-        duplicate: counts.duplicate.max(report.listed_twice),
-        listed: report.listed,
+        missing: counts.missing,
+        duplicate: counts.duplicate,
+        listed: counts.listed,
+        misstated: counts.misstated,
+        unproven: counts.unproven,
         late: report.overdue as u64,
         delay: report.delay.percentiles().map(Into::into),
         open_gaps: view.ledger.with(|ledger| ledger.gaps().filter(|gap| !gap.closed).map(gap).collect()),
@@ -113,14 +116,12 @@ fn upload_state(state: UploadState) -> messages::UploadState {
     }
 }
 
-impl From<Verdict> for messages::Verdict {
-    fn from(verdict: Verdict) -> messages::Verdict {
-        match verdict {
-            Verdict::Ok => messages::Verdict::Ok,
-            Verdict::Late => messages::Verdict::Late,
-            Verdict::Mismatch => messages::Verdict::Mismatch,
-            Verdict::Unknown => messages::Verdict::Unknown,
-        }
+fn verdict(verdict: Verdict) -> messages::Verdict {
+    match verdict {
+        Verdict::Ok => messages::Verdict::Ok,
+        Verdict::Late => messages::Verdict::Late,
+        Verdict::Mismatch => messages::Verdict::Mismatch,
+        Verdict::Unknown => messages::Verdict::Unknown,
     }
 }
 
@@ -149,7 +150,7 @@ impl Counters {
 #[expect(clippy::cast_precision_loss, reason = "counts within one interval")]
 pub(super) fn stats(
     ingest: &IngestReport,
-    verify: &VerifyReport,
+    verify: &ProofReport,
     before: Counters,
     now: Counters,
     wall: SystemTime,
@@ -212,7 +213,7 @@ mod tests {
             ingest: watch::channel(IngestReport::new(UNIX_EPOCH)).1,
             upload: watch::channel(UploadReport::new(UNIX_EPOCH)).1,
             ledger: SharedLedger::default(),
-            verify: watch::channel(VerifyReport::default()).1,
+            verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
             analytics: None,
         };
         let fragment = |sequence| {

@@ -17,6 +17,8 @@ use kvs::read::chunk::{Answer, ChunkError, ChunkReader, Event};
 use kvs::read::{ReadFailure, ReadFailureKind};
 use kvs_client::{Action, Client, Error, ServiceErrorKind};
 
+use super::failure::reason_of;
+
 /// Longest silence within an answer.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -90,7 +92,7 @@ pub async fn reconcile(
     }
 }
 
-/// What an error of the client means for a read-back: its own problem, whatever the upload does.
+/// What an error of the client means for whoever reads.
 pub fn failure_of_read(error: &Error) -> ReadFailure {
     use ServiceErrorKind as Kind;
     let kind = match error.service_kind() {
@@ -102,7 +104,11 @@ pub fn failure_of_read(error: &Error) -> ReadFailure {
             _ => ReadFailureKind::Soon,
         },
     };
-    let failure = ReadFailure::new(Reason::VerifyFailed, health::chain(error), kind);
+    let reason = match reason_of(error) {
+        Reason::UploadFailed => Reason::VerifyFailed,
+        reason => reason,
+    };
+    let failure = ReadFailure::new(reason, health::chain(error), kind);
     let Error::Service { operation, kind, .. } = error else { return failure };
     match kind {
         Kind::AccessDenied | Kind::NotAuthorized => {

@@ -285,8 +285,7 @@ impl Running {
     fn read(&mut self, bytes: bytes::Bytes, now: Instant) {
         let Some((_, chunks)) = &mut self.open else { return };
         chunks.push(bytes);
-        loop {
-            let Some((_, chunks)) = &mut self.open else { break };
+        while let Some((_, chunks)) = &mut self.open {
             match chunks.next_event() {
                 Ok(Some(event)) => self.read_event(event, now),
                 Ok(None) => break,
@@ -376,7 +375,8 @@ impl Running {
         let wall = self.this.clock.wall();
         let failure = self.reader_failure.as_ref().or(self.schedule.failure());
         let failed = failure.map(|failure| {
-            let problem = Problem::new(failure.reason, failure.text.clone(), wall);
+            // Whatever the cause is: the upload has its own problem.
+            let problem = Problem::new(Reason::VerifyFailed, failure.text.clone(), wall);
             failure.fix.iter().fold(problem, |problem, fix| problem.fix(fix.clone()))
         });
         let held = |failure: &ReadFailure| {

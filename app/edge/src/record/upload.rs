@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clock::Clock;
 use health::Backoff;
+use kvs::FragmentIds;
 use kvs::api::StreamId;
 use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
 use kvs::ledger::LossReason;
 use kvs::upload::{Action, Driver, Event, LookedUp, Loss, UploadConfig};
-use kvs::{FragmentIds, FragmentNumber};
 use kvs_client::{Client, Error, PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType};
 use media::Feed;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -50,8 +50,6 @@ pub struct Uploader {
     pub client: Client,
     pub clock: Clock,
     pub ledger: SharedLedger,
-    /// Who wants to know at once under which number a fragment is kept; a full queue loses the number for an event.
-    pub persisted: Option<mpsc::Sender<(FragmentSummary, FragmentNumber)>>,
     pub report: watch::Sender<UploadReport>,
     /// Moved forward by the loop as long as it turns.
     pub pulse: Pulse,
@@ -348,15 +346,18 @@ impl<'a> Running<'a> {
     }
 
     fn execute(&mut self, action: Action) {
-        let (client, stream) = (self.this.client.clone(), self.stream.clone());
+        let (client, stream, clock) =
+            (self.this.client.clone(), self.stream.clone(), self.this.clock.clone());
         match action {
             Action::Reconcile { fragments, retention } => {
                 self.looking =
-                    Some(Box::pin(async move { look_up(&client, &stream, &fragments, retention).await }));
+                    Some(Box::pin(
+                        async move { look_up(&client, &stream, &clock, &fragments, retention).await },
+                    ));
             }
             Action::LookUp { fragments } => {
                 self.looking =
-                    Some(Box::pin(async move { look_up(&client, &stream, &fragments, false).await }));
+                    Some(Box::pin(async move { look_up(&client, &stream, &clock, &fragments, false).await }));
             }
             Action::Open => {
                 let start_ms = self.this.clock.wall_ms();
@@ -409,10 +410,6 @@ impl<'a> Running<'a> {
                     report.ack_delay = Some(ack_delay);
                     report.problem = None;
                 });
-                if let (Some(persisted), Some(number)) = (&self.this.persisted, number) {
-                    // When the queue is full an event goes without its fragment number.
-                    let _ = persisted.try_send((summary, number));
-                }
             }
             Event::FoundAfterLoss { id, number } => {
                 tracing::info!(camera, fragment = %id, %number, "found after it was given up");

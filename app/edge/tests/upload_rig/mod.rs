@@ -128,7 +128,6 @@ impl Rig {
             client,
             clock: clock.clone(),
             ledger: ledger.clone(),
-            persisted: None,
             report: report.clone(),
             pulse: pulses.add("upload"),
         };

@@ -499,8 +499,9 @@ impl Schedule {
             .map(|looked| looked + looked.saturating_duration_since(persisted).max(self.config.look_again));
         let doubted = record.times.doubted.filter(|_| record.is_bad());
         let at = match (doubted, again) {
-            (Some(doubted), again) if record.times.looked.is_none_or(|looked| looked < doubted) => {
-                again.map_or(doubted, |again| again.min(doubted))
+            (Some(doubted), _) if record.times.looked.is_none_or(|looked| looked < doubted) => {
+                // Not at once: whoever watches shall see it.
+                doubted + self.config.look_again
             }
             (_, Some(again)) => again.max(persisted + self.config.late_after),
             (_, None) => persisted + self.config.late_after,

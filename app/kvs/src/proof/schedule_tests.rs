@@ -245,7 +245,9 @@ fn a_wrong_answer_is_told_and_heals_when_the_store_is_right() {
     Rig::damage(&mut bytes);
     rig.schedule.read_live(&mut rig.ledger, &chunk(&bytes, Answer::GetMedia), rig.now);
     rig.expect(Verdict::Mismatch, [0, 0, 0, 1]);
-    rig.pass(S);
+    rig.pass(S * 4);
+    rig.expect(Verdict::Mismatch, [0, 0, 0, 1]);
+    rig.pass(S * 2);
     rig.expect(Verdict::Ok, [1, 0, 0, 0]);
     assert_eq!(rig.ledger.counts().healed, 1);
 }

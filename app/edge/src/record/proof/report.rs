@@ -71,6 +71,11 @@ impl LatencySamples {
         values_ms.into_iter().for_each(|value| samples.add(value));
     }
 
+    /// Values ever added.
+    pub fn total(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).total()
+    }
+
     pub fn percentiles(&self) -> Option<Percentiles> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).percentiles()
     }
