@@ -12,6 +12,7 @@
 //!
 //! See `examples/put_and_get.rs` for a file sent and read back.
 
+mod advice;
 mod answer;
 mod call;
 mod client;
@@ -27,6 +28,7 @@ mod fragment_pages;
 mod key_files;
 mod media_stream;
 mod operation;
+mod provision;
 mod put_media;
 mod service_time;
 mod sign;
@@ -47,5 +49,6 @@ pub use key_files::key_files;
 pub use kvs;
 pub use media_stream::MediaStream;
 pub use operation::Operation;
+pub use provision::{DEFAULT_RETENTION_HOURS, Provisioned};
 pub use put_media::{PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType};
 pub use service_time::ServiceTime;
