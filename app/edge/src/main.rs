@@ -1,5 +1,7 @@
 //! Arguments, signals and the exit code.
 
+mod cli;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +67,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make ready in AWS what the configuration names.
+    #[command(subcommand)]
+    Provision(cli::provision::Provision),
     /// Measure a running daemon (CPU, memory, fps, latency), draw it, and judge it by criteria.
     ///
     /// Processor and memory come from /proc, everything else from the daemon's own MQTT messages. Each criterion takes
@@ -115,6 +120,7 @@ fn main() -> ExitCode {
             Command::Probe { url, username, password_file, transport, seconds, json } => {
                 probe_camera(url, username.zip(password_file), transport, seconds, json).await
             }
+            Command::Provision(command) => cli::provision::run(command).await,
             #[cfg(feature = "bench")]
             Command::Bench(arguments) => bench::run(arguments).await,
             #[cfg(feature = "demo")]
