@@ -1,12 +1,17 @@
 """GStreamer's RTSP server as a camera: /h264 and /h265 (with AAC).
 
-Usage: gst_rtsp_server.py PORT FOLDER. Port 0 lets the kernel choose; prints "listens on PORT". What the encoders give out
-is written to FOLDER/h264 and FOLDER/h265 as Annex B while it is sent. Ends with 77 where GStreamer's parts are missing.
+Usage: gst_rtsp_server.py PORT FOLDER [NAME=PIPELINE ...]. Port 0 lets the kernel choose; prints "listens on PORT". What the
+encoders give out is written to FOLDER/h264 and FOLDER/h265 as Annex B while it is sent. Further names are further paths.
+Ends with 77 where GStreamer's parts are missing, and names them. Why a request was refused stands on standard error.
 """
 
+import os
 import sys
 
-PACKAGES = "python3-gst-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-{base,good,bad,ugly}"
+PACKAGES = "python3-gst-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-x gstreamer1.0-plugins-{base,good,bad,ugly}"
+# Errors of elements and warnings of the server, which quote them: an answer with 503 says nothing.
+os.environ.setdefault("GST_DEBUG", "1,rtspmedia:2,rtspclient:2")
+os.environ.setdefault("GST_DEBUG_NO_COLOR", "1")
 
 
 def missing(what):
@@ -24,11 +29,7 @@ except (ImportError, ValueError) as error:
     missing(error)
 
 Gst.init(None)
-for element in ["x264enc", "x265enc", "voaacenc", "h264parse", "h265parse", "rtph264pay", "rtph265pay", "rtpmp4gpay"]:
-    if Gst.ElementFactory.find(element) is None:
-        missing(f"no element {element}")
-
-port, folder = sys.argv[1:]
+port, folder, *further = sys.argv[1:]
 SOURCE = (
     "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=180,framerate=10/1"
     " ! timeoverlay"
@@ -42,12 +43,26 @@ H265 = (
     " ! video/x-h265,stream-format=byte-stream,alignment=au ! identity name=encoded ! rtph265pay name=pay0 pt=96"
     " audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=16000,channels=1 ! voaacenc ! rtpmp4gpay name=pay1 pt=97 )"
 )
+PATHS = {"h264": H264, "h265": H265, **dict(argument.split("=", 1) for argument in further)}
+
+for launch in PATHS.values():
+    # GStreamer itself says which elements of the pipelines it does not have.
+    context = Gst.ParseContext()
+    try:
+        Gst.parse_launch_full(launch, context, Gst.ParseFlags.NONE)
+    except GLib.Error as error:
+        if not context.get_missing_elements():
+            sys.exit(f"{launch}: {error.message}")
+    if context.get_missing_elements():
+        missing(f"no element {', '.join(context.get_missing_elements())}")
 
 
 def record(_factory, media, name):
     """A second sink for the file would trouble the server's preroll, so the buffers are copied in passing."""
+    encoded = media.get_element().get_by_name("encoded")
+    if encoded is None:
+        return
     output = open(f"{folder}/{name}", "ab", buffering=0)
-
     written = None
 
     def copy(_pad, info):
@@ -59,14 +74,13 @@ def record(_factory, media, name):
         written = buffer.pts
         return Gst.PadProbeReturn.OK
 
-    pad = media.get_element().get_by_name("encoded").get_static_pad("src")
-    pad.add_probe(Gst.PadProbeType.BUFFER, copy)
+    encoded.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, copy)
 
 
 server = GstRtspServer.RTSPServer()
 server.set_address("127.0.0.1")
 server.set_service(port)
-for name, launch in [("h264", H264), ("h265", H265)]:
+for name, launch in PATHS.items():
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(launch)
     factory.connect("media-configure", record, name)

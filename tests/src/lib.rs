@@ -21,7 +21,7 @@ pub use broker::Mosquitto;
 pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, documents, free_port, streams_client};
 pub use footage::{Footage, PictureBack, Sent};
 pub use observer::{Message, Observer};
-pub use process::{Process, binary, decode_errors, program};
+pub use process::{Process, asked_for, binary, decode_errors, program, skip};
 pub use rig::{Camera, Rig, RigBuilder, clip_cache, small_clip};
 pub use seen::{Life, SeenFootage, jpeg_size};
 

@@ -161,13 +161,36 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// A program of the system; `None`, and a word to stderr, where it is not installed.
+///
+/// # Panics
+/// When it is not installed and `KVS_EDGE_TEST_REQUIRE_PEERS` is set.
 pub fn program(name: &str, package: &str) -> Option<PathBuf> {
     let folders = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin"];
     let found = folders.iter().map(|folder| PathBuf::from(folder).join(name)).find(|path| path.exists());
     if found.is_none() {
-        eprintln!("skipped: no {name} here; install the Debian package {package}");
+        skip(&format!("no {name} here; install the Debian package {package}"));
     }
     found
+}
+
+/// Says that a test does nothing, and why.
+///
+/// # Panics
+/// When `KVS_EDGE_TEST_REQUIRE_PEERS` is set: a test whose peer is missing has not passed.
+pub fn skip(why: &str) {
+    let required = std::env::var_os("KVS_EDGE_TEST_REQUIRE_PEERS").is_some();
+    assert!(!required, "required, but missing: {why}");
+    eprintln!("skipped: {why}");
+}
+
+/// Whether `cargo xtask test` was asked for `--peers` or `--full`; says so when not.
+pub fn asked_for(flag: &str) -> bool {
+    let name = format!("KVS_EDGE_TEST_{}", flag.trim_start_matches("--").to_uppercase());
+    let asked = std::env::var_os(name).is_some();
+    if !asked {
+        eprintln!("skipped: part of cargo xtask test {flag}");
+    }
+    asked
 }
 
 /// What ffmpeg has to complain about when it decodes `media`; `None` where ffmpeg is not installed.

@@ -27,6 +27,9 @@ async fn a_signal_reaches_the_process() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_no_program() {
-    assert_eq!(program("no-such-program", "none"), None);
+fn a_program_that_is_not_there_is_no_program_and_fails_where_peers_are_required() {
+    let found = std::panic::catch_unwind(|| program("no-such-program", "none"));
+    let required = std::env::var_os("KVS_EDGE_TEST_REQUIRE_PEERS").is_some();
+    assert_eq!(found.is_err(), required);
+    assert_eq!(found.ok().flatten(), None);
 }

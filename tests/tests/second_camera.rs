@@ -4,22 +4,30 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use kvs_edge_tests::{Camera, Process, Rig, Stored, program};
+use kvs_edge_tests::{Camera, Process, Rig, Stored, program, skip, within};
 use media::{VideoCodec, nal};
 use messages::{CameraState, ClockSource, Reason, Stats};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-/// The server and its port; `None`, and a word to stderr, where GStreamer's parts are missing.
-async fn server(folder: &Path, port: u16) -> Option<(Process, u16)> {
+/// GStreamer's server with further `NAME=PIPELINE` paths; `None` where there is no interpreter.
+fn spawn(folder: &Path, port: u16, further: &[&str]) -> Option<Process> {
     let python = program("python3", "python3-gst-1.0")?;
     std::fs::create_dir_all(folder).expect("the folder can be made");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gst_rtsp_server.py");
     let mut command = Command::new(python);
-    let process = Process::spawn("GStreamer", command.arg(script).arg(port.to_string()).arg(folder));
+    command.arg(script).arg(port.to_string()).arg(folder).args(further);
+    Some(Process::spawn("GStreamer", &mut command))
+}
+
+/// The server and its port; `None`, and a word to stderr, where GStreamer's parts are missing.
+async fn server(folder: &Path, port: u16, further: &[&str]) -> Option<(Process, u16)> {
+    let process = spawn(folder, port, further)?;
     let listens = tokio::select! {
         line = process.line("listens on") => line,
         status = process.ended() => {
             assert_eq!(status.code(), Some(77), "{:#?}", process.output());
-            eprintln!("skipped: {}", process.output().join(" "));
+            skip(&process.stdout().join(" "));
             return None;
         }
     };
@@ -27,11 +35,43 @@ async fn server(folder: &Path, port: u16) -> Option<(Process, u16)> {
     Some((process, port))
 }
 
+/// What the server answers to DESCRIBE of a path.
+async fn describe(port: u16, path: &str) -> String {
+    let request = format!("DESCRIBE rtsp://127.0.0.1:{port}/{path} RTSP/1.0\r\nCSeq: 1\r\n\r\n");
+    within(&format!("answer to DESCRIBE of {path}"), async {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        socket.write_all(request.as_bytes()).await.expect("it takes requests");
+        let mut answer = [0; 64];
+        let length = socket.read(&mut answer).await.expect("it answers");
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_of_gstreamer_names_every_element_it_lacks_and_why_it_refuses() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let lacks = "lacks=( no_such_element ! no_other_element ! rtph264pay name=pay0 )";
+    let Some(process) = spawn(folder.path(), 0, &[lacks]) else { return };
+    assert_eq!(process.ended().await.code(), Some(77));
+    let said = process.stdout().join(" ");
+    assert!(said.contains("no_such_element, no_other_element"), "{said}");
+    assert!(said.contains("gstreamer1.0-x"), "{said}");
+
+    let broken = "broken=( filesrc location=/no/such/file ! h264parse ! rtph264pay name=pay0 pt=96 )";
+    let Some((process, port)) = server(folder.path(), 0, &[broken]).await else { return };
+    let answer = describe(port, "broken").await;
+    assert!(answer.starts_with("RTSP/1.0 503"), "{answer}");
+    // The rig prints what its processes wrote when a test fails.
+    process.line("/no/such/file").await;
+    assert!(describe(port, "h264").await.starts_with("RTSP/1.0 200"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn footage_of_gstreamer_is_stored_as_its_encoders_made_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-    let Some((camera, port)) = server(&first, 0).await else { return };
+    let Some((camera, port)) = server(&first, 0, &[]).await else { return };
     let at = |id: &str| Camera::at(id, format!("rtsp://127.0.0.1:{port}/{id}"));
     let Some(rig) = Rig::builder().camera(at("h264")).camera(at("h265")).start().await else { return };
     let ids = ["h264", "h265"];
@@ -54,7 +94,7 @@ async fn footage_of_gstreamer_is_stored_as_its_encoders_made_it() {
         let reasons = [Reason::Disconnected, Reason::ConnectionRefused, Reason::ProtocolError];
         assert!(lost.reason.is_some_and(|reason| reasons.contains(&reason)), "{lost:?}");
     }
-    let camera = server(&second, port).await;
+    let camera = server(&second, port, &[]).await;
     assert!(camera.is_some(), "its port is free again");
     for id in ids {
         rig.status(mark, id, |status| status.state == CameraState::Online).await;

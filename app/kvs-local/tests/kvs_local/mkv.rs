@@ -137,14 +137,15 @@ pub(crate) fn recording(name: &str) -> PathBuf {
     root().join("tests/data/kvssink-putmedia").join(name)
 }
 
-/// A third-party capture; `None`, and a word about it, where they are not at hand.
+/// A third-party capture from the folder that `KVS_EDGE_TEST_CAPTURES` names; `None`, and a word about it, where it
+/// names none.
 pub(crate) fn captured(name: &str) -> Option<Vec<u8>> {
-    let path = root().join("../shared/data/kvs/parser-library").join(name);
-    let bytes = std::fs::read(&path).ok();
-    if bytes.is_none() {
-        println!("skipped: {} absent", path.display());
-    }
-    bytes
+    let Some(folder) = std::env::var_os("KVS_EDGE_TEST_CAPTURES") else {
+        println!("skipped: KVS_EDGE_TEST_CAPTURES names no folder (a peer of cargo xtask test --peers)");
+        return None;
+    };
+    let path = PathBuf::from(folder).join("parser-library").join(name);
+    Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
 pub(crate) fn cluster_timecodes(body: &[u8]) -> Vec<u64> {

@@ -1,5 +1,5 @@
 //! Programs that are not ours: AWS's Python SDK, ffprobe and mkvinfo. What is not installed is named and left
-//! out.
+//! out, unless `KVS_EDGE_TEST_REQUIRE_PEERS` is set.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -17,7 +17,7 @@ async fn output(mut command: Command) -> Option<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined");
     if output.is_err() {
-        println!("skipped: {name} absent");
+        absent(&name);
     }
     output.ok()
 }
@@ -31,9 +31,14 @@ async fn has_boto3() -> bool {
     probe.args(["-c", "import boto3"]);
     let found = output(probe).await.is_some_and(|output| output.status.success());
     if !found {
-        println!("skipped: boto3 for {PYTHON} absent");
+        absent(&format!("boto3 for {PYTHON}"));
     }
     found
+}
+
+fn absent(what: &str) {
+    assert!(std::env::var_os("KVS_EDGE_TEST_REQUIRE_PEERS").is_none(), "{what} is absent, and is required");
+    println!("skipped: {what} absent");
 }
 
 /// `certificate`: of an HTTPS endpoint.

@@ -104,14 +104,13 @@ pub fn recorded(name: &str) -> Bytes {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }
 
-/// A third-party file that is not part of the project, or `None` after saying that it is absent.
+/// A third-party file from the folder that `KVS_EDGE_TEST_CAPTURES` names, or `None` after saying that it names none.
+#[track_caller]
 pub fn third_party(name: &str) -> Option<Bytes> {
-    let path = workspace().join("../shared/data/kvs").join(name);
-    match std::fs::read(&path) {
-        Ok(data) => Some(data.into()),
-        Err(_) => {
-            eprintln!("skipped: {} absent", path.display());
-            None
-        }
-    }
+    let Some(folder) = std::env::var_os("KVS_EDGE_TEST_CAPTURES") else {
+        eprintln!("skipped: KVS_EDGE_TEST_CAPTURES names no folder (a peer of cargo xtask test --peers)");
+        return None;
+    };
+    let path = Path::new(&folder).join(name);
+    Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into())
 }
