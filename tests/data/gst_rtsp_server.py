@@ -9,8 +9,8 @@ import os
 import sys
 
 PACKAGES = "python3-gst-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-x gstreamer1.0-plugins-{base,good,bad,ugly}"
-# Errors of elements and warnings of the server, which quote them: an answer with 503 says nothing.
-os.environ.setdefault("GST_DEBUG", "1,rtspmedia:2,rtspclient:2")
+# Errors and warnings of elements and server, but one for each packet: an answer with 503 says nothing.
+os.environ.setdefault("GST_DEBUG", "2,rtpsession:1")
 os.environ.setdefault("GST_DEBUG_NO_COLOR", "1")
 
 

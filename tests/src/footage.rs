@@ -22,6 +22,8 @@ pub struct Footage {
     pub sent: Vec<Sent>,
     /// Stored frames of sound.
     pub audio_frames: usize,
+    /// Where sound of the camera is missing between stored frames.
+    pub audio_gaps: usize,
     /// The last words of the daemon about this camera.
     pub status: Status,
     pub upload: Upload,
@@ -78,13 +80,13 @@ impl Rig {
             }
             None => (Vec::new(), Vec::new()),
         };
-        let audio_frames = match self.sim(camera).and_then(|sim| sim.clip(0).audio()) {
+        let (audio_frames, audio_gaps) = match self.sim(camera).and_then(|sim| sim.clip(0).audio()) {
             Some(audio) => compare_audio(camera, &stored, &audio.frames),
-            None => 0,
+            None => (0, 0),
         };
         let (status, stats) =
             (self.mqtt.last(&topics.status(camera)), self.mqtt.bodies(&topics.stats(camera)));
-        Footage { stored, pictures, sent, audio_frames, status, upload, verify, stats }
+        Footage { stored, pictures, sent, audio_frames, audio_gaps, status, upload, verify, stats }
     }
 }
 
@@ -105,10 +107,29 @@ impl Footage {
     }
 
     /// # Panics
-    /// When a picture between the first and the last one of a session is missing.
+    /// When a picture between the first and the last one of a session is missing, or sound.
     pub fn expect_no_picture_missing(&self) {
+        assert_eq!(self.audio_gaps, 0, "sound is missing");
         let missing = self.missing_within_sessions();
         assert!(missing.is_empty(), "pictures that no fault explains are missing: {missing:#?}");
+    }
+
+    /// No packet was lost on the way: the only excuse over UDP, where a busy machine drops them.
+    pub fn is_whole(&self) -> bool {
+        let stats = self.stats.last().expect("there is one each second");
+        stats.transport.as_deref() != Some("udp") || stats.lost_packets == 0
+    }
+
+    /// Nothing is missing, or packets were lost over UDP, and then nothing is stored that refers to what is missing.
+    ///
+    /// # Panics
+    /// When that is not so.
+    pub fn expect_only_lost_packets_to_matter(&self) {
+        if self.is_whole() {
+            self.expect_no_picture_missing();
+        } else {
+            self.expect_nothing_behind_a_loss();
+        }
     }
 
     /// Behind a picture that is missing, nothing is stored up to the next random access point.
@@ -179,8 +200,11 @@ fn compare(
                 );
             };
             let same = |sent: &&SentPicture| origins.contains(&(sent.switched, sent.index));
-            let origin =
-                sent.iter().filter(same).min_by_key(|sent| sent.capture_utc_ms.abs_diff(block.time_ms));
+            // A session that the box has left may go on for a while beside the one that follows it.
+            let nearest = |sent: &&SentPicture| {
+                (sent.capture_utc_ms.abs_diff(block.time_ms), std::cmp::Reverse(sent.session))
+            };
+            let origin = sent.iter().filter(same).min_by_key(nearest);
             let origin =
                 origin.unwrap_or_else(|| panic!("{camera}: {origins:?} is stored but was never sent"));
             let (time_ms, key_frame) = (block.time_ms, block.key_frame);
@@ -246,19 +270,21 @@ fn nals(payload: &[u8]) -> String {
     units.collect::<Vec<_>>().join(", ")
 }
 
-/// Stored sound is the camera's loop without a gap.
-fn compare_audio(camera: &str, stored: &[Stored], frames: &[Bytes]) -> usize {
+/// Stored sound is the camera's loop: the number of its frames, and of the places where some are missing.
+fn compare_audio(camera: &str, stored: &[Stored], frames: &[Bytes]) -> (usize, usize) {
     let blocks = stored.iter().flat_map(|fragment| &fragment.blocks).filter(|block| block.track == 2);
     // Frames of the loop may be alike: all places in it that the block can be from.
     let mut expected: BTreeSet<usize> = (0..frames.len()).collect();
-    let mut count = 0;
+    let (mut count, mut gaps) = (0, 0);
     for block in blocks {
         let same: BTreeSet<_> = (0..frames.len()).filter(|at| frames[*at] == block.payload).collect();
         assert!(!same.is_empty(), "{camera}: sound at {} ms is not the camera's", block.time_ms);
-        let follows = same.intersection(&expected);
-        expected = follows.map(|at| (at + 1) % frames.len()).collect();
-        assert!(!expected.is_empty(), "{camera}: sound is missing before {} ms", block.time_ms);
+        let mut follows: BTreeSet<_> = same.intersection(&expected).copied().collect();
+        if follows.is_empty() {
+            (follows, gaps) = (same, gaps + 1);
+        }
+        expected = follows.into_iter().map(|at| (at + 1) % frames.len()).collect();
         count += 1;
     }
-    count
+    (count, gaps)
 }

@@ -28,7 +28,7 @@ pub use seen::{Life, SeenFootage, jpeg_size};
 use std::time::{Duration, Instant};
 
 /// Far beyond what any event takes, even on a busy machine; a test that reaches it has failed.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits for `work`, or panics with `what` after [`DEADLINE`].
 pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {

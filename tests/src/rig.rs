@@ -318,6 +318,8 @@ impl Rig {
             ("mqtt.host", quoted("127.0.0.1")),
             ("mqtt.port", self.broker.port.to_string()),
             ("upload.fragment_ms", "1000".to_owned()),
+            // A stop waits only as long as it has to: on a busy machine, longer.
+            ("upload.stop_grace_s", "60".to_owned()),
             ("verify.mode", quoted("continuous")),
             ("health.interval_s", "1".to_owned()),
         ]

@@ -157,6 +157,11 @@ impl Faults {
         self.list().clone()
     }
 
+    /// Ends the faults of one stream.
+    pub fn end(&self, stream: &str) {
+        self.list().retain(|fault| fault.stream.as_deref() != Some(stream));
+    }
+
     pub fn clear(&self) {
         self.list().clear();
     }

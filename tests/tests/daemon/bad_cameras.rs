@@ -2,6 +2,7 @@
 //! healthy camera beside them is unaffected.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use camera_sim::{Audio, AuthKind, ForeignCodec};
 use futures_util::future::join_all;
@@ -71,6 +72,7 @@ async fn each_bad_camera_gets_its_reason_and_the_good_one_its_footage() {
     for bad in &BAD {
         rig = rig.camera(camera(bad, silent_port, web_port));
     }
+    let began = Instant::now();
     let Some(rig) = rig.start().await else { return };
     join_all(BAD.iter().map(|bad| check(&rig, bad))).await;
     let off = rig.status(0, "off", |_| true).await;
@@ -88,11 +90,12 @@ async fn each_bad_camera_gets_its_reason_and_the_good_one_its_footage() {
 
     let good = rig.expect_everything_proven("good").await;
     good.expect_no_picture_missing();
-    let before = |status: &Status| status.reason == Some(Reason::Starting) || status.reason.is_none();
+    let before =
+        |status: &Status| [None, Some(Reason::Starting), Some(Reason::Stopping)].contains(&status.reason);
     let statuses: Vec<Status> = rig.mqtt.bodies(&rig.mqtt.topics.status("good"));
     assert!(statuses.iter().all(|status| before(status) && status.attempts == 0), "{statuses:#?}");
     for Bad { camera, reason, .. } in &BAD {
-        check_the_end(&rig, camera, *reason);
+        check_the_end(&rig, camera, *reason, began.elapsed());
     }
     let off = rig.sim("off").expect("simulated").stats(0);
     assert_eq!((off.sessions, off.pictures), (0, 0));
@@ -102,13 +105,13 @@ async fn check(rig: &Rig, bad: &Bad) {
     let status = rig.status(0, bad.camera, |status| status.reason != Some(Reason::Starting)).await;
     let Bad { camera, reason, says } = bad;
     assert_eq!((status.state, status.reason), (CameraState::Offline, Some(*reason)), "{camera}: {status:?}");
-    assert_eq!((status.attempts, status.last_frame), (1, None), "{camera}: {status:?}");
+    assert!(status.attempts >= 1 && status.last_frame.is_none(), "{camera}: {status:?}");
     let detail = status.detail.unwrap_or_default();
     assert!(says.iter().all(|word| detail.contains(word)), "{camera}: {detail:?} says all of {says:?}");
     assert!(!detail.contains("wrong\n") && !detail.contains('\n'), "{camera}: {detail:?}");
 }
 
-fn check_the_end(rig: &Rig, camera: &str, reason: Reason) {
+fn check_the_end(rig: &Rig, camera: &str, reason: Reason, ran: Duration) {
     let topics = &rig.mqtt.topics;
     let (upload, verify): (Upload, Verify) =
         (rig.mqtt.last(&topics.upload(camera)), rig.mqtt.last(&topics.verify(camera)));
@@ -124,10 +127,11 @@ fn check_the_end(rig: &Rig, camera: &str, reason: Reason) {
     // What only an operator can mend is asked once a minute: no locked account, no full log.
     let for_an_operator =
         [Reason::Unauthorized, Reason::NotFound, Reason::NoVideo, Reason::UnsupportedCodec].contains(&reason);
-    assert_eq!(last.attempts == 1, for_an_operator, "{camera}: {last:?}");
+    let minutes = u32::try_from(ran.as_secs() / 60).expect("no such test");
+    assert_eq!(last.attempts <= 1 + minutes, for_an_operator, "{camera}: {last:?}");
     if reason == Reason::Unauthorized {
         let refused = rig.sim(camera).expect("simulated").stats(0).unauthorized;
-        assert!(refused <= 2, "{camera}: {refused} answers with 401");
+        assert!(refused <= 2 * u64::from(1 + minutes), "{camera}: {refused} answers with 401");
     }
 }
 

@@ -5,8 +5,10 @@ use std::process::Command;
 use kvs_edge_tests::{Camera, Mosquitto, Observer, Process, Rig, free_port, program, within};
 use messages::{CameraState, OFFLINE, ONLINE, Status, Topics};
 
+use crate::manager::Manager;
+
 /// Somebody who subscribes now, and what the broker has kept.
-async fn newcomer(rig: &Rig, topics: &[String]) -> Observer {
+pub(crate) async fn newcomer(rig: &Rig, topics: &[String]) -> Observer {
     let observer = Observer::start(rig.broker.port, Topics::new("kvs-edge", "box")).await;
     for topic in topics {
         observer.wait::<serde_json::Value>(topic, |_| true).await;
@@ -23,7 +25,7 @@ fn states(topics: &Topics) -> Vec<String> {
 }
 
 /// What was said on `availability` since `mark`.
-fn availability(rig: &Rig, mark: usize) -> Vec<String> {
+pub(crate) fn availability(rig: &Rig, mark: usize) -> Vec<String> {
     let topic = rig.mqtt.topics.availability();
     let said = rig.mqtt.all().into_iter().skip(mark).filter(|message| message.topic == topic);
     said.map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect()
@@ -66,23 +68,15 @@ async fn a_broker_that_is_away_at_the_start_and_later_gets_the_whole_truth_each_
     assert_eq!(reconnects, 1);
 }
 
+/// Two boxes: one that its broker refuses, and one that has nothing at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_box_is_called_offline_by_its_broker_until_it_is_back() {
-    let Some(mut rig) = Rig::builder().camera(Camera::new("cam")).start().await else { return };
-    rig.online("cam").await;
-    let mark = rig.mqtt.mark();
-    rig.daemon().signal("KILL");
-    rig.daemon().ended().await;
-    let topic = rig.mqtt.topics.availability();
-    rig.mqtt.wait_text(mark, &topic, OFFLINE).await;
-    let newcomer = newcomer(&rig, &[]).await;
-    newcomer.wait_text(0, &topic, OFFLINE).await;
-    rig.start_daemon().await;
-    newcomer.wait_text(0, &topic, ONLINE).await;
-    assert_eq!(availability(&rig, mark), [OFFLINE, ONLINE]);
+async fn a_box_that_reaches_no_broker_records_and_stops_in_order() {
+    tokio::join!(
+        a_wrong_broker_password_is_told_in_the_log_and_costs_no_footage(),
+        the_box_is_ready_and_stops_in_order_with_nothing_around_it(),
+    );
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_broker_password_is_told_in_the_log_and_costs_no_footage() {
     let rig = Rig::builder()
         .file("wrong-password", "not-the-word-of-the-broker")
@@ -122,4 +116,22 @@ async fn broker_with_password(rig: &Rig) -> Option<(Process, u16)> {
     let process = Process::spawn("second mosquitto", Command::new(program).arg("-c").arg(&file));
     within("start of the second broker", process.line("running")).await;
     Some((process, port))
+}
+
+async fn the_box_is_ready_and_stops_in_order_with_nothing_around_it() {
+    let mut manager = Manager::new();
+    let rig = Rig::builder()
+        .camera(Camera::at("cam", "rtsp://127.0.0.1:1/none"))
+        .set("aws.endpoint", "\"http://127.0.0.1:1\"")
+        .set("mqtt.port", "1")
+        .env("NOTIFY_SOCKET", &manager.address())
+        .without_daemon()
+        .start();
+    let Some(mut rig) = rig.await else { return };
+    rig.spawn_daemon();
+    manager.until("READY=1").await;
+    manager.until("STATUS=0 of 1 cameras live").await;
+    rig.daemon().signal("TERM");
+    manager.until("STOPPING=1").await;
+    assert!(rig.daemon().ended().await.success());
 }

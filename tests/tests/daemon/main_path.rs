@@ -1,13 +1,16 @@
-//! A camera's footage goes to KVS and is proven back; the box tells about it.
+//! A camera's footage goes to KVS and is proven back; the box tells about it, its service manager too.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use camera_sim::{Audio, AuthKind};
 use kvs_edge_tests::{Camera, Footage, Rig, decode_errors, program};
 use messages::{
-    CameraState, ClockSource, Health, Info, OFFLINE, ONLINE, Stats, Status, Upload, UploadState, Verdict,
-    Verify, VerifyMethod,
+    CameraState, ClockSource, Health, Info, OFFLINE, ONLINE, Reason, Stats, Status, Upload, UploadState,
+    Verdict, Verify, VerifyMethod,
 };
+
+use crate::manager::Manager;
 
 /// The cameras: what differs between them, and what has to be seen of it.
 const CAMERAS: [Expected; 3] = [
@@ -24,7 +27,7 @@ struct Expected {
     sound: bool,
 }
 
-async fn rig() -> Option<Rig> {
+async fn rig(manager: &Manager) -> Option<Rig> {
     let h265 = |camera: Camera| {
         camera.h265().clip(|clip| {
             clip.audio = Audio::Aac;
@@ -44,21 +47,32 @@ async fn rig() -> Option<Rig> {
         )
         .file("camera-password", "a \"secret\"\n")
         .kvs(|options| options.create_streams.push(("another.name".to_owned(), 24)))
+        .env("NOTIFY_SOCKET", &manager.address())
+        .env("WATCHDOG_USEC", "1000000")
         .start()
         .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn footage_is_stored_proven_and_told_of_and_a_stop_completes_it() {
-    let Some(rig) = rig().await else { return };
+    let mut manager = Manager::new();
+    let Some(rig) = rig(&manager).await else { return };
+    let first = manager.until("READY=1").await;
+    assert!(!first.iter().any(|line| line.starts_with("STOPPING")), "{first:?}");
+    manager.until("STATUS=3 of 3 cameras live").await;
+    for _ in 0..4 {
+        manager.until("WATCHDOG=1").await;
+    }
     for expected in &CAMERAS {
         check_figures(&rig, expected).await;
         rig.fragments(expected.camera, 4).await;
     }
     check_box(&rig).await;
+    check_that_nothing_is_decoded(&rig);
 
     let stopped_at = rig.mqtt.mark();
     rig.stop().await;
+    manager.until("STOPPING=1").await;
     let topics = &rig.mqtt.topics;
     assert_eq!(rig.mqtt.texts(&topics.availability()), [ONLINE, OFFLINE]);
     let info: Info = rig.mqtt.last(&topics.info());
@@ -72,8 +86,12 @@ async fn footage_is_stored_proven_and_told_of_and_a_stop_completes_it() {
         check_footage(&footage, expected);
         check_read_back(&rig, expected, footage.pictures.len()).await;
     }
-    // Nobody had to act: no log line above INFO.
-    let loud = |line: &&String| line.contains(" WARN ") || line.contains("ERROR");
+    // Nobody had to act: no log line above INFO, but where a busy machine lost packets.
+    let excused = !rig.expect_everything_proven("udp").await.is_whole();
+    let loud = |line: &&String| {
+        let loud = line.contains(" WARN ") || line.contains("ERROR");
+        loud && !(excused && line.contains("udp"))
+    };
     let output = rig.daemon().output();
     assert_eq!(output.iter().find(loud), None);
     assert_eq!(output.iter().find(|line| line.contains("secret")), None, "no secret in the log");
@@ -90,6 +108,8 @@ async fn check_figures(rig: &Rig, expected: &Expected) {
             && stats.latency.is_some()
             && (stats.gop_frames, stats.gop_s) == (Some(10), Some(1.0))
             && stats.clock == Some(ClockSource::Rtcp)
+            && stats.clock_offset_ms.is_some_and(|ms| ms.abs() < 1000.0)
+            && (50_000..1_000_000).contains(&stats.bitrate_bps)
     };
     let stats: Stats = rig.mqtt.wait(&topics.stats(camera), settled).await;
     let codec = stats.codec.clone().unwrap_or_default();
@@ -97,12 +117,14 @@ async fn check_figures(rig: &Rig, expected: &Expected) {
     assert_eq!(stats.size, Some(expected.size.into()));
     assert_eq!(stats.audio_codec.is_some(), expected.sound, "{stats:?}");
     assert_eq!(stats.transport.as_deref(), Some(if camera == "udp" { "udp" } else { "tcp" }));
-    assert_eq!((stats.lost_packets, stats.dropped_frames, stats.reconnects_1h), (0, 0, 0));
-    assert!((50_000..1_000_000).contains(&stats.bitrate_bps), "{stats:?}");
-    assert!(stats.clock_offset_ms.is_some_and(|ms| ms.abs() < 1000.0), "{stats:?}");
+    assert_eq!(stats.reconnects_1h, 0);
+    if camera != "udp" {
+        assert_eq!((stats.lost_packets, stats.dropped_frames), (0, 0));
+    }
     let latency = stats.latency.expect("asked for");
+    // Milliseconds, whatever the machine does: no minute.
     assert!(
-        latency.p50_ms >= 0.0 && latency.p50_ms <= latency.p95_ms && latency.p95_ms < 10_000.0,
+        latency.p50_ms >= 0.0 && latency.p50_ms <= latency.p95_ms && latency.p95_ms < 60_000.0,
         "{latency:?}"
     );
 
@@ -123,15 +145,39 @@ async fn check_box(rig: &Rig) {
     assert_eq!(info.version, env!("CARGO_PKG_VERSION"));
     let cameras: Vec<_> = info.cameras.iter().map(|camera| (&*camera.id, &*camera.stream)).collect();
     assert_eq!(cameras, [("h264", "h264"), ("h265", "another.name"), ("udp", "udp")]);
-    let well = |health: &Health| health.ok && health.host.process_cpu_percent.is_some();
+    let well = |health: &Health| {
+        // No margin is left in a second in which the machine did something else.
+        let margin = health.watchdog_margin_ms.is_some_and(|ms| ms > 0);
+        health.ok && health.host.process_cpu_percent.is_some() && margin
+    };
     let health: Health = rig.mqtt.wait(&topics.health(), well).await;
+    assert!(health.watchdog_margin_ms.is_some_and(|ms| ms <= 1000), "{health:#?}");
     assert_eq!(health.checks, []);
     assert!(health.host.process_rss_bytes.is_some_and(|rss| rss > 1 << 20), "{health:?}");
     assert_eq!((health.mqtt.dropped, health.mqtt.reconnects), (0, 0));
 }
 
+/// The configuration has no `[detect]`.
+fn check_that_nothing_is_decoded(rig: &Rig) {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", rig.daemon().pid())).expect("it runs");
+    let names =
+        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    let names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
+    assert!(!names.is_empty() && !names.contains(&"detector".to_owned()), "{names:?}");
+    let topics = &rig.mqtt.topics;
+    let told: BTreeSet<_> = rig.mqtt.all().into_iter().map(|message| message.topic).collect();
+    assert!(!told.contains(&topics.detector()), "{told:?}");
+    for Expected { camera, .. } in &CAMERAS {
+        let of_camera = format!("/cam/{camera}/");
+        assert_eq!(told.iter().filter(|topic| topic.contains(&of_camera)).count(), 4, "{told:?}");
+        let stats: Stats = rig.mqtt.last(&topics.stats(camera));
+        assert!(stats.detect.is_none() && stats.fps.decoded.is_none() && stats.fps.inferred.is_none());
+    }
+    assert_eq!(rig.daemon().stdout(), Vec::<String>::new());
+}
+
 fn check_footage(footage: &Footage, expected: &Expected) {
-    footage.expect_no_picture_missing();
+    footage.expect_only_lost_packets_to_matter();
     assert_eq!(footage.sessions().len(), 1);
     assert!(footage.worst_time_error_ms() < 500, "{} ms", footage.worst_time_error_ms());
     assert_eq!(footage.audio_frames > 0, expected.sound);
@@ -142,12 +188,12 @@ fn check_footage(footage: &Footage, expected: &Expected) {
     assert_eq!(footage.upload.last_fragment, Some(newest.number()));
     assert_eq!(footage.upload.last_persisted.map(|at| at.as_millis()), Some(newest.timecode_ms()));
     assert_eq!(footage.upload.backlog_s, 0.0);
-    assert!(footage.upload.ack_delay_ms.is_some_and(|ms| ms < 10_000));
+    assert!(footage.upload.ack_delay_ms.is_some_and(|ms| ms < 60_000));
     assert_eq!(footage.verify.last_fragment, Some(newest.number()));
     assert!(footage.verify.delay.is_some());
     // The stop took the pictures with it that were on their way: the last fragment is cut, not dropped.
     let status: &Status = &footage.status;
-    assert_eq!(status.state, CameraState::Offline);
+    assert_eq!((status.state, status.reason), (CameraState::Offline, Some(Reason::Stopping)), "{status:?}");
     let last_sent = status.last_frame.map_or(0, |at| at.as_millis());
     let last_stored = footage.pictures.last().map_or(0, |picture| picture.time_ms);
     assert!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use camera_sim::{ClipSpec, Fault, FaultPlan, HandshakeStep};
 use futures_util::future::join_all;
-use kvs_edge_tests::{Camera, Life, Observer, Rig, RigBuilder, SeenFootage, jpeg_size, skip, within};
+use kvs_edge_tests::{Camera, Life, Observer, Rig, RigBuilder, SeenFootage, jpeg_size, within};
 use messages::{
     CameraState, DetectionRecord, Detector, DetectorState, Direction, Event, EventKind, OFF, ON, Severity,
     Stats, WorkerSummary,
@@ -22,12 +22,12 @@ fn street(clip: &mut ClipSpec) {
     (clip.seed, clip.loop_seconds) = (2, 10);
 }
 
-fn camera(id: &str) -> Camera {
+pub(crate) fn camera(id: &str) -> Camera {
     Camera::new(id).clip(street)
 }
 
 /// Looks at five pictures per second. A slow machine looks at fewer, but no camera is refused for that.
-fn seeing() -> RigBuilder {
+pub(crate) fn seeing() -> RigBuilder {
     Rig::builder()
         .set("detect.backend", "\"rten\"")
         .set("detect.core_share", "800")
@@ -36,11 +36,16 @@ fn seeing() -> RigBuilder {
 }
 
 /// Waits for a message about an event of a camera.
-async fn event(rig: &Rig, mark: usize, camera: &str, pleases: impl FnMut(&Event) -> bool) -> Event {
+pub(crate) async fn event(
+    rig: &Rig,
+    mark: usize,
+    camera: &str,
+    pleases: impl FnMut(&Event) -> bool,
+) -> Event {
     rig.mqtt.wait_after(mark, &rig.mqtt.topics.events(camera), pleases).await
 }
 
-async fn detector_runs(rig: &Rig) -> Detector {
+pub(crate) async fn detector_runs(rig: &Rig) -> Detector {
     let running = |detector: &Detector| detector.state == DetectorState::Running;
     rig.mqtt.wait(&rig.mqtt.topics.detector(), running).await
 }
@@ -240,7 +245,7 @@ fn check_files(rig: &Rig, camera: &str, found: &SeenFootage) {
 }
 
 /// The last line on standard output.
-fn summary(rig: &Rig) -> WorkerSummary {
+pub(crate) fn summary(rig: &Rig) -> WorkerSummary {
     let lines = rig.daemon().stdout();
     let [line] = &lines[..] else { panic!("one line of JSON on standard output: {lines:#?}") };
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
@@ -276,12 +281,40 @@ fn check_summary(rig: &Rig, cameras: &[&str], seen: &[SeenFootage]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_a_camera_goes_away_its_events_end_and_the_next_ones_are_others() {
+async fn events_of_cameras_that_go_away_change_their_size_or_lose_packets_end_and_new_ones_begin() {
     let started = seeing()
-        .set("detect.lost_after_ms", "1000")
+        .set("detect.events_folder", "\"events\"")
+        .set("detect.events_keep", &KEPT.to_string())
+        .set("detect.lost_after_ms", "500")
         .camera(camera("gone").set("timeouts.handshake_s", "1"))
+        .camera(camera("switch"))
+        .camera(camera("switch-h265").h265())
+        .camera(camera("lossy").faults(|plan| (plan.drop, plan.seed) = (0.02, 7)))
         .start();
     let Some(rig) = started.await else { return };
+    tokio::join!(go_away(&rig), switch(&rig, "switch"), switch(&rig, "switch-h265"), lose_packets(&rig));
+    rig.stop().await;
+
+    let found = rig.expect_seen_truly("gone").await;
+    let tracks: BTreeSet<_> = found.lives.iter().map(|life| life.first().track).collect();
+    assert_eq!(tracks.len(), found.lives.len(), "numbers of tracks are used twice");
+    assert!(found.footage.sessions().len() >= 2);
+    for camera in ["switch", "switch-h265"] {
+        let found = rig.expect_seen_truly(camera).await;
+        found.footage.expect_no_picture_missing();
+        check_newest_kept(&rig, camera, &found, KEPT);
+    }
+    let lossy = rig.expect_seen_truly("lossy").await;
+    lossy.footage.expect_nothing_behind_a_loss();
+    check_newest_kept(&rig, "lossy", &lossy, KEPT);
+    let stats = lossy.footage.stats.last().expect("each second");
+    assert!(stats.lost_packets > 0 && stats.dropped_frames > 0, "{stats:#?}");
+    assert!(stats.detect.as_ref().is_some_and(|detect| detect.rebuilt == 0), "{stats:#?}");
+}
+
+const KEPT: usize = 2;
+
+async fn go_away(rig: &Rig) {
     let topics = &rig.mqtt.topics;
     let somebody = |count: &u32| *count > 0;
     rig.mqtt.wait(&topics.count("gone", "person"), somebody).await;
@@ -298,62 +331,31 @@ async fn when_a_camera_goes_away_its_events_end_and_the_next_ones_are_others() {
     let mark = rig.mqtt.mark();
     rig.faults("gone").set(FaultPlan::default());
     rig.status(mark, "gone", |status| status.state == CameraState::Online).await;
-    let new = event(&rig, mark, "gone", |event| event.kind == EventKind::New).await;
+    let new = event(rig, mark, "gone", |event| event.kind == EventKind::New).await;
     assert!(!before.contains(&new.id));
     rig.mqtt.wait_after(mark, &topics.count("gone", "person"), somebody).await;
-    rig.stop().await;
-    let found = rig.expect_seen_truly("gone").await;
-    let tracks: BTreeSet<_> = found.lives.iter().map(|life| life.first().track).collect();
-    assert_eq!(tracks.len(), found.lives.len(), "numbers of tracks are used twice");
-    assert!(found.footage.sessions().len() >= 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_size_and_lost_packets_are_seen_through() {
-    const KEPT: usize = 2;
-    let started = seeing()
-        .set("detect.events_folder", "\"events\"")
-        .set("detect.events_keep", &KEPT.to_string())
-        .set("detect.lost_after_ms", "500")
-        .camera(camera("switch"))
-        .camera(camera("switch-h265").h265())
-        .camera(camera("lossy").faults(|plan| (plan.drop, plan.seed) = (0.02, 7)))
-        .start();
-    let Some(rig) = started.await else { return };
-    let switch = async |camera: &str| {
-        let ended = |event: &Event| event.kind == EventKind::End;
-        let large = event(&rig, 0, camera, |event| event.kind == EventKind::New).await;
-        assert_eq!(large.frame, [640, 360]);
-        let mark = rig.mqtt.mark();
-        assert_eq!(rig.faults(camera).inject(Fault::SwitchParameters), 1);
-        event(&rig, mark, camera, |event| event.kind == EventKind::New && event.frame == [320, 180]).await;
-        for _ in 0..KEPT {
-            event(&rig, mark, camera, ended).await;
-        }
-    };
-    let lossy = async {
-        let sim = rig.sim("lossy").expect("simulated");
-        within("losses", sim.wait_stats(0, |stats| stats.packets_dropped >= 3)).await;
-        event(&rig, 0, "lossy", |event| event.kind == EventKind::New).await;
-        rig.faults("lossy").set(FaultPlan::default());
-        let mark = rig.mqtt.mark();
-        event(&rig, mark, "lossy", |event| event.kind == EventKind::New).await;
-        rig.more_fragments("lossy", 2).await;
-    };
-    tokio::join!(switch("switch"), switch("switch-h265"), lossy);
-    rig.stop().await;
-
-    for camera in ["switch", "switch-h265"] {
-        let found = rig.expect_seen_truly(camera).await;
-        found.footage.expect_no_picture_missing();
-        check_newest_kept(&rig, camera, &found, KEPT);
+async fn switch(rig: &Rig, camera: &str) {
+    let ended = |event: &Event| event.kind == EventKind::End;
+    let large = event(rig, 0, camera, |event| event.kind == EventKind::New).await;
+    assert_eq!(large.frame, [640, 360]);
+    let mark = rig.mqtt.mark();
+    assert_eq!(rig.faults(camera).inject(Fault::SwitchParameters), 1);
+    event(rig, mark, camera, |event| event.kind == EventKind::New && event.frame == [320, 180]).await;
+    for _ in 0..KEPT {
+        event(rig, mark, camera, ended).await;
     }
-    let lossy = rig.expect_seen_truly("lossy").await;
-    lossy.footage.expect_nothing_behind_a_loss();
-    check_newest_kept(&rig, "lossy", &lossy, KEPT);
-    let stats = lossy.footage.stats.last().expect("each second");
-    assert!(stats.lost_packets > 0 && stats.dropped_frames > 0, "{stats:#?}");
-    assert!(stats.detect.as_ref().is_some_and(|detect| detect.rebuilt == 0), "{stats:#?}");
+}
+
+async fn lose_packets(rig: &Rig) {
+    let sim = rig.sim("lossy").expect("simulated");
+    within("losses", sim.wait_stats(0, |stats| stats.packets_dropped >= 3)).await;
+    event(rig, 0, "lossy", |event| event.kind == EventKind::New).await;
+    rig.faults("lossy").set(FaultPlan::default());
+    let mark = rig.mqtt.mark();
+    event(rig, mark, "lossy", |event| event.kind == EventKind::New).await;
+    rig.more_fragments("lossy", 2).await;
 }
 
 fn check_newest_kept(rig: &Rig, camera: &str, found: &SeenFootage, keep: usize) {
@@ -362,60 +364,4 @@ fn check_newest_kept(rig: &Rig, camera: &str, found: &SeenFootage, keep: usize) 
     for (name, record, _) in &files {
         assert!(found.lives.iter().any(|life| *life.end() == record.event), "{name}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_detect_table_nothing_is_decoded() {
-    let Some(rig) = Rig::builder().camera(camera("plain")).start().await else { return };
-    let topics = &rig.mqtt.topics;
-    let stats: Stats = rig.mqtt.wait(&topics.stats("plain"), |stats: &Stats| stats.fps.input > 5.0).await;
-    assert!(stats.detect.is_none() && stats.fps.decoded.is_none() && stats.fps.inferred.is_none());
-    let threads = std::fs::read_dir(format!("/proc/{}/task", rig.daemon().pid())).expect("it runs");
-    let names =
-        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
-    let names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
-    assert!(!names.is_empty() && !names.contains(&"detector".to_owned()), "{names:?}");
-    rig.fragments("plain", 2).await;
-    rig.stop().await;
-    rig.expect_everything_proven("plain").await.expect_no_picture_missing();
-    let told: BTreeSet<_> = rig.mqtt.all().into_iter().map(|message| message.topic).collect();
-    assert!(!told.contains(&topics.detector()), "{told:?}");
-    assert_eq!(told.iter().filter(|topic| topic.contains("/cam/plain/")).count(), 4, "{told:?}");
-    assert_eq!(rig.daemon().stdout(), Vec::<String>::new());
-}
-
-/// The one that `KVS_EDGE_TEST_ONNXRUNTIME` names, else the one in `target/onnxruntime`.
-fn onnxruntime() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("KVS_EDGE_TEST_ONNXRUNTIME") {
-        return Some(named.into());
-    }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/onnxruntime/onnxruntime/capi");
-    let files = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_it = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
-    };
-    let found = files.filter(is_it).max();
-    if found.is_none() {
-        skip(&format!("no libonnxruntime in {} or KVS_EDGE_TEST_ONNXRUNTIME", folder.display()));
-    }
-    found
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn onnx_runtime_sees_the_same() {
-    let Some(library) = onnxruntime() else { return };
-    let library = library.canonicalize().expect("it exists");
-    let started = seeing()
-        .set("detect.backend", "\"ort\"")
-        .set("detect.onnxruntime_file", &format!("{library:?}"))
-        .camera(camera("plain"))
-        .start();
-    let Some(rig) = started.await else { return };
-    let detector = detector_runs(&rig).await;
-    assert_eq!(detector.backend.as_deref(), Some("ort"), "{detector:#?}");
-    event(&rig, 0, "plain", |event| event.kind == EventKind::End).await;
-    rig.stop().await;
-    let found = rig.expect_seen_truly("plain").await;
-    found.footage.expect_no_picture_missing();
-    assert_eq!(summary(&rig).backend.as_deref(), Some("ort"));
 }

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kvs::ack::{AckError, Reaction};
-use kvs::api::path;
 use kvs_edge_tests::{Camera, Rig, Stored, eventually};
-use kvs_local::{AckKind, At, Fault, FaultKind, SentAck};
+use kvs_local::{AckKind, At, Connections, Fault, FaultKind, SentAck};
 use messages::{CameraState, Reason, Upload, UploadState, Verdict, Verify, VerifyMethod};
 
 /// Between two pictures of a small clip, and a little more.
@@ -33,6 +32,10 @@ fn sessions(rig: &Rig, stream: &str) -> u64 {
     rig.kvs.local().connections(stream).expect("the rig made the stream").put_media_ever
 }
 
+fn connections(rig: &Rig, stream: &str) -> Connections {
+    rig.kvs.local().connections(stream).expect("the rig made the stream")
+}
+
 fn uploads(rig: &Rig, camera: &str) -> Vec<Upload> {
     rig.mqtt.bodies(&rig.mqtt.topics.upload(camera))
 }
@@ -46,23 +49,51 @@ fn holes(stored: &[Stored]) -> Vec<(u64, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_error_ack_gets_its_reaction_and_the_upload_goes_on() {
-    let ids: Vec<u32> = AckError::known_ids().collect();
-    let camera = |id: u32| format!("e{id}");
+async fn acks_that_fail_or_are_odd_and_connections_that_break_cost_nothing_and_store_nothing_twice() {
+    let (ids, cases) = (error_ids(), broken());
     let mut builder = Rig::builder();
     for id in &ids {
-        builder = builder.camera(Camera::new(&camera(*id)));
+        builder = builder.camera(Camera::new(&of_error(*id)));
+    }
+    for case in &cases {
+        // The connection is given up once nothing at all is heard for so long, and one missing ack is asked for.
+        let camera = Camera::new(case.camera);
+        builder = builder.camera(match case.ack_timeout_s {
+            Some(seconds) => camera.set("upload.ack_timeout_s", &seconds.to_string()),
+            None => camera,
+        });
     }
     let Some(rig) = builder.start().await else { return };
-    for id in &ids {
-        rig.fragments(&camera(*id), 2).await;
-        inject(&rig, &camera(*id), FaultKind::AckError { id: *id, fragment: 1, at: At::End });
+    let (refused, ()) = tokio::join!(inject_errors(&rig, &ids), break_connections(&rig, &cases));
+    rig.stop().await;
+    for (id, timecode_ms) in refused {
+        check_error(&rig, id, timecode_ms).await;
+    }
+    for case in &cases {
+        rig.expect_everything_proven(case.camera).await.expect_no_picture_missing();
+        assert_eq!(sessions(&rig, case.camera) == 1, case.one_session, "{}", case.camera);
+    }
+}
+
+fn error_ids() -> Vec<u32> {
+    AckError::known_ids().collect()
+}
+
+fn of_error(id: u32) -> String {
+    format!("e{id}")
+}
+
+/// Timecodes of the fragments that were refused, by error; returns when the upload went on.
+async fn inject_errors(rig: &Rig, ids: &[u32]) -> BTreeMap<u32, u64> {
+    for id in ids {
+        rig.fragments(&of_error(*id), 2).await;
+        inject(rig, &of_error(*id), FaultKind::AckError { id: *id, fragment: 1, at: At::End });
     }
     let mut refused = BTreeMap::new();
-    for id in &ids {
+    for id in ids {
         let what = format!("error ack {id}");
         let error =
-            eventually(&what, async || acks(&rig, &camera(*id), AckKind::Error).into_iter().next()).await;
+            eventually(&what, async || acks(rig, &of_error(*id), AckKind::Error).into_iter().next()).await;
         assert_eq!(error.error_id, Some(*id));
         refused
             .insert(*id, u64::try_from(error.timecode.expect("it names its fragment")).expect("after 1970"));
@@ -71,41 +102,41 @@ async fn each_error_ack_gets_its_reaction_and_the_upload_goes_on() {
         if AckError::from_id(*id).reaction() == Reaction::Stop {
             // Tried again seldom, and once more at a stop.
             let failed = |upload: &Upload| upload.state == UploadState::Failed;
-            let failed: Upload = rig.mqtt.wait(&rig.mqtt.topics.upload(&camera(*id)), failed).await;
+            let failed: Upload = rig.mqtt.wait(&rig.mqtt.topics.upload(&of_error(*id)), failed).await;
             assert_eq!(failed.reason, Some(Reason::UploadFailed), "{failed:#?}");
             continue;
         }
         // Two later ones: the first may have been under way.
         eventually(&format!("upload after error {id}"), async || {
-            let persisted = acks(&rig, &camera(*id), AckKind::Persisted);
+            let persisted = acks(rig, &of_error(*id), AckKind::Persisted);
             let later = |ack: &&SentAck| ack.timecode.unwrap_or(0).unsigned_abs() > *timecode_ms;
             (persisted.iter().filter(later).count() >= 2).then_some(())
         })
         .await;
     }
-    rig.stop().await;
+    refused
+}
 
-    for (id, timecode_ms) in refused {
-        let (camera, error) = (camera(id), AckError::from_id(id));
-        let said = uploads(&rig, &camera);
-        let told = said.iter().any(|upload| {
-            upload.detail.as_ref().is_some_and(|detail| detail.contains(&format!("{id} {}", error.code)))
-        });
-        let failed = said.iter().any(|upload| upload.state == UploadState::Failed);
-        assert_eq!(failed, error.reaction() == Reaction::Stop, "{id}: {said:#?}");
-        // What belongs to normal operation is nobody's business; everything else is told.
-        assert_eq!(told, error.needs_attention(), "{id} in a message: {said:#?}");
-        if error.reaction() == Reaction::Skip {
-            expect_one_lost(&rig, &camera, timecode_ms).await;
-            continue;
-        }
-        let footage = rig.expect_everything_proven(&camera).await;
-        footage.expect_no_picture_missing();
-        let without_tag: BTreeSet<_> =
-            footage.stored.iter().filter(|s| s.chunk.identity().is_none()).map(Stored::timecode_ms).collect();
-        let expected = BTreeSet::from_iter((id == 4009).then_some(timecode_ms));
-        assert_eq!(without_tag, expected, "{id}: fragments without their tag");
+async fn check_error(rig: &Rig, id: u32, timecode_ms: u64) {
+    let (camera, error) = (of_error(id), AckError::from_id(id));
+    let said = uploads(rig, &camera);
+    let told = said.iter().any(|upload| {
+        upload.detail.as_ref().is_some_and(|detail| detail.contains(&format!("{id} {}", error.code)))
+    });
+    let failed = said.iter().any(|upload| upload.state == UploadState::Failed);
+    assert_eq!(failed, error.reaction() == Reaction::Stop, "{id}: {said:#?}");
+    // What belongs to normal operation is nobody's business; everything else is told.
+    assert_eq!(told, error.needs_attention(), "{id} in a message: {said:#?}");
+    if error.reaction() == Reaction::Skip {
+        expect_one_lost(rig, &camera, timecode_ms).await;
+        return;
     }
+    let footage = rig.expect_everything_proven(&camera).await;
+    footage.expect_no_picture_missing();
+    let without_tag: BTreeSet<_> =
+        footage.stored.iter().filter(|s| s.chunk.identity().is_none()).map(Stored::timecode_ms).collect();
+    let expected = BTreeSet::from_iter((id == 4009).then_some(timecode_ms));
+    assert_eq!(without_tag, expected, "{id}: fragments without their tag");
 }
 
 /// Exactly the fragment at `timecode_ms` is not stored, and the last message says so.
@@ -127,82 +158,97 @@ async fn expect_one_lost(rig: &Rig, camera: &str, timecode_ms: u64) {
     assert_eq!(counts, (Verdict::Ok, 0, 0, 0, 0), "{camera}: {verify:#?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn broken_connections_and_odd_acks_cost_nothing_and_store_nothing_twice() {
+struct Broken {
+    camera: &'static str,
+    faults: Vec<FaultKind>,
+    /// `None`: the default of a minute, which no test waits for.
+    ack_timeout_s: Option<u32>,
+    one_session: bool,
+}
+
+fn broken() -> Vec<Broken> {
     let persisted = Some(AckKind::Persisted);
     let refused =
         FaultKind::RefusePutMedia { error_type: "InternalFailure".to_owned(), status: 500, count: 3 };
-    let cases = [
-        ("cut", vec![FaultKind::CutPutMedia { after_bytes: 0 }]),
-        ("cut-before-ack", vec![FaultKind::DropAck { ack: persisted, count: 1 }]),
-        ("ack-lost", vec![FaultKind::DropAck { ack: persisted, count: 1 }]),
-        ("acks-lost", vec![FaultKind::DropAck { ack: None, count: 24 }]),
-        ("acks-late", vec![FaultKind::DelayAck { ack: persisted, delay_ms: 3000, count: 2 }]),
-        ("acks-twice", vec![FaultKind::DuplicateAck { ack: None, count: 6 }]),
-        ("garbage", vec![FaultKind::GarbageAck { bytes: b"<html>502</html>".to_vec() }]),
-        ("half-ack", vec![FaultKind::GarbageAck { bytes: b"{\"EventType\":\"PERSI".to_vec() }]),
-        ("refused", vec![refused, FaultKind::CutPutMedia { after_bytes: 0 }]),
-    ];
-    let mut builder = Rig::builder().set("upload.ack_timeout_s", "5");
-    for (camera, _) in &cases {
-        builder = builder.camera(Camera::new(camera));
-    }
-    let Some(rig) = builder.start().await else { return };
-    for (camera, faults) in &cases {
+    let cut = || FaultKind::CutPutMedia { after_bytes: 0 };
+    let breaks = |camera, faults, ack_timeout_s| Broken { camera, faults, ack_timeout_s, one_session: false };
+    let goes_on = |camera, faults, ack_timeout_s| Broken { camera, faults, ack_timeout_s, one_session: true };
+    vec![
+        breaks("cut", vec![cut()], None),
+        breaks("cut-before-ack", vec![FaultKind::DropAck { ack: persisted, count: 1 }], None),
+        goes_on("ack-lost", vec![FaultKind::DropAck { ack: persisted, count: 1 }], Some(10)),
+        breaks("acks-lost", vec![FaultKind::DropAck { ack: None, count: 24 }], Some(5)),
+        goes_on("acks-late", vec![FaultKind::DelayAck { ack: persisted, delay_ms: 3000, count: 2 }], None),
+        goes_on("acks-twice", vec![FaultKind::DuplicateAck { ack: None, count: 6 }], None),
+        breaks("garbage", vec![FaultKind::GarbageAck { bytes: b"<html>502</html>".to_vec() }], None),
+        breaks(
+            "half-ack",
+            vec![FaultKind::GarbageAck { bytes: b"{\"EventType\":\"PERSI".to_vec() }],
+            Some(5),
+        ),
+        breaks("refused", vec![refused, cut()], None),
+    ]
+}
+
+async fn break_connections(rig: &Rig, cases: &[Broken]) {
+    for Broken { camera, faults, .. } in cases {
         rig.fragments(camera, 2).await;
-        faults.iter().for_each(|fault| inject(&rig, camera, fault.clone()));
+        faults.iter().for_each(|fault| inject(rig, camera, fault.clone()));
     }
     // The fragment is stored and its ack gone: now the connection breaks, before anything else is said of it.
-    used_up(&rig, "cut-before-ack").await;
-    inject(&rig, "cut-before-ack", FaultKind::CutPutMedia { after_bytes: 0 });
-    for (camera, _) in &cases {
-        used_up(&rig, camera).await;
+    used_up(rig, "cut-before-ack").await;
+    inject(rig, "cut-before-ack", FaultKind::CutPutMedia { after_bytes: 0 });
+    for Broken { camera, .. } in cases {
+        used_up(rig, camera).await;
         rig.more_fragments(camera, 3).await;
     }
-    let one_session = ["ack-lost", "acks-late", "acks-twice"];
     // The lost ack is asked for after some seconds, without ending the session.
     eventually("a look for the lost ack", async || {
         let calls = rig.kvs.local().connections("ack-lost").expect("it is there").fragment_list_ever;
         (calls > 0).then_some(())
     })
     .await;
-    rig.stop().await;
-    for (camera, _) in &cases {
-        rig.expect_everything_proven(camera).await.expect_no_picture_missing();
-        assert_eq!(sessions(&rig, camera) == 1, one_session.contains(camera), "{camera}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_service_fills_the_window_and_never_slows_the_camera() {
-    let Some(rig) = Rig::builder().camera(Camera::new("slow")).start().await else { return };
-    rig.fragments("slow", 2).await;
-    let mark = rig.mqtt.mark();
-    inject(&rig, "slow", FaultKind::SlowReader { pause_ms: 300 });
-    let topics = &rig.mqtt.topics;
-    let behind: Upload =
-        rig.mqtt.wait_after(mark, &topics.upload("slow"), |u: &Upload| u.backlog_s > 5.0).await;
-    assert!(behind.backlog_bytes > 0, "{behind:#?}");
-    rig.kvs.local().faults().clear();
-    rig.caught_up("slow").await;
-    rig.stop().await;
-    let footage = rig.expect_everything_proven("slow").await;
-    footage.expect_no_picture_missing();
-    assert_eq!(sessions(&rig, "slow"), 1, "slow is not broken");
-    let dropped: f64 = footage.stats.iter().map(|stats| stats.fps.dropped).sum();
-    assert!(dropped < 0.1, "{:#?}", footage.stats);
-    let [first, .., last] = &footage.stats[..] else { panic!("two reports at least") };
-    assert_eq!((first.reconnects_1h, last.reconnects_1h, last.lost_packets), (0, 0, 0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_window_loses_the_oldest_footage_and_tells_which() {
+async fn a_slow_or_absent_service_and_bad_read_backs_are_told_and_hurt_no_other_camera() {
     let big = |clip: &mut camera_sim::ClipSpec| {
         (clip.width, clip.height, clip.bitrate_kbps) = (640, 360, 4000);
     };
     // A fragment of two seconds is about 1 MB: one fits always, with its successor under way, two do not.
-    let camera = Camera::new("full").clip(big).set("upload.window_bytes", "1600000");
-    let Some(rig) = Rig::builder().camera(camera).start().await else { return };
+    let full = Camera::new("full").clip(big).set("upload.window_bytes", "1600000");
+    let mut builder = Rig::builder().camera(Camera::new("slow")).camera(full);
+    for (camera, _) in read_backs() {
+        builder = builder.camera(Camera::new(camera).set("verify.late_after_s", "2"));
+    }
+    for camera in ["fine", "damaged", "gone"] {
+        let mut camera = Camera::new(camera).set("verify.mode", "\"sampled\"");
+        for (key, value) in [("sample_every_s", "2"), ("list_every_s", "1"), ("late_after_s", "2")] {
+            camera = camera.set(&format!("verify.{key}"), value);
+        }
+        builder = builder.camera(camera);
+    }
+    let Some(rig) = builder.start().await else { return };
+    tokio::join!(slow_then_full(&rig), spoil_read_backs(&rig), spoil_the_store(&rig));
+    rig.stop().await;
+    check_slow(&rig).await;
+    check_full(&rig).await;
+    check_read_backs(&rig).await;
+    check_samples(&rig).await;
+}
+
+/// One after the other: ending a fault ends all of them.
+async fn slow_then_full(rig: &Rig) {
+    let topics = &rig.mqtt.topics;
+    rig.fragments("slow", 2).await;
+    let mark = rig.mqtt.mark();
+    inject(rig, "slow", FaultKind::SlowReader { pause_ms: 300 });
+    let behind: Upload =
+        rig.mqtt.wait_after(mark, &topics.upload("slow"), |u: &Upload| u.backlog_s > 5.0).await;
+    assert!(behind.backlog_bytes > 0, "{behind:#?}");
+    rig.kvs.local().faults().end("slow");
+    rig.caught_up("slow").await;
+
     rig.fragments("full", 2).await;
     // In the middle of a fragment: one that KVS stored without our having its ack would count as lost, which it is not.
     rig.key_picture("full").await;
@@ -210,18 +256,27 @@ async fn a_full_window_loses_the_oldest_footage_and_tells_which() {
     let pictures = sim.stats(0).pictures;
     sim.wait_stats(0, |stats| stats.pictures >= pictures + 3).await;
     let error_type = "ServiceUnavailable".to_owned();
-    inject(&rig, "full", FaultKind::RefusePutMedia { error_type, status: 503, count: 10_000 });
-    inject(&rig, "full", FaultKind::CutPutMedia { after_bytes: 0 });
-    let topics = &rig.mqtt.topics;
+    inject(rig, "full", FaultKind::RefusePutMedia { error_type, status: 503, count: 10_000 });
+    inject(rig, "full", FaultKind::CutPutMedia { after_bytes: 0 });
     let away: Upload = rig.mqtt.wait(&topics.upload("full"), |u: &Upload| u.fragments_lost >= 2).await;
     assert_eq!(away.reason, Some(Reason::UploadFailed), "the cause, not the effect: {away:#?}");
     assert!(away.backlog_bytes <= 1_600_000, "{away:#?}");
     rig.status(0, "full", |status| status.state == CameraState::Degraded).await;
-    rig.kvs.local().faults().clear();
+    rig.kvs.local().faults().end("full");
     rig.more_fragments("full", 4).await;
     rig.caught_up("full").await;
-    rig.stop().await;
+}
 
+async fn check_slow(rig: &Rig) {
+    let footage = rig.expect_everything_proven("slow").await;
+    footage.expect_no_picture_missing();
+    assert_eq!(sessions(rig, "slow"), 1, "slow is not broken");
+    let [.., last] = &footage.stats[..] else { panic!("one report at least") };
+    assert_eq!((last.dropped_frames, last.reconnects_1h, last.lost_packets), (0, 0, 0), "{last:#?}");
+}
+
+async fn check_full(rig: &Rig) {
+    let topics = &rig.mqtt.topics;
     let stored = rig.kvs.stored("full").await;
     let upload: Upload = rig.mqtt.last(&topics.upload("full"));
     let persisted = stored.len() as u64;
@@ -245,25 +300,22 @@ async fn a_full_window_loses_the_oldest_footage_and_tells_which() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bad_read_back_is_read_again_and_a_wrong_one_is_told() {
-    let cases = [
+fn read_backs() -> [(&'static str, Option<FaultKind>); 5] {
+    [
         ("cut", Some(FaultKind::CutGetMedia { after_bytes: 20_000 })),
         ("ended", None),
         ("skipped", Some(FaultKind::SkipChunk { count: 1 })),
         ("twice", Some(FaultKind::DuplicateChunk { count: 1 })),
         ("corrupt", Some(FaultKind::CorruptChunk { count: 1 })),
-    ];
-    let mut builder = Rig::builder().set("verify.late_after_s", "2");
-    for (camera, _) in &cases {
-        builder = builder.camera(Camera::new(camera));
-    }
-    let Some(rig) = builder.start().await else { return };
+    ]
+}
+
+async fn spoil_read_backs(rig: &Rig) {
     let topics = &rig.mqtt.topics;
-    for (camera, fault) in &cases {
+    for (camera, fault) in read_backs() {
         rig.mqtt.wait(&topics.verify(camera), |verify: &Verify| verify.verdict == Verdict::Ok).await;
         match fault {
-            Some(fault) => inject(&rig, camera, fault.clone()),
+            Some(fault) => inject(rig, camera, fault),
             None => rig.kvs.local().end_get_media(camera).expect("the rig made the stream"),
         }
     }
@@ -276,42 +328,33 @@ async fn a_bad_read_back_is_read_again_and_a_wrong_one_is_told() {
     assert!(detail.contains("read back") && detail.contains("sha256"), "{detail}");
     let degraded = rig.status(0, "corrupt", |status| status.state == CameraState::Degraded).await;
     assert_eq!(degraded.reason, Some(Reason::VerifyMismatch), "{degraded:#?}");
-    let connections = |camera: &str| rig.kvs.local().connections(camera).expect("the rig made the stream");
-    for (camera, _) in &cases {
-        used_up(&rig, camera).await;
+    for (camera, _) in read_backs() {
+        used_up(rig, camera).await;
         rig.more_fragments(camera, 2).await;
     }
     for camera in ["skipped", "corrupt"] {
         eventually(&format!("second look at {camera}"), async || {
-            (connections(camera).fragment_list_ever > 0).then_some(())
+            (connections(rig, camera).fragment_list_ever > 0).then_some(())
         })
         .await;
     }
-    rig.stop().await;
+}
+
+async fn check_read_backs(rig: &Rig) {
     for camera in ["cut", "ended", "skipped", "twice"] {
         rig.expect_everything_proven(camera).await.expect_no_picture_missing();
     }
-    assert!(connections("cut").get_media_ever >= 3, "{:?}", connections("cut"));
-    assert!(connections("ended").get_media_ever >= 2, "{:?}", connections("ended"));
+    assert!(connections(rig, "cut").get_media_ever >= 3, "{:?}", connections(rig, "cut"));
+    assert!(connections(rig, "ended").get_media_ever >= 2, "{:?}", connections(rig, "ended"));
     // What is stored is right: only the answer was wrong, and the second look proved that.
-    let verify: Verify = rig.mqtt.last(&topics.verify("corrupt"));
+    let verify: Verify = rig.mqtt.last(&rig.mqtt.topics.verify("corrupt"));
     let stored = rig.kvs.stored("corrupt").await.len() as u64;
     let counts = (verify.corrupt, verify.missing, verify.identical, verify.verdict);
     assert_eq!(counts, (0, 0, stored, Verdict::Ok), "{verify:#?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn samples_and_lists_notice_what_is_damaged_or_gone_from_the_store() {
-    let rig = Rig::builder()
-        .set("verify.mode", "\"sampled\"")
-        .set("verify.sample_every_s", "1")
-        .set("verify.list_every_s", "1")
-        .set("verify.late_after_s", "2")
-        .camera(Camera::new("fine"))
-        .camera(Camera::new("damaged"))
-        .camera(Camera::new("gone"))
-        .start();
-    let Some(rig) = rig.await else { return };
+/// What samples and lists have to notice: damaged and gone.
+async fn spoil_the_store(rig: &Rig) {
     let topics = &rig.mqtt.topics;
     let ok = |verify: &Verify| verify.verdict == Verdict::Ok && verify.listed > 0;
     for camera in ["fine", "damaged", "gone"] {
@@ -348,8 +391,11 @@ async fn samples_and_lists_notice_what_is_damaged_or_gone_from_the_store() {
     assert_eq!(gone.reason, Some(Reason::VerifyMismatch), "{gone:#?}");
     assert!(gone.missing > 0, "{gone:#?}");
     rig.status(0, "gone", |status| status.reason == Some(Reason::VerifyMismatch)).await;
-    rig.stop().await;
-    let fine: Verify = rig.mqtt.last(&topics.verify("fine"));
+    rig.mqtt.wait(&topics.verify("fine"), |verify: &Verify| verify.identical > 1).await;
+}
+
+async fn check_samples(rig: &Rig) {
+    let fine: Verify = rig.mqtt.last(&rig.mqtt.topics.verify("fine"));
     assert_eq!(
         (fine.verdict, fine.reason, fine.corrupt, fine.missing),
         (Verdict::Ok, None, 0, 0),
@@ -358,6 +404,5 @@ async fn samples_and_lists_notice_what_is_damaged_or_gone_from_the_store() {
     let stored = rig.kvs.stored("fine").await.len() as u64;
     assert_eq!(fine.listed, stored, "{fine:#?}");
     assert!(fine.identical > 1 && fine.identical < stored, "{fine:#?}");
-    let calls = local.calls();
-    assert_eq!(calls.get(path::GET_MEDIA), None, "sampling needs no lasting connection: {calls:?}");
+    assert_eq!(connections(rig, "fine").get_media_ever, 0, "sampling needs no lasting connection");
 }
