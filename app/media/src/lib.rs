@@ -10,6 +10,7 @@ pub mod h264;
 pub mod h265;
 pub mod mkv;
 pub mod nal;
+mod source;
 
 pub use access_unit::{
     AccessUnit, AudioCodec, AudioFormat, AudioFrame, ClockSource, FormatError, ProducerTimestamp, VideoCodec,
@@ -17,3 +18,4 @@ pub use access_unit::{
 };
 pub use bits::BitsError;
 pub use feed::Feed;
+pub use source::{SourceMetrics, SourceState, UnitSource};
