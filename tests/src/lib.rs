@@ -25,7 +25,7 @@ pub use process::{Process, asked_for, binary, decode_errors, program, skip};
 pub use rig::{Camera, Rig, RigBuilder, clip_cache, small_clip};
 pub use seen::{Life, SeenFootage, jpeg_size};
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Far beyond what any event takes, even on a busy machine; a test that reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -41,12 +41,13 @@ pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 /// Looks again and again until `look` gives something, or panics with `what` after [`DEADLINE`]. For peers that
 /// do not say when they change.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
+    let clock = clock::Clock::system();
+    let end = clock.now() + DEADLINE;
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < end, "{what}: not within {} s", DEADLINE.as_secs());
+        assert!(clock.now() < end, "{what}: not within {} s", DEADLINE.as_secs());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -2,7 +2,7 @@
 //! healthy camera beside them is unaffected.
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use camera_sim::{Audio, AuthKind, ForeignCodec};
 use futures_util::future::join_all;
@@ -72,7 +72,8 @@ async fn each_bad_camera_gets_its_reason_and_the_good_one_its_footage() {
     for bad in &BAD {
         rig = rig.camera(camera(bad, silent_port, web_port));
     }
-    let began = Instant::now();
+    let clock = clock::Clock::system();
+    let began = clock.now();
     let Some(rig) = rig.start().await else { return };
     join_all(BAD.iter().map(|bad| check(&rig, bad))).await;
     let off = rig.status(0, "off", |_| true).await;
@@ -95,7 +96,7 @@ async fn each_bad_camera_gets_its_reason_and_the_good_one_its_footage() {
     let statuses: Vec<Status> = rig.mqtt.bodies(&rig.mqtt.topics.status("good"));
     assert!(statuses.iter().all(|status| before(status) && status.attempts == 0), "{statuses:#?}");
     for Bad { camera, reason, .. } in &BAD {
-        check_the_end(&rig, camera, *reason, began.elapsed());
+        check_the_end(&rig, camera, *reason, clock.since(began));
     }
     let off = rig.sim("off").expect("simulated").stats(0);
     assert_eq!((off.sessions, off.pictures), (0, 0));

@@ -27,7 +27,7 @@ pub(crate) struct Memory {
 
 impl Process {
     pub(crate) fn begun(pid: u32) -> Self {
-        Self { pid, started: Instant::now() }
+        Self { pid, started: clock::Clock::system().now() }
     }
 
     /// User and system time of all its threads, also of those that have ended; to 10 ms.
@@ -35,7 +35,10 @@ impl Process {
     pub(crate) fn used(&self) -> Result<Used, Error> {
         let ticks = host::process_ticks(&self.read("stat")?);
         let ticks = ticks.ok_or_else(|| format!("process {} ended too early", self.pid))?;
-        Ok(Used { cpu_s: ticks as f64 / TICKS_PER_SECOND, wall_s: self.started.elapsed().as_secs_f64() })
+        Ok(Used {
+            cpu_s: ticks as f64 / TICKS_PER_SECOND,
+            wall_s: clock::Clock::system().since(self.started).as_secs_f64(),
+        })
     }
 
     pub(crate) fn memory(&self) -> Result<Memory, Error> {
