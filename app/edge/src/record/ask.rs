@@ -31,7 +31,7 @@ pub async fn list(client: &Client, stream: &StreamId, span: Span) -> Result<Vec<
     };
     let fragment_selector_type = FragmentSelectorType::ProducerTimestamp;
     let selector = FragmentSelector { fragment_selector_type, timestamp_range };
-    client.list_all_fragments(stream, selector).await.map_err(|error| failure_of_read(&error))
+    client.list_all_fragments(stream, selector).await.map_err(|error| failure_of_read(&error, client, stream))
 }
 
 /// Reads fragments back by number. What was read before a failure is kept.
@@ -49,7 +49,7 @@ async fn fetch_into(
 ) -> Result<(), ReadFailure> {
     let fragments = numbers.iter().map(FragmentNumber::to_string).collect();
     let input = GetMediaForFragmentListInput { stream: stream.clone(), fragments };
-    let failed = |error: Error| failure_of_read(&error);
+    let failed = |error: Error| failure_of_read(&error, client, stream);
     let mut answer = client.get_media_for_fragment_list(&input).await.map_err(failed)?;
     answer.set_idle_limit(Some(IDLE_LIMIT));
     let mut reader = ChunkReader::new(Answer::FragmentList);
@@ -93,7 +93,7 @@ pub async fn reconcile(
 }
 
 /// What an error of the client means for whoever reads.
-pub fn failure_of_read(error: &Error) -> ReadFailure {
+pub fn failure_of_read(error: &Error, client: &Client, stream: &StreamId) -> ReadFailure {
     use ServiceErrorKind as Kind;
     let kind = match error.service_kind() {
         Some(Kind::InvalidArgument) => ReadFailureKind::Refused,
@@ -109,17 +109,7 @@ pub fn failure_of_read(error: &Error) -> ReadFailure {
         reason => reason,
     };
     let failure = ReadFailure::new(reason, health::chain(error), kind);
-    let Error::Service { operation, kind, .. } = error else { return failure };
-    match kind {
-        Kind::AccessDenied | Kind::NotAuthorized => {
-            failure.fix(format!("allow kinesisvideo:{operation} on this stream to the box's credentials"))
-        }
-        Kind::ConnectionLimitExceeded => {
-            failure.fix("end another reader of this stream: KVS allows three GetMedia at a time")
-        }
-        Kind::NoDataRetention => failure.fix("set the stream's data retention to an hour at least"),
-        _ => failure,
-    }
+    error.advice(client, Some(stream)).into_iter().fold(failure, ReadFailure::fix)
 }
 
 /// What came is no answer of KVS.

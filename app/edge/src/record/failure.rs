@@ -2,10 +2,11 @@
 
 use health::Reason;
 use kvs::upload::{Failure, Retry};
-use kvs_client::{Action, Error, ServiceErrorKind};
+use kvs_client::kvs::api::StreamId;
+use kvs_client::{Action, Client, Error, ServiceErrorKind};
 
-/// As the upload's driver takes it.
-pub fn failure_of(error: &Error) -> Failure {
+/// As the upload's driver takes it, with what to change about it.
+pub fn failure_of(error: &Error, client: &Client, stream: &StreamId) -> Failure {
     let retry = match error.action() {
         Action::Stop => Retry::Operator,
         Action::RetrySlower => Retry::Slower,
@@ -13,7 +14,8 @@ pub fn failure_of(error: &Error) -> Failure {
             Retry::Soon
         }
     };
-    Failure::new(reason_of(error), health::chain(error), retry)
+    let failure = Failure::new(reason_of(error), health::chain(error), retry);
+    error.advice(client, Some(stream)).into_iter().fold(failure, Failure::fix)
 }
 
 /// What dashboards call it.

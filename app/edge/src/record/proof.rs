@@ -177,7 +177,7 @@ impl Running {
             }
             Wake::Opened(Err(error)) => {
                 self.opening = None;
-                self.reader_failed(ask::failure_of_read(&error), now);
+                self.reader_failed(ask::failure_of_read(&error, &self.this.client, &self.this.stream), now);
             }
             Wake::Bytes(Ok(Some(bytes))) => self.read(bytes, now),
             // The ordinary end; a cut last chunk is read again from its start by the token.
@@ -187,7 +187,7 @@ impl Running {
             }
             Wake::Bytes(Err(error)) => {
                 self.open = None;
-                self.reader_failed(ask::failure_of_read(&error), now);
+                self.reader_failed(ask::failure_of_read(&error, &self.this.client, &self.this.stream), now);
             }
             Wake::Asked(asked) => {
                 self.asking = None;

@@ -240,7 +240,11 @@ impl<'a> Running<'a> {
                 self.opening = None;
                 let put_media = match *outcome {
                     Ok(put_media) => put_media,
-                    Err(error) => return self.driver.not_opened(failure_of(&error), now),
+                    Err(error) => {
+                        return self
+                            .driver
+                            .not_opened(failure_of(&error, &self.this.client, &self.stream), now);
+                    }
                 };
                 let (accepted, sender_failed, ended) = (false, false, false);
                 self.connection = Some(Connection { put_media, accepted, sender_failed, ended });
@@ -262,7 +266,7 @@ impl<'a> Running<'a> {
             Wake::Sent(Err(error)) => {
                 self.pending = None;
                 self.connection.iter_mut().for_each(|connection| connection.sender_failed = true);
-                self.driver.sender_failed(failure_of(&error), now);
+                self.driver.sender_failed(failure_of(&error, &self.this.client, &self.stream), now);
             }
             Wake::Answer(Ok(Answer::Accepted)) => {
                 self.connection.iter_mut().for_each(|connection| connection.accepted = true);
@@ -277,7 +281,8 @@ impl<'a> Running<'a> {
 
     fn ended(&mut self, outcome: Result<(), &Error>, now: Instant) {
         self.connection.iter_mut().for_each(|connection| connection.ended = true);
-        self.driver.ended(outcome.map_err(failure_of), now);
+        let outcome = outcome.map_err(|error| failure_of(error, &self.this.client, &self.stream));
+        self.driver.ended(outcome, now);
     }
 
     fn take(&mut self, unit: Option<Feed>, now: Instant) {
@@ -392,7 +397,7 @@ impl<'a> Running<'a> {
             Ok(waits) => self.pending = waits,
             Err(error) => {
                 connection.sender_failed = true;
-                self.driver.sender_failed(failure_of(&error), now);
+                self.driver.sender_failed(failure_of(&error, &self.this.client, &self.stream), now);
             }
         }
     }
