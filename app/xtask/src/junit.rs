@@ -22,14 +22,24 @@ pub(crate) fn cases(xml: &str) -> Vec<Case> {
         let body = if head.ends_with('/') { "" } else { body };
         let [class, name] = ["classname", "name"].map(|key| attribute(head, key).unwrap_or_default());
         let marks = |element: &str| body.matches(&format!("<{element} ")).count();
-        let skipped =
-            body.lines().find_map(|line| line.split_once("skipped: ").map(|(_, why)| unescape(why)));
+        let skipped = body.lines().find_map(skip);
         let failed = marks("failure") + marks("error") > 0;
         let retried = ["flakyFailure", "flakyError", "rerunFailure", "rerunError"].map(marks).iter().sum();
         let skipped = if failed { None } else { skipped };
         cases.push(Case { name: format!("{class} {name}"), failed, retried, skipped });
     }
     cases
+}
+
+/// A line that begins with the word, which may stand behind a tag or `test NAME ... `; elsewhere it means nothing.
+fn skip(line: &str) -> Option<String> {
+    let line = line.trim_start();
+    let line = line.strip_prefix("<system-out>").or(line.strip_prefix("<system-err>")).unwrap_or(line);
+    let line = match line.strip_prefix("test ").and_then(|test| test.split_once(" ... ")) {
+        Some((_, said)) => said,
+        None => line,
+    };
+    line.strip_prefix("skipped: ").map(unescape)
 }
 
 fn attribute(head: &str, key: &str) -> Option<String> {
@@ -54,6 +64,7 @@ mod tests {
     <testsuite name="p::t" tests="4" disabled="0" errors="0" failures="1">
         <testcase name="works" classname="p::t" timestamp="2026-11-30T07:00:00Z" time="0.003">
             <system-out>running 1 test
+quotes another: skipped: this and that
 test works ... ok
 </system-out>
             <system-err></system-err>
@@ -70,6 +81,16 @@ test works ... ok
         </testcase>
     </testsuite>
 </testsuites>"#;
+
+    #[test]
+    fn only_the_beginning_of_a_line_says_that_a_test_did_nothing() {
+        for line in ["skipped: x", "<system-out>skipped: x</system-out>", "test a::b ... skipped: x"] {
+            assert_eq!(skip(line).as_deref(), Some("x"), "{line}");
+        }
+        for line in ["xtask: skipped: x", "test a::b ... ok", "skipped"] {
+            assert_eq!(skip(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn failures_retries_and_skips_are_told_apart() {
