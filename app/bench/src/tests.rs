@@ -111,6 +111,7 @@ fn upload(written_s: i64, lost: u64) -> Upload {
         state: UploadState::Sending,
         since: at(0),
         stream: "a".into(),
+        run: None,
         reason: None,
         detail: None,
         last_persisted: None,

@@ -29,6 +29,9 @@ pub struct Upload {
     pub since: UtcTime,
     /// The KVS stream.
     pub stream: String,
+    /// Names this run of the camera: with its sequence the name of each fragment, as in its tag. Absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub run: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none", default)]

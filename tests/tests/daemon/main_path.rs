@@ -128,8 +128,10 @@ async fn check_figures(rig: &Rig, expected: &Expected) {
         "{latency:?}"
     );
 
-    let upload: Upload =
-        rig.mqtt.wait(&topics.upload(camera), |upload: &Upload| upload.state == UploadState::Sending).await;
+    let named = |upload: &Upload| upload.state == UploadState::Sending && upload.run.is_some();
+    let upload: Upload = rig.mqtt.wait(&topics.upload(camera), named).await;
+    let run: kvs::RunId = upload.run.as_deref().unwrap_or_default().parse().expect("ten hexadecimal digits");
+    assert_ne!(run, kvs::RunId::UNKNOWN);
     let stream = if camera == "h265" { "another.name" } else { camera };
     assert_eq!((upload.stream.as_str(), upload.reason), (stream, None));
     let verify: Verify =

@@ -42,9 +42,10 @@ pub(super) fn upload(view: &CameraView, now: Instant, wall: SystemTime) -> Uploa
     let (camera, report) = (&view.config, view.upload.borrow());
     let (reason, detail) = told(report.problem.as_ref());
     let recent = |gap: &&kvs::ledger::Gap| now.saturating_duration_since(gap.noted) < DAY;
-    let (gaps, gaps_24h) = view.ledger.with(|ledger| {
+    let (gaps, gaps_24h, run) = view.ledger.with(|ledger| {
         let newest: Vec<_> = ledger.gaps().rev().filter(recent).take(LISTED_GAPS).map(gap).collect();
-        (newest.into_iter().rev().collect(), ledger.gaps_within(DAY, now))
+        let run = ledger.records().next_back().map(|record| record.id.run.to_string());
+        (newest.into_iter().rev().collect(), ledger.gaps_within(DAY, now), run)
     });
     Upload {
         v: Version::default(),
@@ -52,6 +53,7 @@ pub(super) fn upload(view: &CameraView, now: Instant, wall: SystemTime) -> Uploa
         state: upload_state(report.state),
         since: report.since.into(),
         stream: camera.stream.clone(),
+        run,
         reason,
         detail,
         last_persisted: report.last_persisted.map(|(at, _)| UtcTime::from_millis(at.as_millis())),
