@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use messages::Topics;
+use messages::{Topics, Verify};
 use mqtt::{Heard, ListenError, Listener};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -28,6 +28,9 @@ struct Shared {
 struct Topic {
     messages: u64,
     newest: Vec<u8>,
+    /// Of a verification: the most fragments that were told as different at any time. A bad verdict heals when later
+    /// looks prove the footage; that there was one is not forgotten.
+    most_corrupt: u64,
 }
 
 /// Why there is no body.
@@ -46,10 +49,15 @@ impl Shared {
 
     fn take(&self, heard: Heard) {
         match heard {
-            Heard::Message { topic, payload } => {
+            Heard::Message { topic: name, payload } => {
                 let mut topics = self.lock();
-                let topic = topics.entry(topic).or_default();
+                let topic = topics.entry(name.clone()).or_default();
                 topic.messages += 1;
+                if name.ends_with("/verify")
+                    && let Ok(verify) = serde_json::from_slice::<Verify>(&payload)
+                {
+                    topic.most_corrupt = topic.most_corrupt.max(verify.corrupt);
+                }
                 topic.newest = payload.to_vec();
                 drop(topics);
                 self.changed.notify_waiters();
@@ -101,6 +109,11 @@ impl Observer {
         let bytes = self.bytes(topic).ok_or_else(|| BodyError::Absent { topic: topic.to_owned() })?;
         serde_json::from_slice(&bytes)
             .map_err(|source| BodyError::Unreadable { topic: topic.to_owned(), source })
+    }
+
+    /// The most fragments that a verification told as different at any time, healed or not.
+    pub fn most_corrupt(&self, topic: &str) -> u64 {
+        self.shared.lock().get(topic).map_or(0, |topic| topic.most_corrupt)
     }
 
     /// The newest message on a topic that holds a word.

@@ -80,7 +80,7 @@ impl Summary {
     }
 }
 
-/// The last bodies of one camera that its fragments are counted by.
+/// The last bodies of one camera that its fragments are counted by; `corrupt` counts what was ever told so.
 struct Bodies {
     stats: Stats,
     upload: Upload,
@@ -89,10 +89,13 @@ struct Bodies {
 
 impl Bodies {
     fn of(camera: &str, topics: &Topics, observer: &Observer) -> Result<Self, BodyError> {
+        let told = topics.verify(camera);
+        let mut verify: Verify = observer.newest(&told)?;
+        verify.corrupt = verify.corrupt.max(observer.most_corrupt(&told));
         Ok(Self {
             stats: observer.newest(&topics.stats(camera))?,
             upload: observer.newest(&topics.upload(camera))?,
-            verify: observer.newest(&topics.verify(camera))?,
+            verify,
         })
     }
 }

@@ -35,7 +35,9 @@ fn class_path() -> String {
 #[tokio::test]
 async fn the_sdk_for_java_uploads_lists_and_reads_back() {
     if std::env::var_os("KVS_EDGE_TEST_PEERS").is_none() {
-        println!("skipped: KVS_EDGE_TEST_PEERS is not set (AWS SDK for Java)");
+        println!(
+            "skipped: KVS_EDGE_TEST_PEERS is not set (a peer of cargo xtask test --peers: AWS SDK for Java)"
+        );
         return;
     }
     let rig = Rig::new(24).await;
