@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use crate::junit::{self, Case};
-use crate::{cargo, python, run};
+use crate::{cargo, model, python, run};
 
 /// What runs besides the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,12 +29,14 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     lints()?;
     // The tests start the real programs.
     run(cargo().args(["build", "--workspace", "--bins"]))?;
-    let python = python::ensure(&[python::ONNXRUNTIME, python::NEXTEST])?;
+    let packages = [python::ONNXRUNTIME, python::NEXTEST, python::NUMPY, python::ONNX];
+    let python = python::ensure(&packages)?;
+    let models = if scope.peers { Some(model::install(None)?) } else { model::installed() };
     let library = python::onnxruntime_library(&python)
         .ok_or_else(|| format!("no libonnxruntime.so in {}", python::ONNXRUNTIME))?;
 
     let mut total = Total::default();
-    let mut problems = nextest(scope, &python, &library, &mut total)?;
+    let mut problems = nextest(scope, &python, &library, models.as_deref(), &mut total)?;
     // Examples in documentation, which nextest does not run.
     problems.extend(documentation(&mut total)?);
     if total.passed == 0 {
@@ -62,7 +64,13 @@ fn lints() -> Result<(), String> {
 }
 
 /// Runs all tests but those in documentation; the answer is what went wrong.
-fn nextest(scope: Scope, python: &Path, library: &Path, total: &mut Total) -> Result<Vec<String>, String> {
+fn nextest(
+    scope: Scope,
+    python: &Path,
+    library: &Path,
+    models: Option<&Path>,
+    total: &mut Total,
+) -> Result<Vec<String>, String> {
     let report = python::target().join("nextest/default/junit.xml");
     // A report of an earlier run says nothing about this one.
     let _ = std::fs::remove_file(&report);
@@ -70,6 +78,11 @@ fn nextest(scope: Scope, python: &Path, library: &Path, total: &mut Total) -> Re
     let mut command = std::process::Command::new(&program);
     command.args(["nextest", "run", "--workspace", "--no-fail-fast", "--profile", "default"]);
     command.env("KVS_EDGE_TEST_ONNXRUNTIME", library).env("KVS_EDGE_TEST_REQUIRE_PEERS", "1");
+    command.env("KVS_EDGE_TEST_PYTHON", python);
+    match models {
+        Some(folder) => command.env("KVS_EDGE_TEST_MODELS", folder),
+        None => command.env_remove("KVS_EDGE_TEST_MODELS"),
+    };
     for (wanted, name) in [(scope.peers, "KVS_EDGE_TEST_PEERS"), (scope.full, "KVS_EDGE_TEST_FULL")] {
         if wanted {
             command.env(name, "1");

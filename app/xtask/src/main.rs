@@ -1,13 +1,15 @@
-//! `cargo xtask demo | test | bench`: installs the Debian packages that are missing, builds, runs.
+//! `cargo xtask demo | test | bench | model`: installs the Debian packages that are missing, builds, runs.
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
 mod check;
 mod junit;
+mod model;
 mod packages;
 mod python;
 
 use std::env;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
@@ -17,6 +19,9 @@ cargo xtask test               what CI runs: format, lints, all tests against wh
 cargo xtask test --peers       besides, tests against heavy programs of others
 cargo xtask test --full        besides, tests that take long
 cargo xtask bench              the benches behind the tables in app/README.md
+cargo xtask model              a detector that knows people and vehicles: fetches NanoDet-g (144 MB), converts it, and
+                               installs it where `kvs-edge` of this user finds it
+cargo xtask model --folder DIR likewise into DIR, such as /usr/share/kvs-edge/models for all users
 
   --no-install                 refuse to install Debian packages: say which are missing, and stop";
 
@@ -34,13 +39,18 @@ fn main() -> ExitCode {
             Err(format!("found `{}` after {task}, expected nothing there\n\n{USAGE}", arguments.join(" ")))
         }
         "demo" => packages::demo(install).and_then(|()| demo(&arguments)),
-        "test" => packages::test(install).and_then(|()| check::everything(scope)),
-        "bench" => packages::test(install).and_then(|()| bench()),
+        "test" => packages::test(install, scope.peers).and_then(|()| check::everything(scope)),
+        "bench" => packages::test(install, false).and_then(|()| bench()),
+        "model" => folder(&arguments).and_then(|folder| {
+            packages::model(install)?;
+            model::install(folder)?;
+            Ok(ExitCode::SUCCESS)
+        }),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        other => Err(format!("found `{other}`, expected demo, test or bench\n\n{USAGE}")),
+        other => Err(format!("found `{other}`, expected demo, test, bench or model\n\n{USAGE}")),
     };
     match done {
         Ok(code) => code,
@@ -55,6 +65,17 @@ fn take(arguments: &mut Vec<String>, flag: &str) -> bool {
     let before = arguments.len();
     arguments.retain(|argument| argument != flag);
     arguments.len() < before
+}
+
+fn folder(arguments: &[String]) -> Result<Option<PathBuf>, String> {
+    match arguments {
+        [] => Ok(None),
+        [flag, folder] if flag == "--folder" => Ok(Some(PathBuf::from(folder))),
+        other => Err(format!(
+            "found `{}` after model, expected nothing or --folder DIR\n\n{USAGE}",
+            other.join(" ")
+        )),
+    }
 }
 
 fn demo(arguments: &[String]) -> Result<ExitCode, String> {

@@ -31,12 +31,23 @@ const PEERS: &[&str] = &[
     "gstreamer1.0-x",
 ];
 
+/// What converts a model.
+const MODEL: &[&str] = &["python3", "python3-venv"];
+
+/// Real footage, for tests with the real model.
+const HEAVY: &[&str] = &["opencv-doc"];
+
+pub(crate) fn model(install: bool) -> Result<(), String> {
+    ensure(MODEL, install)
+}
+
 pub(crate) fn demo(install: bool) -> Result<(), String> {
     ensure(DEMO, install)
 }
 
-pub(crate) fn test(install: bool) -> Result<(), String> {
-    ensure(&[DEMO, PEERS].concat(), install)
+/// `heavy`: what `--peers` asks for, too.
+pub(crate) fn test(install: bool, heavy: bool) -> Result<(), String> {
+    ensure(&[DEMO, PEERS, if heavy { HEAVY } else { &[] }].concat(), install)
 }
 
 /// Installs what is missing, as root or by sudo, and says so. Not on Debian: names what is needed and goes on.

