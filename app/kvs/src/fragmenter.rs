@@ -106,6 +106,8 @@ pub struct FragmentSummary {
     pub audio_blocks: u32,
     /// The Cluster element, header included.
     pub cluster_bytes: u64,
+    /// What goes with it: the header of its session, and the identity tag.
+    pub around_bytes: u64,
     /// Over the Cluster element as sent.
     pub sums: ClusterSums,
     pub forced: bool,
@@ -164,6 +166,7 @@ struct Open {
     blocks: u32,
     audio_blocks: u32,
     cluster: ClusterHasher,
+    header_bytes: usize,
     forced: bool,
 }
 
@@ -342,6 +345,7 @@ impl Fragmenter {
             blocks: 0,
             audio_blocks: 0,
             cluster: ClusterHasher::default(),
+            header_bytes: header.bytes.len(),
             forced,
         };
         open.cluster.head(&head);
@@ -398,6 +402,15 @@ impl Fragmenter {
         let Some(open) = self.open.take() else { return };
         self.border_ms = Some(open.last_ms);
         let (sums, cluster_bytes) = open.cluster.finish();
+        let identity = FragmentIdentity {
+            device: self.config.device.clone(),
+            camera: self.config.camera.clone(),
+            id: open.id,
+            timecode_ms: open.timecode_ms,
+            blocks: open.blocks,
+            payload_sha256: sums.payload,
+        };
+        let tag = write::tags(&[(identity::NAME, &identity.to_string())]);
         let summary = FragmentSummary {
             id: open.id,
             timecode: ProducerTimestamp::from_millis(open.timecode_ms),
@@ -405,18 +418,10 @@ impl Fragmenter {
             blocks: open.blocks,
             audio_blocks: open.audio_blocks,
             cluster_bytes,
+            around_bytes: (open.header_bytes + tag.len()) as u64,
             sums,
             forced: open.forced,
         };
-        let identity = FragmentIdentity {
-            device: self.config.device.clone(),
-            camera: self.config.camera.clone(),
-            id: summary.id,
-            timecode_ms: open.timecode_ms,
-            blocks: summary.blocks,
-            payload_sha256: summary.sums.payload,
-        };
-        let tag = write::tags(&[(identity::NAME, &identity.to_string())]);
         self.parts.push_back(Part::End(FragmentEnd { summary, tag, closing }));
     }
 }

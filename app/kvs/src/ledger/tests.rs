@@ -29,6 +29,7 @@ fn summary(sequence: u64) -> FragmentSummary {
         blocks: 50,
         audio_blocks: 0,
         cluster_bytes: 1000,
+        around_bytes: 500,
         sums: ClusterSums { payload: sum, heads: sum },
         forced: false,
     }
