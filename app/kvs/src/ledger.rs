@@ -472,11 +472,23 @@ impl Ledger {
 
     /// It will never be there; `end` is the time of its last block, as far as it is known.
     pub fn lost(&mut self, id: FragmentId, end: ProducerTimestamp, reason: LossReason, now: Instant) {
+        self.lost_because(id, end, reason, None, now);
+    }
+
+    /// Likewise; `because` says what lies behind the reason, such as why KVS could not be reached.
+    pub fn lost_because(
+        &mut self,
+        id: FragmentId,
+        end: ProducerTimestamp,
+        reason: LossReason,
+        because: Option<&str>,
+        now: Instant,
+    ) {
         let Some(record) = self.records.get_mut(&id).filter(|record| !record.is_settled()) else { return };
         record.stage = Stage::Lost(reason.clone());
         let (timecode, end) = (record.timecode, end.max(record.end()));
         self.counts.lost += 1;
-        self.gaps.lost(timecode, end, reason.clone(), now);
+        self.gaps.lost(timecode, end, reason.clone(), because, now);
         self.tell(id, timecode, now, Change::Lost { end, reason });
     }
 

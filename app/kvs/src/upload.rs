@@ -304,7 +304,9 @@ impl Event {
             Self::Interrupted(id) => ledger.interrupted(*id),
             Self::Persisted { summary, number, .. } => ledger.persisted(summary.id, *number, now),
             Self::FoundAfterLoss { id, number } => ledger.persisted(*id, Some(*number), now),
-            Self::Lost(Loss { id, end, reason, .. }) => ledger.lost(*id, *end, reason.clone(), now),
+            Self::Lost(Loss { id, end, reason, because, .. }) => {
+                ledger.lost_because(*id, *end, reason.clone(), because.as_deref(), now);
+            }
             Self::SessionBegun
             | Self::SessionEnded(_)
             | Self::Refused(_)

@@ -69,6 +69,9 @@ pub struct Gap {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub end: Option<UtcTime>,
     pub reason: Reason,
+    /// In words, with what lies behind it: why KVS could not be reached, or what it refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
 }
 
 /// The answer to "is my footage in the cloud as sent?".

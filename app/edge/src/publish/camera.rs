@@ -35,6 +35,8 @@ fn told(problem: Option<&Problem>) -> (Option<Reason>, Option<String>) {
 
 /// Gaps with their times in one body; `gaps_24h` counts all.
 const LISTED_GAPS: usize = 32;
+/// What a gap says of its cause is cut there: a body lists many.
+const GAP_DETAIL_BYTES: usize = 256;
 /// Gaps of so long ago are still listed.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -73,7 +75,19 @@ pub(super) fn upload(view: &CameraView, now: Instant, wall: SystemTime) -> Uploa
 
 fn gap(gap: &kvs::ledger::Gap) -> Gap {
     let time = |at: media::ProducerTimestamp| UtcTime::from_millis(at.as_millis());
-    Gap { start: time(gap.start), end: Some(time(gap.end)), reason: reason_of_loss(&gap.reason) }
+    let mut detail = match &gap.because {
+        Some(because) => format!("{}: {because}", gap.reason),
+        None => gap.reason.to_string(),
+    };
+    if detail.len() > GAP_DETAIL_BYTES {
+        detail.truncate(detail.floor_char_boundary(GAP_DETAIL_BYTES));
+    }
+    Gap {
+        start: time(gap.start),
+        end: Some(time(gap.end)),
+        reason: reason_of_loss(&gap.reason),
+        detail: Some(detail),
+    }
 }
 
 pub(super) fn verify(view: &CameraView, now: SystemTime) -> Verify {
@@ -225,12 +239,18 @@ mod tests {
         view.ledger.with(|ledger| {
             for (id, at) in (1..=50).map(fragment) {
                 ledger.begin(id, at, now);
-                ledger.lost(id, at, LossReason::WindowFull, now);
+                let because = if id.sequence == 49 { &*"ü".repeat(900) } else { "connection refused" };
+                ledger.lost_because(id, at, LossReason::WindowFull, Some(because), now);
             }
         });
         let body = upload(&view, now, UNIX_EPOCH);
         assert_eq!((body.gaps_24h, body.gaps.len()), (50, LISTED_GAPS));
-        assert_eq!(body.gaps.last().map(|gap| gap.start.as_millis()), Some(500_000), "the newest");
+        let newest = body.gaps.last().expect("some are listed");
+        assert_eq!(newest.start.as_millis(), 500_000);
+        let detail = "the memory window was full while KVS could not be reached: connection refused";
+        assert_eq!(newest.detail.as_deref(), Some(detail));
+        let long = body.gaps[LISTED_GAPS - 2].detail.as_deref().expect("it is told");
+        assert_eq!(long.len(), GAP_DETAIL_BYTES - 1, "cut between characters: {long}");
         assert_eq!(verify(&view, UNIX_EPOCH).open_gaps.len(), 50);
         view.ledger.with(|ledger| {
             let (id, at) = fragment(51);

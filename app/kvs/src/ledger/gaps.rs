@@ -19,6 +19,8 @@ pub struct Gap {
     /// Time of the last block that is lost.
     pub end: ProducerTimestamp,
     pub reason: LossReason,
+    /// What lay behind the reason when its newest fragment was given up, such as why KVS could not be reached.
+    pub because: Option<String>,
     /// When its first fragment was given up.
     pub noted: Instant,
     /// Footage behind it has been persisted: it grows no more.
@@ -44,6 +46,7 @@ impl Gaps {
         start: ProducerTimestamp,
         end: ProducerTimestamp,
         reason: LossReason,
+        because: Option<&str>,
         now: Instant,
     ) {
         let follows = |gap: &Gap| {
@@ -52,6 +55,7 @@ impl Gaps {
         if let Some(gap) = self.gaps.back_mut().filter(|gap| gap.reason == reason && follows(gap)) {
             gap.end = gap.end.max(end);
             gap.fragments += 1;
+            gap.because = because.map(str::to_owned).or_else(|| gap.because.take());
             return;
         }
         if self.gaps.len() == self.most {
@@ -61,7 +65,8 @@ impl Gaps {
             self.notes.pop_front();
         }
         self.notes.push_back(now);
-        self.gaps.push_back(Gap { start, end, reason, noted: now, closed: false, fragments: 1 });
+        let because = because.map(str::to_owned);
+        self.gaps.push_back(Gap { start, end, reason, because, noted: now, closed: false, fragments: 1 });
     }
 
     /// A fragment that was given up is there after all. A gap of several keeps its times.

@@ -233,6 +233,19 @@ fn lost_in_a_row_is_one_gap_that_closes_when_later_footage_is_kept() {
 }
 
 #[test]
+fn a_gap_says_what_lies_behind_its_reason_now() {
+    let (t0, mut ledger) = (epoch(), small());
+    recorded(&mut ledger, 1..=4);
+    let causes = [None, Some("no connection yet"), Some("connection refused"), None];
+    for (sequence, because) in (1..).zip(causes) {
+        let end = time(sequence * 2000 + 1960);
+        ledger.lost_because(id(sequence), end, LossReason::WindowFull, because, t0);
+    }
+    let gaps: Vec<_> = ledger.gaps().map(|gap| (gap.fragments, gap.because.as_deref())).collect();
+    assert_eq!(gaps, [(4, Some("connection refused"))], "one gap, however often the cause changes");
+}
+
+#[test]
 fn gaps_of_a_day_are_counted_beyond_those_that_are_kept() {
     let (t0, mut ledger) = (epoch(), small());
     for sequence in (1..=80).step_by(2) {
