@@ -57,6 +57,8 @@ pub struct CameraStatus {
     pub health: CameraHealth,
     /// When `health.state` began.
     pub since: SystemTime,
+    /// Failed attempts to connect to the camera since its last picture, as of the same look as `health`.
+    pub attempts: u32,
     pub upload: UploadState,
     pub upload_problem: Option<Reason>,
     pub fragments_lost: u64,
@@ -123,7 +125,8 @@ impl Judge {
     fn look_at(&self, view: &CameraView, stopping: bool, now: SystemTime) -> CameraStatus {
         let id = view.config.id.clone();
         let before = self.before.cameras.iter().find(|camera| camera.id == id);
-        let mut health = health::judge(self.facts(view, stopping, now), now);
+        let ingest = view.ingest.borrow();
+        let mut health = health::judge(self.facts(view, &ingest, stopping, now), now);
         let began = |problem: Problem| {
             let checks = before.map(|before| before.health.checks.as_slice()).unwrap_or_default();
             let same = checks.iter().find(|check| check.reason == problem.reason);
@@ -135,13 +138,14 @@ impl Judge {
             Some(before) if before.health.state == health.state => before.since,
             Some(_) => now,
             // Ingest knows since when.
-            None => view.ingest.borrow().since,
+            None => ingest.since,
         };
         let (upload, verify) = (view.upload.borrow(), view.verify.borrow());
         CameraStatus {
             id,
             health,
             since,
+            attempts: ingest.attempts,
             upload: upload.state,
             upload_problem: upload.problem.as_ref().map(|problem| problem.reason),
             fragments_lost: upload.lost,
@@ -151,24 +155,30 @@ impl Judge {
     }
 
     /// What the stages of a camera say.
-    fn facts(&self, view: &CameraView, stopping: bool, now: SystemTime) -> CameraFacts {
-        let (ingest, upload, verify) = (view.ingest.borrow(), view.upload.borrow(), view.verify.borrow());
+    fn facts(
+        &self,
+        view: &CameraView,
+        ingest: &IngestReport,
+        stopping: bool,
+        now: SystemTime,
+    ) -> CameraFacts {
+        let (upload, verify) = (view.upload.borrow(), view.verify.borrow());
         let pictures = match ingest.state {
             IngestState::Live => Pictures::Live,
-            IngestState::WaitingForKey => match self.long_wait(view, &ingest, now) {
+            IngestState::WaitingForKey => match self.long_wait(view, ingest, now) {
                 Some(problem) => Pictures::Waiting(problem),
                 None => Pictures::None(ingest.problem.clone()),
             },
             _ => Pictures::None(ingest.problem.clone()),
         };
         let live = ingest.state == IngestState::Live;
-        let as_wrong_as_we = self.is_as_wrong_as_we(&ingest);
+        let as_wrong_as_we = self.is_as_wrong_as_we(ingest);
         let recorded = [
             upload_problem(&upload),
             verify_problem(&verify),
-            self.recent_loss(&ingest),
+            self.recent_loss(ingest),
             ingest.clock_problem.clone().filter(|_| !as_wrong_as_we),
-            long_gop(view, &ingest, &upload, now),
+            long_gop(view, ingest, &upload, now),
         ];
         let detection = view.analytics.as_ref().filter(|_| live);
         let detection = detection.and_then(|analytics| analytics.report.borrow().problem.clone());
@@ -177,7 +187,7 @@ impl Judge {
             stopping,
             pictures,
             problems: recorded.into_iter().chain([detection]).flatten().collect(),
-            notices: camera_skew(&ingest, now).filter(|_| !as_wrong_as_we).into_iter().collect(),
+            notices: camera_skew(ingest, now).filter(|_| !as_wrong_as_we).into_iter().collect(),
         }
     }
 

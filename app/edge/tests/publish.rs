@@ -61,6 +61,7 @@ fn status(views: &[CameraView]) -> Arc<BoxStatus> {
             id: view.config.id.clone(),
             health: judge(facts, SystemTime::UNIX_EPOCH),
             since: SystemTime::UNIX_EPOCH,
+            attempts: 0,
             upload: UploadState::Sending,
             upload_problem: None,
             fragments_lost: 0,

@@ -14,7 +14,6 @@ use rtsp::source::IngestReport;
 
 /// The state of a camera as an operator means it, with the most telling reason.
 pub(super) fn status(view: &CameraView, status: &CameraStatus, now: SystemTime) -> Status {
-    let ingest = view.ingest.borrow();
     let (reason, detail) = told(status.health.problem.as_ref());
     Status {
         v: Version::default(),
@@ -23,8 +22,8 @@ pub(super) fn status(view: &CameraView, status: &CameraStatus, now: SystemTime) 
         since: status.since.into(),
         reason,
         detail,
-        attempts: ingest.attempts,
-        last_frame: ingest.last_frame.map(UtcTime::from),
+        attempts: status.attempts,
+        last_frame: view.ingest.borrow().last_frame.map(UtcTime::from),
     }
 }
 
@@ -216,22 +215,54 @@ mod tests {
     use kvs::ledger::LossReason;
     use kvs::{FragmentId, RunId};
     use media::ProducerTimestamp;
+    use rtsp::source::IngestState;
     use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::record::{SharedLedger, UploadReport};
+    use crate::status::{BoxStatus, Judge};
 
-    #[test]
-    fn gaps_are_counted_beyond_those_that_are_listed_and_closed_ones_are_not_open() {
-        let now = clock::Clock::system().now();
-        let view = CameraView {
+    fn view(ingest: watch::Receiver<IngestReport>) -> CameraView {
+        CameraView {
             config: Arc::new(config::Camera::new("cam", "rtsp://192.0.2.10/".parse().expect("a URL"))),
-            ingest: watch::channel(IngestReport::new(UNIX_EPOCH)).1,
+            ingest,
             upload: watch::channel(UploadReport::new(UNIX_EPOCH)).1,
             ledger: SharedLedger::default(),
             verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
             analytics: None,
+        }
+    }
+
+    /// The state is judged four times a second, and published whenever it is due.
+    #[tokio::test(start_paused = true)]
+    async fn a_camera_that_fails_between_two_looks_is_not_online_with_a_failed_attempt() {
+        let clock = clock::Clock::simulated(UNIX_EPOCH);
+        let ingest = watch::Sender::new(IngestReport::new(UNIX_EPOCH));
+        let view = view(ingest.subscribe());
+        ingest.send_modify(|report| report.state = IngestState::Live);
+        let (_cameras, cameras) = watch::channel(Arc::new(vec![view.clone()]));
+        let (_wall, wall_clock) = watch::channel(Default::default());
+        let judge = Judge::new(cameras, None, wall_clock, clock, CancellationToken::new());
+        let (status_in, mut judged) = watch::channel(Arc::default());
+        let judging = tokio::spawn(judge.run(status_in));
+        let body = |judged: &Arc<BoxStatus>| {
+            let body = status(&view, &judged.cameras[0], UNIX_EPOCH);
+            (body.state, body.attempts)
         };
+        let before = judged.wait_for(|status| !status.cameras.is_empty()).await.expect("it judges").clone();
+        assert_eq!(body(&before), (messages::CameraState::Online, 0));
+        ingest.send_modify(|report| (report.state, report.attempts) = (IngestState::BackingOff, 1));
+        assert_eq!(body(&before), (messages::CameraState::Online, 0), "both as of one look");
+        judged.changed().await.expect("it judges");
+        assert_eq!(body(&judged.borrow()), (messages::CameraState::Offline, 1));
+        judging.abort();
+    }
+
+    #[test]
+    fn gaps_are_counted_beyond_those_that_are_listed_and_closed_ones_are_not_open() {
+        let now = clock::Clock::system().now();
+        let view = view(watch::channel(IngestReport::new(UNIX_EPOCH)).1);
         let fragment = |sequence| {
             let id = FragmentId { run: RunId::new(7), sequence };
             (id, ProducerTimestamp::from_millis(sequence * 10_000))
