@@ -24,9 +24,10 @@ use crate::aws;
 use crate::camera::{AnalyticsShared, Shared};
 use crate::cameras::{Cameras, CamerasError, Views};
 use crate::publish::{DetectorPublisher, Device, Publisher, Sequence};
+use crate::service_manager::ServiceManager;
 use crate::status::{BoxStatus, Judge};
 use crate::wall_clock::{WallClock, WallClockReport};
-use crate::watchdog::{self, Pulses, notify};
+use crate::watchdog::{self, Pulses};
 
 /// A running box.
 pub struct App {
@@ -41,6 +42,7 @@ pub struct App {
     mqtt: Option<JoinHandle<()>>,
     mqtt_stop: CancellationToken,
     stop_reason: watch::Sender<Option<String>>,
+    manager: ServiceManager,
     watchdog: JoinHandle<()>,
     checks: JoinHandle<()>,
 }
@@ -144,6 +146,7 @@ impl App {
             worker: worker.as_ref().map(|worker| worker()),
             clock: clock.clone(),
         };
+        let manager = ServiceManager::from_env();
         let app = Self {
             cameras,
             topics,
@@ -156,10 +159,11 @@ impl App {
             mqtt: mqtt_task,
             mqtt_stop,
             stop_reason,
-            watchdog: tokio::spawn(watchdog::run(pulses, views.clone(), margin, clock)),
+            watchdog: tokio::spawn(watchdog::run(pulses, views.clone(), margin, manager.clone(), clock)),
+            manager,
             checks: tokio::spawn(check_streams(client, views)),
         };
-        notify(&[NotifyState::Ready]);
+        app.manager.tell(&NotifyState::Ready);
         Ok(app)
     }
 
@@ -183,7 +187,7 @@ impl App {
 
     /// Ends everything in order. `hurry` (a second signal) gives up waiting for the cloud.
     pub async fn stop(mut self, reason: &str, hurry: CancellationToken) -> Stopped {
-        notify(&[NotifyState::Stopping]);
+        self.manager.tell(&NotifyState::Stopping);
         tracing::info!(reason, "stopping");
         let unconfirmed = self.cameras.stop(hurry).await;
         let summary = self.worker.as_ref().map(|worker| worker().summary());

@@ -9,6 +9,7 @@ pub mod overlay_video;
 pub mod probe;
 pub mod publish;
 pub mod record;
+pub mod service_manager;
 pub mod status;
 pub mod wall_clock;
 pub mod watchdog;

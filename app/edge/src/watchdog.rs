@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::cameras::Views;
+use crate::service_manager::ServiceManager;
 use rtsp::source::IngestState;
 
 /// Without a watchdog in the unit, the stillness of a loop is still looked at this often.
@@ -80,18 +81,12 @@ impl Pulses {
     }
 }
 
-/// Without a service manager this does nothing.
-pub fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "service manager not told");
-    }
-}
-
 /// Feeds the watchdog only while every loop turns, and says how many cameras are live.
 pub async fn run(
     pulses: Pulses,
     cameras: watch::Receiver<Views>,
     margin: watch::Sender<Option<Duration>>,
+    manager: ServiceManager,
     clock: Clock,
 ) {
     let limit = sd_notify::watchdog_enabled();
@@ -107,17 +102,20 @@ pub async fn run(
             _ => {
                 if let Some(limit) = limit {
                     margin.send_replace(Some(limit.saturating_sub(clock.since(fed))));
-                    notify(&[NotifyState::Watchdog]);
                 }
-                fed = clock.now();
+                if limit.is_none() || manager.feed() {
+                    fed = clock.now();
+                }
             }
         }
         let views = cameras.borrow().clone();
         let live = views.iter().filter(|view| view.ingest.borrow().state == IngestState::Live);
         let status = format!("{} of {} cameras live", live.count(), views.len());
         if status != said {
-            notify(&[NotifyState::Status(&status)]);
+            manager.tell(&NotifyState::Status(&status));
             said = status;
+        } else {
+            manager.catch_up();
         }
     }
 }
