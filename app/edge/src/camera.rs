@@ -20,7 +20,7 @@ use health::Backoff;
 use kvs::FragmentIds;
 use kvs::api::StreamId;
 use kvs_client::Client;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,8 @@ use crate::fanout::Fanout;
 use crate::record::proof::{self, Proof, ProofReport};
 use crate::record::{SharedLedger, UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
-use rtsp::source::{self, FEED_PLACES, IngestReport};
+use rtsp::source::{self, IngestReport};
+use rtsp::{RtspSource, Timeline};
 
 mod detection;
 
@@ -84,6 +85,8 @@ struct Camera {
     client: Client,
     clock: Clock,
     ingest: watch::Sender<IngestReport>,
+    /// Of all sessions of this camera. A stage that crashes gives it back, and its stamps go on.
+    timeline: Arc<Mutex<Timeline>>,
     upload: watch::Sender<UploadReport>,
     ledger: SharedLedger,
     verify: watch::Sender<ProofReport>,
@@ -125,6 +128,7 @@ pub fn start(
         client: shared.client.clone(),
         clock: shared.clock.clone(),
         ingest,
+        timeline: Arc::default(),
         upload,
         ledger: view.ledger.clone(),
         verify,
@@ -166,7 +170,7 @@ impl Camera {
     }
 
     async fn run_once(&self) -> Result<usize, tokio::task::JoinError> {
-        let (feed, feed_out) = mpsc::channel(FEED_PLACES);
+        let (feed, pictures) = RtspSource::channel(self.ingest.subscribe());
         // One child per run: a crash of one stage stops the other two, not the other cameras.
         let stop = self.ending.stop.child_token();
         let abort = self.ending.abort.child_token();
@@ -179,9 +183,10 @@ impl Camera {
             fanout = detection.start(fanout, &mut stages, &abort, ledger, recorded);
         }
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
-        let clock = self.clock.clone();
+        let (clock, timeline) = (self.clock.clone(), self.timeline.clone());
         stages.spawn(async move {
-            source::run(&config, |item| fanout.send(item), report, clock, cancel).await;
+            let mut timeline = timeline.lock().await;
+            source::run(&config, |item| fanout.send(item), &mut timeline, report, clock, cancel).await;
             0
         });
         let uploader = Uploader {
@@ -197,7 +202,7 @@ impl Camera {
         let uploading = Ending { stop: stop.clone(), abort: abort.clone() };
         let upload_ended = recorded.clone();
         stages.spawn(async move {
-            let unconfirmed = uploader.supervise(feed_out, uploading).await;
+            let unconfirmed = uploader.supervise(pictures, uploading).await;
             upload_ended.cancel();
             unconfirmed
         });

@@ -106,8 +106,7 @@ pub(crate) struct Clocks {
 }
 
 impl Clocks {
-    pub(crate) fn new(clock: Clock) -> Self {
-        let epoch = clock.now();
+    pub(crate) fn new(clock: Clock, epoch: Instant) -> Self {
         Self { clock, epoch }
     }
 

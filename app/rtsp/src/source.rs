@@ -57,6 +57,8 @@ pub struct IngestReport {
     pub problem: Option<Problem>,
     /// Failed attempts since the last picture.
     pub attempts: u32,
+    /// The last attempt failed of something that only somebody's change can mend.
+    pub needs_operator: bool,
     pub last_frame: Option<SystemTime>,
     pub format: Option<Arc<VideoFormat>>,
     pub audio: Option<Arc<AudioFormat>>,
@@ -105,6 +107,7 @@ impl IngestReport {
             since: now,
             problem: None,
             attempts: 0,
+            needs_operator: false,
             last_frame: None,
             format: None,
             audio: None,
@@ -127,9 +130,11 @@ impl IngestReport {
 }
 
 /// Keeps one camera's feed alive until `cancel`. `feed` takes each item at once and returns false if it had no room.
+/// `timeline` is the camera's: lent again after a crash, it goes on where the stamps were.
 pub async fn run(
     camera: &config::Camera,
     feed: impl FnMut(Feed) -> bool + Send,
+    timeline: &mut Timeline,
     report: watch::Sender<IngestReport>,
     clock: Clock,
     cancel: CancellationToken,
@@ -140,8 +145,8 @@ pub async fn run(
         camera,
         feed,
         report,
-        clocks: Clocks::new(clock.clone()),
-        timeline: Timeline::new(),
+        clocks: Clocks::new(clock.clone(), timeline.epoch(clock.now())),
+        timeline,
         backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, HEALTHY),
         format: None,
         waiting_for_key: true,
@@ -169,7 +174,6 @@ pub async fn run(
             continue;
         }
         let delay = intake.failed(&error);
-        intake.set_state(IngestState::BackingOff);
         if cancel.run_until_cancelled(intake.wait(delay)).await.is_none() {
             break;
         }
@@ -185,7 +189,7 @@ struct Intake<'a, F> {
     feed: F,
     report: watch::Sender<IngestReport>,
     clocks: Clocks,
-    timeline: Timeline,
+    timeline: &'a mut Timeline,
     backoff: Backoff,
     format: Option<Arc<VideoFormat>>,
     waiting_for_key: bool,
@@ -363,11 +367,14 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
 
     fn wait_for_clock(&mut self) {
         if self.report.borrow().state != IngestState::WaitingForClock {
-            self.set_state(IngestState::WaitingForClock);
+            let wall = self.clocks.clock.wall();
             let found = "nobody vouches for the box's clock yet: pictures are held until somebody does";
-            let problem = Problem::new(Reason::BoxClock, found, self.clocks.clock.wall()).fix(FIX_CLOCK);
+            let problem = Problem::new(Reason::BoxClock, found, wall).fix(FIX_CLOCK);
             tracing::warn!(camera = self.camera.id, "{problem}");
-            self.report.send_modify(|report| report.problem = Some(problem));
+            self.report.send_modify(|report| {
+                (report.state, report.since) = (IngestState::WaitingForClock, wall);
+                report.problem = Some(problem);
+            });
         }
     }
 
@@ -451,7 +458,7 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
             }
             let works = !dropped && (report.attempts, &report.problem) != (0, &None);
             if works {
-                (report.attempts, report.problem) = (0, None);
+                (report.attempts, report.needs_operator, report.problem) = (0, false, None);
             }
             begins || changed || works || lost > 0 || dropped
         });
@@ -512,7 +519,7 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
         (self.feed)(item)
     }
 
-    /// Returns how long to wait before the next session.
+    /// Begins to back off; returns for how long.
     fn failed(&mut self, error: &SessionError) -> Duration {
         let now = self.clocks.clock.now();
         let mut delay = self.backoff.failed(now, rand::random());
@@ -521,8 +528,11 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
         }
         let problem = error.problem(self.clocks.clock.wall());
         tracing::warn!(camera = self.camera.id, error = %problem, retry_in_ms = delay.as_millis(), "camera lost");
+        let wall = self.clocks.clock.wall();
         self.report.send_modify(|report| {
+            (report.state, report.since) = (IngestState::BackingOff, wall);
             report.attempts += 1;
+            report.needs_operator = error.needs_operator();
             report.problem = Some(problem.again(report.problem.as_ref()));
             report.reconnects.add(now);
             if matches!(error, SessionError::Stalled { .. }) {

@@ -1,13 +1,15 @@
 //! The source of access units against simulated cameras, over real sockets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use camera_sim::{Audio, CameraSim, ClipSpec, Fault, FaultPlan};
 use clock::{Clock, Trust, Verdict, Witness};
 use health::Reason;
-use media::{ClockSource, Feed};
+use media::{ClockSource, Feed, SourceState, UnitSource};
 use rtsp::source::{self, IngestReport, IngestState};
+use rtsp::{RtspSource, Timeline};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -42,11 +44,17 @@ enum Seen {
 struct Rig {
     sim: CameraSim,
     clock: Clock,
+    camera: config::Camera,
+    report_in: watch::Sender<IngestReport>,
     report: watch::Receiver<IngestReport>,
+    seen_in: mpsc::UnboundedSender<Seen>,
     seen: mpsc::UnboundedReceiver<Seen>,
     all: Vec<Seen>,
     /// Whether the feed has room.
     room: Arc<Mutex<bool>>,
+    /// The consumer panics at the next item.
+    crash: Arc<AtomicBool>,
+    timeline: Arc<tokio::sync::Mutex<Timeline>>,
     cancel: CancellationToken,
     source: JoinHandle<()>,
 }
@@ -56,12 +64,35 @@ impl Rig {
         let plan = FaultPlan::from_query(faults).expect("faults");
         let sim = CameraSim::builder().clip(clip()).faults(plan).start().await.expect("a simulated camera");
         let camera = config::Camera::new("cam", sim.url(0).parse().expect("a URL"));
-        let (send, seen) = mpsc::unbounded_channel();
-        let (report, reports) = watch::channel(IngestReport::new(clock.wall()));
-        let (cancel, room) = (CancellationToken::new(), Arc::new(Mutex::new(true)));
-        let (stop, has_room, its_clock) = (cancel.clone(), room.clone(), clock.clone());
-        let source = tokio::spawn(async move {
+        let (seen_in, seen) = mpsc::unbounded_channel();
+        let (report_in, report) = watch::channel(IngestReport::new(clock.wall()));
+        let mut rig = Rig {
+            sim,
+            clock,
+            camera,
+            report_in,
+            report,
+            seen_in,
+            seen,
+            all: Vec::new(),
+            room: Arc::new(Mutex::new(true)),
+            crash: Arc::default(),
+            timeline: Arc::default(),
+            cancel: CancellationToken::new(),
+            source: tokio::spawn(async {}),
+        };
+        rig.read();
+        rig
+    }
+
+    /// Begins to read the camera, on the timeline that is there.
+    fn read(&mut self) {
+        let (camera, send, report) = (self.camera.clone(), self.seen_in.clone(), self.report_in.clone());
+        let (stop, has_room, its_clock) = (self.cancel.clone(), self.room.clone(), self.clock.clone());
+        let (crash, timeline) = (self.crash.clone(), self.timeline.clone());
+        self.source = tokio::spawn(async move {
             let feed = move |item| {
+                assert!(!crash.swap(false, Ordering::Relaxed), "as the test wants it");
                 let item = match item {
                     Feed::Video(unit) => {
                         Seen::Picture { ms: unit.timestamp.as_millis(), key: unit.random_access }
@@ -73,9 +104,9 @@ impl Rig {
                 };
                 *has_room.lock().expect("no test panics with it") && send.send(item).is_ok()
             };
-            source::run(&camera, feed, report, its_clock, stop).await;
+            let mut timeline = timeline.lock().await;
+            source::run(&camera, feed, &mut timeline, report, its_clock, stop).await;
         });
-        Rig { sim, clock, report: reports, seen, all: Vec::new(), room, cancel, source }
     }
 
     /// Takes items up to the first one that pleases.
@@ -170,6 +201,55 @@ async fn a_camera_ahead_of_us_that_reports_late_does_not_fold_time_at_a_reconnec
     let all = rig.stop().await;
     assert_increasing(&all);
     assert_eq!(timelines(&all).len(), 2);
+}
+
+/// As above, but what ends the session is a crash of whoever reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_a_camera_outlives_a_crash_of_its_reader() {
+    let mut rig = Rig::start("clock_offset=8&sr_after=1.5", Clock::system()).await;
+    rig.until(|item| *item == Seen::NewTimeline).await;
+    let last = rig.pictures(10).await;
+    rig.crash.store(true, Ordering::Relaxed);
+    let crashed = tokio::time::timeout(DEADLINE, &mut rig.source).await.expect("it ends");
+    assert!(crashed.expect_err("it panics").is_panic());
+    rig.read();
+    let before = rig.all.len();
+    rig.until(|item| matches!(item, Seen::Picture { key: true, .. })).await;
+    rig.pictures(30).await;
+    let all = rig.stop().await;
+    assert!(!all[before..].contains(&Seen::NewTimeline), "the camera's clock was forgotten");
+    assert_increasing(&all);
+    let stamps = timelines(&all);
+    assert!(stamps[1].iter().any(|ms| *ms == last), "one timeline before the crash and behind it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_is_read_as_any_other_source() {
+    let sim = CameraSim::builder().clip(clip()).start().await.expect("a simulated camera");
+    let camera = config::Camera::new("cam", sim.url(0).parse().expect("a URL"));
+    let mut source = RtspSource::open(camera, Clock::system());
+    assert_eq!(source.state(), SourceState::Connecting);
+    let mut items = Vec::new();
+    while source.metrics().pictures < 12 || source.metrics().audio_frames == 0 {
+        let next = tokio::time::timeout(DEADLINE, source.next()).await.expect("it comes in time");
+        items.push(next.expect("it never ends by itself"));
+    }
+    assert_eq!(source.state(), SourceState::Connected);
+    let first = items.iter().find_map(|item| if let Feed::Video(unit) = item { Some(unit) } else { None });
+    assert!(first.expect("12 came").random_access);
+    let bytes = items.iter().map(|item| match item {
+        Feed::Video(unit) => unit.data.len(),
+        Feed::Audio(frame) => frame.data.len(),
+        _ => 0,
+    });
+    assert_eq!(source.metrics().bytes, bytes.sum::<usize>() as u64);
+    assert_eq!(sim.faults(0).inject(Fault::HangUp), 1);
+    while source.metrics().breaks == 0 {
+        tokio::time::timeout(DEADLINE, source.next()).await.expect("it comes in time").expect("it goes on");
+    }
+    let report = source.report();
+    tokio::time::timeout(DEADLINE, source.close()).await.expect("it ends");
+    assert_eq!(report.borrow().state, IngestState::Stopped);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,8 +23,8 @@ use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
 use kvs::ledger::LossReason;
 use kvs::upload::{Action, Driver, Event, LookedUp, Loss, UploadConfig};
 use kvs_client::{Client, Error, PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType};
-use media::Feed;
-use tokio::sync::{Mutex, mpsc, watch};
+use media::{Feed, UnitSource};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,7 @@ pub struct Uploader {
 impl Uploader {
     /// Uploads until the feed ends, again after each crash, then completes and flushes within `stop_grace`; `abort` ends it
     /// at once. What is not confirmed at an end is a gap in the ledger from then on. Returns how many fragments that are.
-    pub async fn supervise(self, feed: mpsc::Receiver<Feed>, ending: Ending) -> usize {
+    pub async fn supervise(self, feed: impl UnitSource + 'static, ending: Ending) -> usize {
         let feed = Arc::new(Mutex::new(feed));
         let mut backoff =
             Backoff::new(Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(60));
@@ -82,7 +82,7 @@ impl Uploader {
         unconfirmed
     }
 
-    async fn run(&self, feed: &mut mpsc::Receiver<Feed>, abort: CancellationToken) {
+    async fn run(&self, feed: &mut impl UnitSource, abort: CancellationToken) {
         let mut running = Running::new(self);
         abort.run_until_cancelled(running.run(feed)).await;
     }
@@ -193,7 +193,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    async fn run(&mut self, feed: &mut mpsc::Receiver<Feed>) {
+    async fn run(&mut self, feed: &mut impl UnitSource) {
         // Set again only when it is too late: waking early costs a poll, setting it for each picture costs more.
         let mut alarm = std::pin::pin!(tokio::time::sleep(PULSE));
         loop {
@@ -219,7 +219,7 @@ impl<'a> Running<'a> {
                     None => (None, None),
                 };
                 tokio::select! {
-                    unit = feed.recv(), if !self.stopping => Wake::Feed(unit),
+                    unit = feed.next(), if !self.stopping => Wake::Feed(unit),
                     outcome = send(sending) => Wake::Sent(outcome),
                     outcome = listen(listening) => Wake::Answer(outcome),
                     outcome = finish(&mut self.opening) => Wake::Opened(Box::new(outcome)),

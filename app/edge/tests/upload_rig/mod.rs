@@ -24,6 +24,8 @@ use kvs_edge::record::{SharedLedger, UploadReport, Uploader};
 use kvs_edge::watchdog::Pulses;
 use kvs_local::{AckKind, Credentials, Fault, FaultKind, KvsLocal, Options, SentAck};
 use media::{AccessUnit, Feed, ProducerTimestamp, VideoCodec, VideoFormat};
+use rtsp::RtspSource;
+use rtsp::source::IngestReport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -131,9 +133,10 @@ impl Rig {
             report: report.clone(),
             pulse: pulses.add("upload"),
         };
-        let (feed, feed_out) = mpsc::channel(256);
+        let (_camera, reports) = watch::channel(IngestReport::new(clock.wall()));
+        let (feed, pictures) = RtspSource::channel(reports);
         let mut task = JoinSet::new();
-        task.spawn(uploader.supervise(feed_out, Ending::default()));
+        task.spawn(uploader.supervise(pictures, Ending::default()));
         let codec_private = Bytes::from_static(b"\x01\x42\xc0\x1e\xff\xe1\x00\x00\x01\x00\x00");
         let codec = VideoCodec::H264;
         Self {

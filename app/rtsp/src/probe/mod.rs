@@ -166,7 +166,7 @@ async fn look_into(
     report.transport = Some(if target.transport == Transport::Tcp { "tcp" } else { "udp" });
 
     let begun = clock.now();
-    let mut session = described.play(tracks, LOOK, &Clocks::new(clock.clone())).await?;
+    let mut session = described.play(tracks, LOOK, &Clocks::new(clock.clone(), clock.now())).await?;
     report.steps.play_ms = Some(ms(clock.since(begun)));
 
     let mut measured = Measured::new(session.rates_hz(), in_sdp, declared, clock.now());

@@ -31,7 +31,7 @@ mod properties;
 mod tests;
 mod track;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use media::{ClockSource, ProducerTimestamp};
 
@@ -99,9 +99,11 @@ pub enum Distrust {
     RtpTime { off_us: i64 },
 }
 
-/// The time of one camera; it outlives the sessions.
+/// The time of one camera; it outlives the sessions, and a crash of whoever reads them.
 #[derive(Debug)]
-pub(crate) struct Timeline {
+pub struct Timeline {
+    /// Where the monotonic microseconds of all its sessions count from.
+    epoch: Option<Instant>,
     video: Track,
     audio: Track,
     /// Wall minus monotonic time of the box.
@@ -145,9 +147,16 @@ impl Offsets {
     }
 }
 
+impl Default for Timeline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Timeline {
     pub(crate) fn new() -> Self {
         Self {
+            epoch: None,
             video: Track::new(90_000),
             audio: Track::new(90_000),
             wall: None,
@@ -158,6 +167,11 @@ impl Timeline {
             step_since: None,
             order: Order::default(),
         }
+    }
+
+    /// Where its monotonic time counts from: the first `now` that it is asked with.
+    pub(crate) fn epoch(&mut self, now: Instant) -> Instant {
+        *self.epoch.get_or_insert(now)
     }
 
     /// A session with these RTP ticks per second begins; 0 counts as 90000.
