@@ -32,6 +32,7 @@ mod provision;
 mod put_media;
 mod service_time;
 mod sign;
+pub mod source;
 mod tls;
 
 pub use aws_credential_types::Credentials;

@@ -5,49 +5,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
+mod pair;
+
 use aws_credential_types::provider::{ProvideCredentials, future};
 use bytes::Bytes;
 use kvs::ack::AckEvent;
 use kvs::api::{StartSelector, StreamId};
 use kvs_client::{
-    Client, Clock, Config, Credentials, Error, PutMedia, PutMediaInput, ServiceErrorKind,
-    SharedCredentialsProvider, SharedDialler, TimecodeType, kvs, static_credentials,
+    Clock, Credentials, Error, PutMedia, PutMediaInput, ServiceErrorKind, SharedCredentialsProvider,
+    TimecodeType, kvs,
 };
-use kvs_local::{Fault, FaultKind, KvsLocal, Options};
+use kvs_local::{Fault, FaultKind};
 use media::mkv::write::{Track, block_head, cluster_start, header};
 
-/// 2026-11-20T15:08:34Z.
-const BEGIN_MS: u64 = 1_795_187_314_000;
-
-struct Pair {
-    server: KvsLocal,
-    config: Config,
-    clock: Clock,
-    _data: tempfile::TempDir,
-}
-
-impl Pair {
-    async fn new(buffer_bytes: usize, change: impl FnOnce(&mut Options)) -> Self {
-        let data = tempfile::tempdir().expect("a folder");
-        let clock = Clock::simulated(UNIX_EPOCH + Duration::from_millis(BEGIN_MS));
-        let mut options = Options::new(data.path()).stream("cam1", 24);
-        options.clock = clock.clone();
-        change(&mut options);
-        let server = KvsLocal::start_in_memory(options).await.expect("starts");
-        let keys = static_credentials("AKIDKVSLOCAL", "kvs-local-secret", None);
-        let mut config = Config::new("us-west-2", keys);
-        config.endpoints.control = Some(server.endpoint().parse().expect("an endpoint"));
-        config.clock = clock.clone();
-        let connector = server.connector();
-        config.dialler =
-            SharedDialler::from_fn(move |_, _| std::future::ready(connector.connect(buffer_bytes)));
-        Self { server, config, clock, _data: data }
-    }
-
-    fn client(&self) -> Client {
-        Client::new(self.config.clone()).expect("built")
-    }
-}
+use pair::{BEGIN_MS, Pair};
 
 fn input(write_timeout_s: Option<u64>) -> PutMediaInput {
     PutMediaInput {

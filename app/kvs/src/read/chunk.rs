@@ -49,6 +49,8 @@ pub struct ChunkStart {
 #[derive(Clone, Debug)]
 pub struct Block {
     pub track: u64,
+    /// Timecode of its cluster, in ms.
+    pub cluster_ms: u64,
     /// Cluster timecode plus block offset, in ms.
     pub time_ms: i64,
     pub key_frame: bool,
@@ -362,7 +364,8 @@ impl Document {
         open.key_blocks += u32::from(key_frame);
         open.first_ms = Some(open.first_ms.map_or(time_ms, |first| first.min(time_ms)));
         open.last_ms = open.last_ms.max(time_ms);
-        Some(Event::Block(Block { track, time_ms, key_frame, payload: block.shared_body() }))
+        let (cluster_ms, payload) = (open.timecode_ms, block.shared_body());
+        Some(Event::Block(Block { track, cluster_ms, time_ms, key_frame, payload }))
     }
 
     fn cluster_bytes(&mut self, raw: &[u8]) {

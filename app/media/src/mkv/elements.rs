@@ -5,7 +5,7 @@
 pub mod tags;
 pub mod tracks;
 
-pub use tracks::TrackInfo;
+pub use tracks::{TrackFormat, TrackInfo};
 
 use super::ebml::{self, ChildError, Children};
 use super::id;

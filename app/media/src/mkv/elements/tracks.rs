@@ -2,8 +2,13 @@
 
 use bytes::Bytes;
 
+use crate::access_unit::{AudioCodec, AudioFormat, FormatError, VideoCodec, VideoFormat};
+
 use super::{ElementError, children, float, text, uint, uint32};
 use crate::mkv::id;
+
+/// Without what an extension appends.
+const WAVE_FORMAT_EX_BYTES: usize = 18;
 
 /// One TrackEntry. What the entry does not say is 0 or empty.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,6 +26,52 @@ pub struct TrackInfo {
     /// Hz. Amazon Connect writes no Audio element at all; then this is 0.
     pub sample_rate: f64,
     pub channels: u32,
+}
+
+/// How to decode a track.
+#[derive(Clone, PartialEq, Debug)]
+pub enum TrackFormat {
+    Video(VideoFormat),
+    Audio(AudioFormat),
+}
+
+impl TrackInfo {
+    /// `None`: coded in a way that is not known here.
+    pub fn format(&self) -> Result<Option<TrackFormat>, FormatError> {
+        let codec_private = self.codec_private.clone();
+        let video =
+            |codec| VideoFormat::from_codec_private(codec, codec_private.clone()).map(TrackFormat::Video);
+        Ok(Some(match &*self.codec_id {
+            "V_MPEG4/ISO/AVC" => video(VideoCodec::H264)?,
+            "V_MPEGH/ISO/HEVC" => video(VideoCodec::H265)?,
+            "A_AAC" => TrackFormat::Audio(AudioFormat::aac(codec_private)?),
+            "A_MS/ACM" => match self.g711()? {
+                Some(format) => TrackFormat::Audio(format),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// By the WAVEFORMATEX that CodecPrivate is then; `None` for another tag in it.
+    fn g711(&self) -> Result<Option<AudioFormat>, FormatError> {
+        let Some((head, _)) = self.codec_private.split_first_chunk::<WAVE_FORMAT_EX_BYTES>() else {
+            let (needs, found) = (WAVE_FORMAT_EX_BYTES, self.codec_private.len());
+            return Err(FormatError::Short { what: "WAVEFORMATEX", at: 0, needs, found });
+        };
+        let [tag, tag_high, channels, channels_high, r0, r1, r2, r3, ..] = *head;
+        let codec = match u16::from_le_bytes([tag, tag_high]) {
+            7 => AudioCodec::Pcmu,
+            6 => AudioCodec::Pcma,
+            _ => return Ok(None),
+        };
+        Ok(Some(AudioFormat {
+            codec,
+            codec_private: self.codec_private.clone(),
+            sample_rate: u32::from_le_bytes([r0, r1, r2, r3]),
+            channels: u16::from_le_bytes([channels, channels_high]),
+        }))
+    }
 }
 
 /// Reads the body of a Tracks element, entries in order.

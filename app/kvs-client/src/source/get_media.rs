@@ -1,0 +1,188 @@
+//! One GetMedia answer as a source.
+//!
+//! ```text
+//!  Disconnected --first next()--> Connecting --200--> Connected --end, in order--> Disconnected
+//!                                     |                   |
+//!                                     +---- refused ------+--- broken, unreadable ---> Failed
+//! ```
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use kvs::api::{StartSelector, StreamId};
+use kvs::read::chunk::{Answer, ChunkError, ChunkReader, Event, Failure};
+use kvs::read::units::{Origin, TrackError, Units};
+use media::{Feed, SourceMetrics, SourceState, UnitSource};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::media_stream::MediaStream;
+
+/// Pictures and sound of a stream, from a start selector on, live as they are uploaded.
+///
+/// It ends with the answer: some seconds after the producer stopped, after 40 to 45 min, or by a failure, which
+/// [`failure`](Self::failure) then tells. What is complete of the last fragment is handed on in any case.
+pub struct GetMediaSource {
+    link: Link,
+    chunks: ChunkReader,
+    units: Units,
+    metrics: SourceMetrics,
+    origin: Option<Origin>,
+    token: Option<String>,
+    failure: Option<SourceError>,
+}
+
+/// Why a source has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Call(#[from] Error),
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    #[error(transparent)]
+    Track(#[from] TrackError),
+    /// In the answer, in the words of the service.
+    #[error(transparent)]
+    InBand(Failure),
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<MediaStream, Error>> + Send>>;
+
+enum Link {
+    Opening {
+        opening: Opening,
+        /// `next` was called.
+        begun: bool,
+    },
+    Open(Box<MediaStream>),
+    Over,
+}
+
+impl GetMediaSource {
+    /// Nothing is asked for before the first call of `next`.
+    pub fn new(client: &Client, stream: &StreamId, start: StartSelector) -> Self {
+        let (client, stream) = (client.clone(), stream.clone());
+        Self {
+            link: Link::Opening {
+                opening: Box::pin(async move { client.get_media(&stream, start).await }),
+                begun: false,
+            },
+            chunks: ChunkReader::new(Answer::GetMedia),
+            units: Units::default(),
+            metrics: SourceMetrics::default(),
+            origin: None,
+            token: None,
+            failure: None,
+        }
+    }
+
+    /// The fragment that the last item is from; `None` before the first one.
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin
+    }
+
+    /// Where another source goes on behind the last fragment that came whole; `None` before there was one.
+    pub fn resume(&self) -> Option<StartSelector> {
+        self.token.as_ref().map(StartSelector::continuation)
+    }
+
+    /// Why it has failed, once its state says so.
+    pub fn failure(&self) -> Option<&SourceError> {
+        self.failure.as_ref()
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), SourceError> {
+        match event {
+            Event::Failure(failure) => return Err(SourceError::InBand(failure)),
+            Event::End(ref chunk) if chunk.complete && chunk.continuation_token.is_some() => {
+                self.token.clone_from(&chunk.continuation_token);
+            }
+            _ => {}
+        }
+        Ok(self.units.take(event)?)
+    }
+
+    fn read(&mut self) -> Result<(), SourceError> {
+        while let Some(event) = self.chunks.next_event()? {
+            self.take(event)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes: `regular` as HTTP ends a body, or by a broken connection.
+    fn end(&mut self, regular: bool) -> Result<(), SourceError> {
+        while let Some(event) = self.chunks.finish(regular)? {
+            self.take(event)?;
+        }
+        Ok(())
+    }
+
+    fn over(&mut self, outcome: Result<(), SourceError>) {
+        self.link = Link::Over;
+        self.units.interrupt();
+        self.failure = outcome.err();
+    }
+}
+
+impl UnitSource for GetMediaSource {
+    async fn next(&mut self) -> Option<Feed> {
+        loop {
+            if let Some((item, origin)) = self.units.next_item() {
+                self.metrics.count(&item);
+                self.origin = Some(origin);
+                return Some(item);
+            }
+            match &mut self.link {
+                Link::Opening { opening, begun } => {
+                    *begun = true;
+                    match opening.await {
+                        Ok(stream) => self.link = Link::Open(Box::new(stream)),
+                        Err(error) => self.over(Err(error.into())),
+                    }
+                }
+                Link::Open(stream) => match stream.next_bytes().await {
+                    Ok(Some(bytes)) => {
+                        self.chunks.push(bytes);
+                        if let Err(error) = self.read() {
+                            self.over(Err(error));
+                        }
+                    }
+                    Ok(None) => {
+                        let outcome = self.end(true);
+                        self.over(outcome);
+                    }
+                    Err(error) => {
+                        let outcome = self.end(false).and(Err(error.into()));
+                        self.over(outcome);
+                    }
+                },
+                Link::Over => return None,
+            }
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        match &self.link {
+            Link::Opening { begun: false, .. } => SourceState::Disconnected,
+            Link::Opening { begun: true, .. } => SourceState::Connecting,
+            Link::Open(_) => SourceState::Connected,
+            Link::Over if self.failure.is_some() => SourceState::Failed,
+            Link::Over => SourceState::Disconnected,
+        }
+    }
+
+    fn metrics(&self) -> SourceMetrics {
+        self.metrics
+    }
+}
+
+impl fmt::Debug for GetMediaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetMediaSource")
+            .field("state", &self.state())
+            .field("metrics", &self.metrics)
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
