@@ -21,10 +21,16 @@
 //!      +----------------------------> ended <------------------------+
 //! ```
 //!
+//! Boxes with a low score continue a track, but they use up what is believed of it: after a while of nothing better (1 s at
+//! the lowest scores, many seconds just below `begin_score`) it counts as not seen, though it is still followed, and after
+//! `lost_after_ms` it has ended. So an object that was seen well is told of while it is half hidden, and a cone that once
+//! looked like a person is not told of for ever.
+//!
 //! Time that runs back (another recording, a camera that was set anew) ends all tracks; so does a gap longer than
 //! `lost_after_ms`, as for each single track. Ids rise strictly and are never used again. Same boxes and times, in
 //! whichever order the boxes of a picture come, give the same tracks.
 
+mod belief;
 mod kalman;
 mod look;
 #[cfg(test)]
@@ -32,6 +38,7 @@ mod tests;
 
 use media::ProducerTimestamp;
 
+use self::belief::{Belief, Strength};
 use self::kalman::BoxFilter;
 use self::look::Look;
 use crate::assign::{Pair, assign};
@@ -98,6 +105,7 @@ pub struct Track {
     /// Mean of its scores, newer ones counting more.
     pub smoothed_score: f32,
     pub top_score: f32,
+    /// And believed to be there: see the module on boxes with low scores.
     pub seen_now: bool,
     /// Seen often enough to be believed. Stays once true.
     pub confirmed: bool,
@@ -114,7 +122,7 @@ const TENTATIVE_MISSES: u32 = 2;
 const TENTATIVE_LOST_MS: u64 = 1_000;
 /// Least gain of a pair, for boxes with high and with low scores (ByteTrack: overlaps of 0.2 and 0.5).
 const LEAST_GAIN: f32 = 0.08;
-const LEAST_GAIN_LOW: f32 = 0.4;
+const LEAST_GAIN_LOW: f32 = 0.35;
 /// Looks this far apart are a third as likely to be one object's; they never count for less than the least.
 const OTHER_LOOK: f32 = 27.0;
 const LEAST_LOOK: f32 = 0.05;
@@ -145,6 +153,8 @@ pub struct Tracker {
     config: TrackerConfig,
     now: Option<ProducerTimestamp>,
     next_id: u64,
+    /// Between the last two pictures; 0: there were not two.
+    step_s: f32,
     /// By rising id.
     states: Vec<State>,
     /// The same as they are told.
@@ -163,11 +173,12 @@ struct State {
     votes: Vec<(u16, f32)>,
     /// Mean look, and of how many.
     look: Option<(Look, u16)>,
+    belief: Belief,
 }
 
 impl Tracker {
     pub fn new(config: TrackerConfig) -> Tracker {
-        Tracker { config, now: None, next_id: 1, states: Vec::new(), tracks: Vec::new() }
+        Tracker { config, now: None, next_id: 1, step_s: 0.0, states: Vec::new(), tracks: Vec::new() }
     }
 
     /// Takes the boxes of one picture and returns all tracks, lost and tentative ones too, by rising id. Boxes that
@@ -180,6 +191,8 @@ impl Tracker {
         picture: Option<&Picture<'_>>,
     ) -> &[Track] {
         let elapsed_ms = self.now.map_or(Some(0), |now| at.checked_ms_since(now));
+        let step_ms = elapsed_ms.unwrap_or(0);
+        self.step_s = step_ms as f32 / 1_000.0;
         match elapsed_ms {
             Some(ms) => self.predict(at, ms),
             None => self.states.clear(),
@@ -244,7 +257,8 @@ impl Tracker {
                 && (sure || *score >= self.config.low_score)
             {
                 let detection = Detection { class: *class, score: score.min(1.0), rect };
-                boxes.push(Candidate { detection, sure, look: None, covered: false });
+                let strength = Strength::new(detection.score, rule.begin_score);
+                boxes.push(Candidate { detection, sure, strength, look: None, covered: false });
             }
         }
         boxes.sort_by(Candidate::order);
@@ -281,7 +295,7 @@ impl Tracker {
         let mut used = vec![false; boxes.len()];
         let mut done = vec![false; open.len()];
         for Pair { row, column, .. } in assign(open.len(), boxes.len(), &pairs) {
-            self.states[open[row]].take(at, &boxes[column], self.config.confirm_hits);
+            self.states[open[row]].take(at, self.step_s, &boxes[column], self.config.confirm_hits);
             (done[row], used[column]) = (true, true);
         }
         let mut row = 0..;
@@ -330,7 +344,15 @@ impl Tracker {
         let (filter, votes) = (BoxFilter::new(&rect), vec![(class, score)]);
         // A covered one is better than none, and soon forgotten.
         let look = found.look.map(|look| (look, 1));
-        self.states.push(State { track, filter, sure_hits: 1, missed: 0, votes, look });
+        self.states.push(State {
+            track,
+            filter,
+            sure_hits: 1,
+            missed: 0,
+            votes,
+            look,
+            belief: Belief::begun(),
+        });
         self.next_id += 1;
     }
 }
@@ -341,10 +363,15 @@ impl State {
         !self.track.seen_now && clipped(&expected).area() < LEAST_INSIDE * expected.area()
     }
 
-    fn take(&mut self, at: ProducerTimestamp, found: &Candidate, confirm_hits: u32) {
+    fn take(&mut self, at: ProducerTimestamp, step_s: f32, found: &Candidate, confirm_hits: u32) {
         let Detection { class, score, rect } = found.detection;
         self.filter.correct(&rect, found.sure);
         self.missed = 0;
+        self.belief.see(found.strength, step_s);
+        if !self.belief.holds() {
+            self.track.rect = clipped(&self.filter.rect());
+            return;
+        }
         self.sure_hits = self.sure_hits.saturating_add(u32::from(found.sure));
         self.vote(class, score);
         self.learn(found);
@@ -403,6 +430,7 @@ struct Candidate {
     detection: Detection,
     /// Its score may begin a track.
     sure: bool,
+    strength: Strength,
     /// `None`: there is no picture.
     look: Option<Look>,
     /// Another box covers a part of it.

@@ -16,7 +16,7 @@ const START_SPEED: f64 = 2.0; // per second, of an object seen for the first tim
 const ACCELERATION: f64 = 1.0; // white, per s^1.5
 const CENTRE_NOISE: f64 = 0.15; // of one box that the detector is sure of
 const SIZE_NOISE: f64 = 0.08;
-const SIZE_DRIFT: f64 = 0.4; // per root of a second
+const SIZE_DRIFT: f64 = 0.2; // per root of a second
 /// Boxes with a low score are partly hidden or blurred.
 const UNSURE_FACTOR: f64 = 2.0;
 

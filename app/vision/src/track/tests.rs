@@ -275,6 +275,68 @@ fn uneven_time_does_not_matter() {
     assert!((track.velocity.x - 0.1).abs() < 0.02, "{track:?}");
 }
 
+/// Seconds since a track was seen well, and whether it is there and seen now; one box in each picture.
+fn lives_on(seen_well: &[f32], then: f32, fps: f32, seconds: f32) -> Vec<(f32, bool, bool)> {
+    let mut tracker = Tracker::new(TrackerConfig::default());
+    let mut at = 10_000.0;
+    let mut step = |tracker: &mut Tracker, score: f32| {
+        at += 1_000.0 / fps;
+        let tracks = tracker.update(ms(at as u64), &[person(0.5, score)], None).to_vec();
+        assert!(tracks.iter().all(|track| track.id == 1), "{tracks:?}");
+        (!tracks.is_empty(), tracks.iter().any(|track| track.seen_now))
+    };
+    for score in seen_well {
+        assert_eq!(step(&mut tracker, *score), (true, true), "{score}");
+    }
+    assert!(tracker.tracks()[0].confirmed);
+    (1..=(seconds * fps) as u16)
+        .map(|n| {
+            let (there, seen) = step(&mut tracker, then);
+            (f32::from(n) / fps, there, seen)
+        })
+        .collect()
+}
+
+#[test]
+fn a_cone_that_once_looked_like_a_person_is_not_told_of_for_ever() {
+    for fps in [2.0, 5.0, 10.0, 30.0] {
+        for (after, there, seen) in lives_on(&[0.55, 0.51, 0.6], 0.3, fps, 20.0) {
+            let known = after <= 0.3 || after >= 3.0;
+            assert!(!known || seen == (after <= 0.3), "{fps} fps: {after} s");
+            let known = after <= 5.0 || after >= 8.5;
+            assert!(!known || there == (after <= 5.0), "{fps} fps: {after} s");
+        }
+    }
+}
+
+#[test]
+fn who_was_seen_well_is_told_of_while_half_hidden() {
+    for fps in [5.0, 10.0, 30.0] {
+        let well = vec![0.85; (2.0 * fps) as usize];
+        for (score, seconds) in [(0.45, 60.0), (0.3, 1.9), (0.15, 0.8)] {
+            let seen = lives_on(&well, score, fps, seconds);
+            assert!(seen.iter().all(|(_, there, seen)| *there && *seen), "{fps} fps, {score}: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn doubted_for_a_while_is_the_same_track_when_seen_well_again() {
+    let mut tracker = Tracker::new(TrackerConfig::default());
+    let scores = [[0.8; 20].as_slice(), &[0.2; 40], &[0.8; 20]].concat();
+    let mut seen = Vec::new();
+    for (n, score) in (0..).zip(&scores) {
+        // It walks on meanwhile.
+        let tracks = tracker.update(ms(10_000 + 100 * n), &[person(0.2 + 0.005 * n as f32, *score)], None);
+        let [track] = tracks else { panic!("{n}: {tracks:?}") };
+        assert_eq!(track.id, 1);
+        assert!((track.rect.x - 0.2 - 0.005 * n as f32).abs() < 0.01, "{n}: followed, {track:?}");
+        seen.push(track.seen_now);
+    }
+    let seen_again = seen.iter().rposition(|seen| !seen).expect("it was doubted") - 60;
+    assert!(!seen[40] && !seen[59] && seen_again < 5 && seen[70], "{seen:?}");
+}
+
 #[test]
 fn life_of_a_track() {
     let mut tracker = Tracker::new(TrackerConfig { lost_after_ms: 2_000, ..TrackerConfig::default() });
