@@ -73,8 +73,6 @@ pub struct UploadConfig {
     pub close_limit: Duration,
     /// After the sending side failed, for what the service has to say about it.
     pub last_words: Duration,
-    /// A pause after which a refusal that names no fragment may be about the pause.
-    pub quiet_after: Duration,
     /// A piece that waited so long for its place found the buffers in front of the network full.
     pub congested_after: Duration,
     pub first_delay: Duration,
@@ -107,7 +105,6 @@ impl Default for UploadConfig {
             look_limit: Duration::from_secs(60),
             close_limit: Duration::from_secs(2),
             last_words: Duration::from_secs(2),
-            quiet_after: Duration::from_secs(5),
             congested_after: Duration::from_millis(100),
             first_delay: Duration::from_millis(500),
             longest_delay: Duration::from_secs(30),

@@ -11,7 +11,8 @@ use crate::ledger::LossReason;
 
 /// A fragment is refused this often for its tags or its tracks before it is given up.
 const MAX_REFUSALS: u32 = 3;
-/// The service could not read what it got; where a connection broke or was quiet, the fragment may be innocent.
+/// The service could not read what it got. Where it names no fragment, the connection may be the cause: the service says so of
+/// one that broke or was quiet, whatever was sent.
 const INVALID_MKV_DATA: u32 = 4006;
 /// Kinds of unknown acks that are told.
 const UNKNOWN_ACKS: usize = 16;
@@ -49,7 +50,7 @@ impl<S: FragmentSource> Driver<S> {
             },
             AckEvent::Error(error) => {
                 let names_one = ack.timecode_ms.is_some() || id.is_some();
-                self.refused(error, names_one.then_some(id), now);
+                self.refused(error, names_one.then_some(id));
             }
             AckEvent::Unknown(name) => {
                 if self.unknown_acks.len() < UNKNOWN_ACKS && self.unknown_acks.insert(name.clone()) {
@@ -85,10 +86,9 @@ impl<S: FragmentSource> Driver<S> {
     }
 
     /// `about`: the fragment that the ack names, `Some(None)` if it is none of ours any more.
-    fn refused(&mut self, error: &AckError, about: Option<Option<FragmentId>>, now: Instant) {
-        let Link::Up { session, last_words } = &mut self.link else { return };
+    fn refused(&mut self, error: &AckError, about: Option<Option<FragmentId>>) {
+        let Link::Up { session, .. } = &mut self.link else { return };
         session.ended = Some(CloseReason::Refused(error.clone()));
-        let shaken = session.doubtful || session.is_quiet(&self.config, now) || last_words.is_some();
         let session = session.id;
         self.events.push_back(Event::Refused(error.clone()));
         let named = about.is_some();
@@ -98,7 +98,7 @@ impl<S: FragmentSource> Driver<S> {
         let silent = end.is_some_and(|end| end.summary.audio_blocks == 0);
         let Some(fragment) = self.window.get_mut(id) else { return };
         let treatment = &mut fragment.treatment;
-        if error.id == INVALID_MKV_DATA && !named && (shaken || treatment.again) && !treatment.suspected {
+        if error.id == INVALID_MKV_DATA && !named && !treatment.suspected {
             treatment.suspected = true;
             return;
         }

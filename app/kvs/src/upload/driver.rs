@@ -35,8 +35,6 @@ pub struct Driver<S = MemorySource> {
     resting: Option<Retry>,
     /// When the last session ended with fragments in flight.
     broke_at: Option<Instant>,
-    /// The last session was given up.
-    broken: bool,
     backoff: Backoff,
     /// To be dealt with by the next poll.
     failed: Option<(Failure, Instant)>,
@@ -90,7 +88,6 @@ impl<S: FragmentSource> Driver<S> {
             retry_at: None,
             resting: None,
             broke_at: None,
-            broken: false,
             backoff,
             failed: None,
             problem: None,
@@ -137,7 +134,7 @@ impl<S: FragmentSource> Driver<S> {
     pub fn opened(&mut self, now: Instant) {
         if matches!(self.link, Link::Opening { .. }) {
             self.sessions += 1;
-            let session = Box::new(Session::new(self.sessions, now, self.broken));
+            let session = Box::new(Session::new(self.sessions, now));
             self.link = Link::Up { session, last_words: None };
         }
     }
@@ -443,7 +440,7 @@ impl<S: FragmentSource> Driver<S> {
                 return drained.map_or(Turn::Wait, |reason| self.close(reason, now, random));
             }
         };
-        session.gave(&bytes, now, &self.config);
+        session.gave(&bytes, now);
         Turn::Act(Action::Send(bytes))
     }
 
@@ -465,7 +462,6 @@ impl<S: FragmentSource> Driver<S> {
             return Turn::Again;
         }
         self.interrupt(now);
-        self.broken = false;
         if matches!(reason, CloseReason::Refused(_)) {
             // Whatever makes the service say so each time, it is not asked without end.
             self.retry_at = Some(now + self.config.first_delay);
@@ -505,7 +501,6 @@ impl<S: FragmentSource> Driver<S> {
     /// What the running session has in flight is in doubt from now on.
     fn interrupt(&mut self, now: Instant) {
         let Link::Up { session, .. } = &self.link else { return };
-        self.broken = true;
         let before = self.events.len();
         self.events.extend(self.window.of(session.id).map(|(id, _)| Event::Interrupted(id)));
         if self.events.len() > before {

@@ -93,8 +93,6 @@ pub(super) struct Session {
     least_ahead: i128,
     /// When either last moved on, or began to wait.
     moved_at: Instant,
-    /// Bytes came after a pause, or the connection before this one broke: what it says may be about that.
-    pub(super) doubtful: bool,
     /// A look for missing acks is under way, and is waited for until then.
     pub(super) looking: Option<Instant>,
     pub(super) look_again_at: Option<Instant>,
@@ -110,7 +108,7 @@ pub(super) enum Step {
 }
 
 impl Session {
-    pub(super) fn new(id: u64, now: Instant, after_break: bool) -> Self {
+    pub(super) fn new(id: u64, now: Instant) -> Self {
         Self {
             id,
             since: now,
@@ -131,7 +129,6 @@ impl Session {
             written: None,
             least_ahead: 0,
             moved_at: now,
-            doubtful: after_break,
             looking: None,
             look_again_at: None,
         }
@@ -142,8 +139,7 @@ impl Session {
         self.last_heard = Some(now);
     }
 
-    pub(super) fn gave(&mut self, bytes: &Bytes, now: Instant, config: &UploadConfig) {
-        self.doubtful |= self.handed > 0 && self.is_quiet(config, now);
+    pub(super) fn gave(&mut self, bytes: &Bytes, now: Instant) {
         if !self.has_waiting() {
             self.moved_at = now;
         }
@@ -387,11 +383,6 @@ impl Session {
     /// When the yes of the service is no longer waited for.
     pub(super) fn accept_by(&self, config: &UploadConfig) -> Instant {
         self.since + config.accept_limit
-    }
-
-    /// Nothing was sent for so long that the service may have lost its patience.
-    pub(super) fn is_quiet(&self, config: &UploadConfig, now: Instant) -> bool {
-        now.saturating_duration_since(self.last_sent) >= config.quiet_after
     }
 }
 

@@ -48,10 +48,8 @@ pub(super) struct Treatment {
     /// Under the header without audio.
     pub(super) video_only: bool,
     pub(super) without_tag: bool,
-    /// It was refused by a word that named no fragment, on a connection that may itself have been the cause.
+    /// It was refused by a word that named no fragment; the connection may have been the cause.
     pub(super) suspected: bool,
-    /// It was begun more than once.
-    pub(super) again: bool,
 }
 
 impl Window {
@@ -59,8 +57,7 @@ impl Window {
     pub(super) fn begin(&mut self, held: &Held<'_>, session: u64) {
         let before = self.fragments.remove(&held.id);
         let number = before.as_ref().and_then(|before| before.number);
-        let mut treatment = before.as_ref().map(|before| before.treatment).unwrap_or_default();
-        treatment.again |= before.is_some();
+        let treatment = before.as_ref().map(|before| before.treatment).unwrap_or_default();
         let fragment = InFlight {
             timecode: held.timecode,
             session,
