@@ -40,6 +40,8 @@ pub enum SessionError {
     Stalled { after: Duration },
     #[error("the camera closed the connection")]
     Disconnected,
+    #[error("the camera ended the session (RTCP BYE)")]
+    Goodbye,
     /// In retina's words.
     #[error("{step}: {text}")]
     Protocol { step: &'static str, text: String },
@@ -59,7 +61,7 @@ impl SessionError {
             Self::NoTracks | Self::NoVideo { .. } => Reason::NoVideo,
             Self::UnsupportedCodec { .. } | Self::Parameters(_) => Reason::UnsupportedCodec,
             Self::Stalled { .. } => Reason::Stalled,
-            Self::Disconnected => Reason::Disconnected,
+            Self::Disconnected | Self::Goodbye => Reason::Disconnected,
             Self::Scheme { .. } | Self::NoHost | Self::CredentialsInUrl => Reason::ProtocolError,
             Self::TransportRefused { .. } | Self::Protocol { .. } => Reason::ProtocolError,
         }
@@ -83,7 +85,7 @@ impl SessionError {
             Self::TransportRefused { .. } => "set transport = \"tcp\"",
             Self::UnsupportedCodec { .. } => "change the codec in the camera's settings",
             Self::Parameters(_) => "update the camera's firmware, or change its profile",
-            Self::Stalled { .. } | Self::Disconnected | Self::Protocol { .. } => return None,
+            Self::Stalled { .. } | Self::Disconnected | Self::Goodbye | Self::Protocol { .. } => return None,
         })
     }
 

@@ -29,6 +29,9 @@ use url::Url;
 use crate::error::SessionError;
 use crate::timeline::{Arrival, Kind, Micros};
 
+/// Packet type of RTCP (RFC 3550 12.1).
+const RTCP_BYE: u8 = 203;
+
 /// Where a session goes to, and how.
 pub(crate) struct Target<'a> {
     /// `rtsp://`, without credentials.
@@ -271,10 +274,20 @@ impl Session {
             };
             let item = item.ok_or(SessionError::Disconnected)?;
             let item = item.map_err(|error| SessionError::Protocol { step: "media", text: words(&error) })?;
+            if self.is_goodbye(&item) {
+                return Err(SessionError::Goodbye);
+            }
             if let Some(next) = self.take(item) {
                 return Ok(next);
             }
         }
+    }
+
+    /// Nothing more comes of the pictures, whatever the connection does: waiting for them would only cost footage.
+    fn is_goodbye(&self, item: &CodecItem) -> bool {
+        let CodecItem::Rtcp(packet) = item else { return false };
+        packet.stream_id() == self.tracks.video
+            && packet.pkts().any(|packet| packet.payload_type() == RTCP_BYE)
     }
 
     fn take(&mut self, item: CodecItem) -> Option<Next> {
@@ -367,8 +380,25 @@ pub(crate) fn audio_format(stream: &Stream) -> Option<AudioFormat> {
     }
 }
 
-/// The first paragraph of a retina error on one line; it appends some for its authors.
+/// A retina error on one line.
 fn words(error: &retina::Error) -> String {
-    let text = error.to_string();
-    text.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+    first_words(&error.to_string())
+}
+
+/// The first paragraph, without the bytes that it quotes in hexadecimal; what it appends is for its authors.
+fn first_words(text: &str) -> String {
+    let words = text.split("\n\n").next().unwrap_or_default();
+    words.split("; buffered:").next().unwrap_or_default().replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_retina_is_one_line_of_words() {
+        let framing = "RTSP framing error: Invalid RTSP message: byte 12: status-line; buffered:\nLength: 366 (0x16e) bytes\n0000:   52 54\n\nconn: 127.0.0.1";
+        assert_eq!(first_words(framing), "RTSP framing error: Invalid RTSP message: byte 12: status-line");
+        assert_eq!(first_words("wrong ssrc\nexpecting 1\n\nconn: x"), "wrong ssrc expecting 1");
+    }
 }

@@ -220,7 +220,22 @@ async fn the_time_of_a_camera_outlives_a_crash_of_its_reader() {
     assert!(!all[before..].contains(&Seen::NewTimeline), "the camera's clock was forgotten");
     assert_increasing(&all);
     let stamps = timelines(&all);
-    assert!(stamps[1].iter().any(|ms| *ms == last), "one timeline before the crash and behind it");
+    assert!(stamps[1].contains(&last), "one timeline before the crash and behind it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_says_goodbye_and_stays_connected_is_left_at_once() {
+    let mut rig = Rig::start("", Clock::system()).await;
+    rig.pictures(12).await;
+    assert_eq!(rig.sim.faults(0).inject(Fault::Bye), 1);
+    let mut report = rig.reported(|report| report.problem.is_some()).await;
+    let problem = report.problem.take().expect("it is there");
+    assert_eq!(problem.reason, Reason::Disconnected);
+    assert!(problem.found.contains("RTCP BYE"), "{problem}");
+    rig.until(|item| *item == Seen::Break).await;
+    rig.pictures(12).await;
+    assert_eq!(rig.report.borrow().stalls.count(rig.clock.now()), 0, "nobody waited for pictures");
+    assert_increasing(&rig.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
