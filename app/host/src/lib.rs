@@ -145,9 +145,17 @@ fn release_value(text: &str, name: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-/// Whether the system clock is disciplined, as systemd-timesyncd says it; other services leave no such mark.
+/// Whether the system clock is disciplined, by the mark that systemd-timesyncd touches at each synchronisation
+/// (systemd-timesyncd.service(8), files); `None`: nobody says anything.
+///
+/// chronyd and ntpd leave no mark of their own. The kernel knows of all of them (adjtimex(2): STA_UNSYNC), but nothing in
+/// /proc or /sys shows that, and no library with a safe call for it is kept well enough to be taken in. A drop-in for the unit that
+/// waits for them can touch the same mark (README).
 pub fn clock_synced() -> Option<bool> {
-    let folder = Path::new("/run/systemd/timesync");
+    synced_by_mark(Path::new("/run/systemd/timesync"))
+}
+
+fn synced_by_mark(folder: &Path) -> Option<bool> {
     folder.is_dir().then(|| folder.join("synchronized").exists())
 }
 
@@ -189,6 +197,17 @@ mod tests {
             Some("Debian 12".into())
         );
         assert_eq!(release_value("IMAGE_VERSION=\n", "IMAGE_VERSION"), None);
+    }
+
+    #[test]
+    fn a_mark_says_that_the_clock_is_disciplined_and_a_folder_that_somebody_will_say() {
+        let run = tempfile::tempdir().expect("a folder");
+        let folder = run.path().join("timesync");
+        assert_eq!(synced_by_mark(&folder), None, "no such service");
+        std::fs::create_dir(&folder).expect("it can be made");
+        assert_eq!(synced_by_mark(&folder), Some(false));
+        std::fs::write(folder.join("synchronized"), "").expect("it can be made");
+        assert_eq!(synced_by_mark(&folder), Some(true));
     }
 
     #[test]
