@@ -26,7 +26,8 @@ use media::ProducerTimestamp;
 
 use self::place::{Passage, Stay, Step, Still, slack};
 use crate::Rect;
-use crate::rules::{Direction, LabelRule, Rules, RulesError, Severity};
+use crate::group;
+use crate::rules::{Direction, LabelRule, Rules, RulesError, Severity, is_among};
 use crate::track::Track;
 use crate::zone::{Polygon, Segment};
 
@@ -234,14 +235,21 @@ impl Events {
             .map(|progress| &progress.event)
     }
 
-    /// Of each label that is looked at, none too.
+    /// Of each label that is looked at, none too; then of each group of several of them.
     pub fn counts(&self) -> Vec<Count> {
         let mut counts = vec![0; self.judge.labels.len()];
         for event in self.active() {
             counts[usize::from(event.class)] += 1;
         }
         let labels = self.judge.labels.iter().zip(counts).filter(|(label, _)| label.wanted);
-        labels.map(|(label, count)| Count { label: label.name.clone(), count }).collect()
+        let mut counts: Vec<Count> =
+            labels.map(|(label, count)| Count { label: label.name.clone(), count }).collect();
+        for group in &self.judge.groups {
+            let of_group = counts.iter().filter(|count| group::group_of(&count.label) == Some(group));
+            let count = of_group.map(|count| count.count).sum();
+            counts.push(Count { label: group.clone(), count });
+        }
+        counts
     }
 
     /// Of each zone and each label that is looked at in it, none too.
@@ -301,6 +309,8 @@ impl Events {
 #[derive(Clone, Debug)]
 struct Judge {
     labels: Vec<Label>,
+    /// Those of which several labels are looked at.
+    groups: Vec<Arc<str>>,
     zones: Vec<ZoneRule>,
     lines: Vec<LineRule>,
     confirm_frames: u32,
@@ -336,7 +346,7 @@ struct LineRule {
 impl Judge {
     fn new(rules: &Rules, labels: &[String]) -> Result<Judge, RulesError> {
         let classes = |only: &[String]| -> Vec<bool> {
-            let applies = |label: &String| rules.wants(label) && (only.is_empty() || only.contains(label));
+            let applies = |label: &String| rules.wants(label) && is_among(label, only);
             labels.iter().map(applies).collect()
         };
         let zones = rules.zones.iter().map(|zone| {
@@ -359,7 +369,12 @@ impl Judge {
             wanted: rules.wants(name),
             rule: rules.rule(name).clone(),
         };
+        let of_group = |group: &str| {
+            let wanted = labels.iter().filter(|label| rules.wants(label));
+            wanted.filter(|label| group::group_of(label) == Some(group)).count()
+        };
         Ok(Judge {
+            groups: group::groups(labels).filter(|group| of_group(group) > 1).map(Arc::from).collect(),
             labels: labels.iter().map(label).collect(),
             zones: zones.collect::<Result<_, _>>()?,
             lines: lines.collect::<Result<_, _>>()?,

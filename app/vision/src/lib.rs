@@ -12,6 +12,7 @@ mod assign;
 pub mod detection;
 pub mod event;
 pub mod figures;
+pub mod group;
 pub mod head;
 pub mod letterbox;
 pub mod motion;

@@ -1,7 +1,7 @@
 //! Of the boxes that a detector puts around one thing, keeps the best one.
 //!
 //! Greedy and per class, as everywhere: the best box stays, boxes of its class that overlap it go, and so on. Boxes of
-//! different classes do not touch each other. Equal scores are ordered by class and place, so that the same boxes in
+//! different classes do not touch each other, unless they are of one kind ([`crate::group`]). Equal scores are ordered by class and place, so that the same boxes in
 //! another order give the same result.
 
 use std::cmp::Ordering;
@@ -13,6 +13,12 @@ use crate::Detection;
 /// `iou` is 0.0..=1.0; 1.0 keeps all. Costs at most `detections.len() * max` comparisons of two boxes, allocates
 /// nothing.
 pub fn suppress(detections: &mut Vec<Detection>, iou: f32, max: usize) {
+    suppress_kinds(detections, &[], iou, max);
+}
+
+/// Likewise among classes of one kind, see [`crate::group::kinds`]. Classes beyond the end are a kind of their own.
+pub fn suppress_kinds(detections: &mut Vec<Detection>, kinds: &[u16], iou: f32, max: usize) {
+    let kind = |class: u16| kinds.get(usize::from(class)).copied().unwrap_or(class);
     detections.sort_unstable_by(best_first);
     let mut kept = 0;
     for at in 0..detections.len() {
@@ -20,8 +26,9 @@ pub fn suppress(detections: &mut Vec<Detection>, iou: f32, max: usize) {
             break;
         }
         let candidate = detections[at];
-        let covered =
-            |better: &Detection| better.class == candidate.class && better.rect.iou(&candidate.rect) > iou;
+        let covered = |better: &Detection| {
+            kind(better.class) == kind(candidate.class) && better.rect.iou(&candidate.rect) > iou
+        };
         if !detections[..kept].iter().any(covered) {
             detections[kept] = candidate;
             kept += 1;
@@ -76,6 +83,23 @@ mod tests {
         check(0.0, 100, &[1, 2, 3]);
         check(0.5, 2, &[1, 2]);
         check(0.5, 0, &[]);
+    }
+
+    #[test]
+    fn of_boxes_of_one_kind_the_best_stays() {
+        let van = [0.1, 0.1, 0.2, 0.2];
+        let boxes = [
+            detection(1, 0.48, van),
+            detection(2, 0.44, [0.11, 0.1, 0.2, 0.2]),
+            detection(0, 0.6, van),
+            detection(3, 0.3, van),
+        ];
+        let mut found = boxes.to_vec();
+        suppress_kinds(&mut found, &[0, 1, 1], 0.5, 100);
+        assert_eq!(found, [boxes[2], boxes[0], boxes[3]]);
+        let mut found = boxes.to_vec();
+        suppress_kinds(&mut found, &[0, 1, 2], 0.5, 100);
+        assert_eq!(found.len(), 4);
     }
 
     prop_compose! {

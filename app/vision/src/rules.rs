@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Point;
+use crate::group;
 use crate::head::Thresholds;
 use crate::track::{ClassRule, TrackerConfig};
 use crate::zone::{Polygon, Segment, ShapeError};
@@ -17,7 +18,7 @@ pub enum Severity {
     Alert,
 }
 
-/// Rules of one label.
+/// Rules of one label, or of a group ([`crate::group`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelRule {
     /// Boxes below this score never begin or confirm a track, 0.0..=1.0.
@@ -40,7 +41,7 @@ pub struct Zone {
     pub name: String,
     /// At least three corners in order, parts of the picture.
     pub polygon: Vec<Point>,
-    /// Only these labels; empty: all.
+    /// Only these labels, or groups of them; empty: all.
     pub labels: Vec<String>,
     /// A track has entered after being in for this long, milliseconds of producer time.
     pub dwell_ms: u64,
@@ -55,7 +56,7 @@ pub struct Line {
     pub name: String,
     pub from: Point,
     pub to: Point,
-    /// Only these labels; empty: all.
+    /// Only these labels, or groups of them; empty: all.
     pub labels: Vec<String>,
 }
 
@@ -69,10 +70,11 @@ pub enum Direction {
 /// Everything that one camera's tracks are judged by. Times are milliseconds of producer time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// Only these labels are looked at; empty: all of the model.
+    /// Only these labels, or groups of them, are looked at; empty: all of the model.
     pub labels: Vec<String>,
-    /// For labels that `by_label` does not name.
+    /// For labels that `by_label` does not name, nor their group.
     pub label: LabelRule,
+    /// That of a label wins over that of its group.
     pub by_label: BTreeMap<String, LabelRule>,
     /// A track becomes an event after being seen in this many pictures, at least 1.
     pub confirm_frames: u32,
@@ -147,8 +149,10 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether the model has every label that is named anywhere.
-    pub fn check_labels(&self, known: &[String]) -> Result<(), RulesError> {
+    /// Whether the model has every label that is named anywhere, or labels of that group.
+    pub fn check_labels(&self, labels: &[String]) -> Result<(), RulesError> {
+        let groups = group::groups(labels).map(str::to_owned);
+        let known: Vec<String> = labels.iter().cloned().chain(groups).collect();
         let named =
             |place: String, labels: &[String]| match labels.iter().find(|label| !known.contains(label)) {
                 Some(label) => {
@@ -170,23 +174,35 @@ impl Rules {
     }
 
     pub fn rule(&self, label: &str) -> &LabelRule {
-        self.by_label.get(label).unwrap_or(&self.label)
+        let of_group = || self.by_label.get(group::group_of(label)?);
+        self.by_label.get(label).or_else(of_group).unwrap_or(&self.label)
     }
 
     /// Whether this label is looked at.
     pub fn wants(&self, label: &str) -> bool {
-        self.labels.is_empty() || self.labels.iter().any(|wanted| wanted == label)
+        is_among(label, &self.labels)
+    }
+
+    /// For each class of the model the first one of its kind: see [`group::kinds`].
+    pub fn kinds(&self, labels: &[String]) -> Vec<u16> {
+        group::kinds(labels, |label| self.wants(label))
     }
 
     /// The tracker that these rules need, for a model with `labels`. It ignores boxes of other labels and of areas
     /// out of range, so that an object that has become too small ends like one that has left.
     pub fn tracker(&self, labels: &[String]) -> TrackerConfig {
-        let class = |label: &String| {
+        let class = |(label, kind): (&String, u16)| {
             let LabelRule { min_score, min_area, max_area, .. } = *self.rule(label);
-            ClassRule { wanted: self.wants(label), begin_score: min_score, min_area, max_area }
+            ClassRule {
+                wanted: self.wants(label),
+                begin_score: min_score,
+                min_area,
+                max_area,
+                kind: Some(kind),
+            }
         };
         TrackerConfig {
-            classes: labels.iter().map(class).collect(),
+            classes: labels.iter().zip(self.kinds(labels)).map(class).collect(),
             confirm_hits: self.confirm_frames,
             lost_after_ms: self.lost_after_ms,
             ..TrackerConfig::default()
@@ -206,6 +222,11 @@ impl Rules {
         }
         thresholds
     }
+}
+
+/// Whether a list of labels and groups names this label; an empty one names all.
+pub(crate) fn is_among(label: &str, names: &[String]) -> bool {
+    names.is_empty() || names.iter().any(|name| group::covers(name, label))
 }
 
 impl LabelRule {
@@ -308,6 +329,29 @@ mod tests {
         assert_eq!(rules.check(), Ok(()));
         let labels = ["cat".to_owned()];
         assert!(matches!(rules.check_labels(&labels), Err(RulesError::UnknownLabel { .. })));
+    }
+
+    #[test]
+    fn a_group_stands_for_its_labels() {
+        let labels = ["person", "car", "truck", "dog"].map(str::to_owned);
+        let mut rules = Rules { labels: vec!["person".into(), "vehicle".into()], ..Rules::default() };
+        rules.zones = vec![Zone { labels: vec!["vehicle".into()], ..zone("gate", &[]) }];
+        let rule = |min_score| LabelRule { min_score, ..LabelRule::default() };
+        rules.by_label.insert("vehicle".into(), rule(0.4));
+        rules.by_label.insert("truck".into(), rule(0.6));
+        assert_eq!(rules.check_labels(&labels), Ok(()));
+        let config = rules.tracker(&labels);
+        let of_class =
+            |n: usize| (config.classes[n].wanted, config.classes[n].begin_score, config.classes[n].kind);
+        assert_eq!(
+            [0, 1, 2, 3].map(of_class),
+            [(true, 0.5, Some(0)), (true, 0.4, Some(1)), (true, 0.6, Some(1)), (false, 0.5, Some(3))]
+        );
+        let error = rules.check_labels(&["person".to_owned(), "dog".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("`vehicle`"), "{error}");
+        let rules = Rules { labels: vec!["bus".into()], ..Rules::default() };
+        let error = rules.check_labels(&labels).unwrap_err();
+        assert!(error.to_string().ends_with("it has: person, car, truck, dog, vehicle"), "{error}");
     }
 
     #[test]

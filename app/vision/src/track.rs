@@ -11,7 +11,7 @@
 //! * What an object looks like counts: where two cross, each box goes to the one of its colours, and whoever comes out
 //!   from behind something is known again. The more doubtful the place, the more the looks must agree.
 //! * The class of a track is what most of its boxes say, newer and surer ones counting more; a box of another class can
-//!   continue a track at a discount, so van, truck, van is one object.
+//!   continue a track at a discount, and one of the same kind without.
 //!
 //! ```text
 //!              seen in confirm_hits pictures             not seen
@@ -54,11 +54,13 @@ pub struct ClassRule {
     /// Boxes that cover less (or more) of the picture are ignored, 0.0..=1.0.
     pub min_area: f32,
     pub max_area: f32,
+    /// Classes with the same number are of one kind, see [`crate::group::kinds`]; absent: that of the class.
+    pub kind: Option<u16>,
 }
 
 impl Default for ClassRule {
     fn default() -> ClassRule {
-        ClassRule { wanted: true, begin_score: 0.5, min_area: 0.0, max_area: 1.0 }
+        ClassRule { wanted: true, begin_score: 0.5, min_area: 0.0, max_area: 1.0, kind: None }
     }
 }
 
@@ -257,8 +259,9 @@ impl Tracker {
                 && (sure || *score >= self.config.low_score)
             {
                 let detection = Detection { class: *class, score: score.min(1.0), rect };
+                let kind = rule.kind.unwrap_or(*class);
                 let strength = Strength::new(detection.score, rule.begin_score);
-                boxes.push(Candidate { detection, sure, strength, look: None, covered: false });
+                boxes.push(Candidate { detection, kind, sure, strength, look: None, covered: false });
             }
         }
         boxes.sort_by(Candidate::order);
@@ -285,7 +288,7 @@ impl Tracker {
     ) -> Vec<Candidate> {
         let mut pairs = Vec::new();
         for (row, &n) in open.iter().enumerate() {
-            let target = Target::new(&self.states[n]);
+            let target = Target::new(&self.states[n], self.kind(self.states[n].track.class));
             for (column, found) in boxes.iter().enumerate() {
                 if let Some(gain) = target.gain(found, least) {
                     pairs.push(Pair { row, column, gain });
@@ -314,6 +317,10 @@ impl Tracker {
             }
             !twice
         });
+    }
+
+    fn kind(&self, class: u16) -> u16 {
+        self.config.classes.get(usize::from(class)).and_then(|rule| rule.kind).unwrap_or(class)
     }
 
     fn is_tracked(&self, rect: &Rect) -> bool {
@@ -428,6 +435,7 @@ impl State {
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     detection: Detection,
+    kind: u16,
     /// Its score may begin a track.
     sure: bool,
     strength: Strength,
@@ -455,7 +463,7 @@ struct Target {
     rect: Rect,
     widened: Rect,
     by: f32,
-    class: u16,
+    kind: u16,
     worth: f32,
     look: Option<Look>,
     /// 0.0..=1.0: how much the looks have to say about whether a pair is possible at all.
@@ -463,7 +471,7 @@ struct Target {
 }
 
 impl Target {
-    fn new(state: &State) -> Target {
+    fn new(state: &State, kind: u16) -> Target {
         let doubt = state.filter.doubt().min(MOST_DOUBT);
         #[expect(clippy::cast_possible_truncation, reason = "parts of the picture need no f64")]
         let (by, doubt) = ((doubt * state.filter.size()) as f32, doubt as f32);
@@ -473,14 +481,14 @@ impl Target {
             rect,
             widened: widened(&rect, by),
             by,
-            class: state.track.class,
+            kind,
             worth,
             look: state.look.map(|(look, _)| look),
             look_decides: (doubt / LOOK_DECIDES).min(1.0),
         }
     }
 
-    /// 0.0..=1.0: overlap of the widened boxes, less for another size, class or look, and for doubt. `None`: below
+    /// 0.0..=1.0: overlap of the widened boxes, less for another size, kind or look, and for doubt. `None`: below
     /// `least`, for which the look counts only as much as the place is in doubt.
     fn gain(&self, found: &Candidate, least: f32) -> Option<f32> {
         let detection = &found.detection;
@@ -490,7 +498,7 @@ impl Target {
         }
         let ratio = |a: f32, b: f32| a.min(b) / a.max(b);
         let alike = ratio(self.rect.w, detection.rect.w) * ratio(self.rect.h, detection.rect.h);
-        let class = if self.class == detection.class { 1.0 } else { OTHER_CLASS };
+        let class = if self.kind == found.kind { 1.0 } else { OTHER_CLASS };
         let place = overlap * alike.max(0.0).sqrt() * self.worth * class;
         let look = self.look.zip(found.look).map_or(1.0, |(mine, other)| {
             (-(mine.distance(&other) / OTHER_LOOK).powi(2)).exp().max(LEAST_LOOK)

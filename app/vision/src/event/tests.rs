@@ -411,3 +411,37 @@ fn any_track() -> impl Strategy<Value = Track> {
         },
     )
 }
+
+/// A van that the detector sees as a car, as a truck, or as both at once.
+#[test]
+fn what_is_seen_under_two_labels_of_a_group_is_one_event() {
+    let labels = ["person", "car", "truck"].map(str::to_owned);
+    let rules = Rules { labels: vec!["person".into(), "vehicle".into()], ..Rules::default() };
+    let kinds = rules.kinds(&labels);
+    let mut tracker = Tracker::new(rules.tracker(&labels));
+    let mut events = Events::new(rules, &labels).unwrap();
+    let mut told = Vec::new();
+    for n in 0..40_u16 {
+        let x = 0.2 + f32::from(n) * 0.01;
+        let (car, truck) = if n % 4 < 2 { (0.6, 0.3) } else { (0.3, 0.55) };
+        let mut boxes = vec![object(1, x, car), object(2, x + 0.002, truck)];
+        if n % 3 == 0 {
+            boxes.remove(usize::from(car > truck)); // the other one is not seen at all
+        }
+        crate::nms::suppress_kinds(&mut boxes, &kinds, 0.5, usize::MAX);
+        assert_eq!(boxes.len(), 1);
+        let at = ms(u64::from(n) * 200);
+        told.extend(events.update(at, tracker.update(at, &boxes, None)).changes);
+        let counts: Vec<(String, u32)> =
+            events.counts().into_iter().map(|count| (count.label.to_string(), count.count)).collect();
+        let sum = |names: &[&str]| -> u32 {
+            let of_names = counts.iter().filter(|(name, _)| names.contains(&&**name));
+            of_names.map(|(_, count)| count).sum()
+        };
+        assert_eq!(counts.len(), 4, "{counts:?}");
+        assert_eq!((sum(&["vehicle"]), sum(&["car", "truck"])), (u32::from(n >= 2), u32::from(n >= 2)));
+    }
+    let new: Vec<_> = told.iter().filter(|change| change.kind == ChangeKind::New).collect();
+    assert_eq!(new.len(), 1, "{told:#?}");
+    assert_eq!(tracker.tracks().len(), 1);
+}
