@@ -326,6 +326,11 @@ impl Rig {
         .map(|(key, value)| (key.to_owned(), value))
         .into();
         settings.extend(self.settings.iter().cloned());
+        // The one that knows what the simulated cameras show.
+        let detects = settings.iter().any(|(key, _)| key.starts_with("detect."));
+        if detects && !settings.iter().any(|(key, _)| key.starts_with("detect.model")) {
+            settings.push(("detect.model".to_owned(), quoted("scene")));
+        }
         let mut text = lines(&settings);
         for Placed { camera, sim } in &self.cameras {
             let url = sim.as_ref().map(|sim| sim.url(0)).or(camera.url.clone()).unwrap_or_default();
@@ -348,6 +353,12 @@ impl Rig {
         }
     }
 
+    /// A variable for the daemon that is started next.
+    pub fn in_daemons_environment(&mut self, name: &str, value: impl Into<std::ffi::OsString>) {
+        let value = value.into().into_string().expect("what tests set is text");
+        self.environment.push((name.to_owned(), value));
+    }
+
     /// Starts the daemon and does not wait for anything.
     pub fn spawn_daemon(&mut self) {
         let mut command = Command::new(binary("kvs-edge"));
@@ -361,6 +372,8 @@ impl Rig {
             }
         }
         command.env("RUST_LOG", "info").env("RUST_BACKTRACE", "1");
+        // What is installed on this machine is no part of a test.
+        command.env("KVS_EDGE_MODELS", self.folder.path().join("models"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.daemon = Some(Process::spawn("kvs-edge", &mut command));
     }

@@ -33,6 +33,8 @@ pub(crate) struct Analysis {
     pub(crate) outputs: Vec<Output>,
     decoder: Option<Decoder>,
     moving: watch::Sender<bool>,
+    /// Width and height of the camera's pictures.
+    size: Option<(u32, u32)>,
     /// The detector runs and has time for this camera: pictures are wanted.
     wanted: bool,
     /// Pictures per second that the detector takes.
@@ -54,6 +56,8 @@ pub(crate) struct Analysis {
 /// What is known of the scene, in the labels of one model.
 struct Scene {
     model: Arc<Model>,
+    /// Which of its classes are of one kind.
+    kinds: Vec<u16>,
     tracker: Tracker,
     events: Events,
     log: EventLog,
@@ -68,6 +72,7 @@ impl Analysis {
             outputs: Vec::new(),
             decoder: None,
             moving,
+            size: None,
             wanted: false,
             rate: 0.0,
             refused: None,
@@ -92,7 +97,9 @@ impl Analysis {
         };
         self.rate = allowance.map_or(0.0, |allowance| allowance.fps);
         self.wanted = report.state == DetectorState::Running && self.rate > 0.0;
-        if let Some(model) = report.model.clone().filter(|_| self.wanted)
+        let model = report.model_of(self.branch.slot.id());
+        self.wanted &= model.is_some();
+        if let Some(model) = model.cloned().filter(|_| self.wanted)
             && self.scene.as_ref().is_none_or(|scene| scene.model != model)
         {
             self.finish_scene();
@@ -125,6 +132,7 @@ impl Analysis {
         Ok(Scene {
             tracker: Tracker::new(rules.tracker(&model.labels)),
             events: Events::new(rules.clone(), &model.labels)?,
+            kinds: rules.kinds(&model.labels),
             log: EventLog::new(model.clone()),
             model,
             last: None,
@@ -135,9 +143,8 @@ impl Analysis {
     /// Everything starts at nothing, also where somebody remembers an earlier run.
     fn announce(&mut self) {
         let Some(scene) = &mut self.scene else { return };
-        let labels = &self.branch.detect.rules.labels;
-        let labels = if labels.is_empty() { &scene.model.labels } else { labels };
-        scene.counts = labels.iter().take(ANNOUNCED).map(|label| (label.clone(), 0)).collect();
+        let counts = scene.events.counts();
+        scene.counts = counts.iter().take(ANNOUNCED).map(|count| (count.label.to_string(), 0)).collect();
         let zero = |label: &String| Output::Count { label: label.clone(), count: 0 };
         self.outputs.extend(scene.counts.keys().map(zero));
         if self.branch.detect.motion {
@@ -146,6 +153,11 @@ impl Analysis {
     }
 
     pub(crate) fn push(&mut self, unit: AccessUnit) {
+        let size = (unit.format.width, unit.format.height);
+        if self.size != Some(size) {
+            self.size = Some(size);
+            self.branch.slot.pictures_are(size.0, size.1);
+        }
         if !self.wanted {
             return;
         }
@@ -204,7 +216,7 @@ impl Analysis {
             FrameInfo { at, clock: (self.branch.clock_source)(), size: found.frame.source_size().into() };
         scene.last = Some(info);
         let mut detections = found.detections.clone();
-        vision::nms::suppress(&mut detections, self.branch.detect.iou, usize::MAX);
+        vision::nms::suppress_kinds(&mut detections, &scene.kinds, self.branch.detect.iou, usize::MAX);
         let tracks = scene.tracker.update(at, &detections, Some(&found.frame.picture())).to_vec();
         let outcome = scene.events.update(at, &tracks);
         self.shots.take(&outcome.better, found, self.frames, &tracks, &scene.model);

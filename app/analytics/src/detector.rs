@@ -13,13 +13,16 @@
 //!
 //! A camera takes part while its [`CameraSlot`] lives. Who comes or goes changes the allowances of all ([`admission`]),
 //! and nothing else: the model stays, and so do the pictures and results of the others.
+//!
+//! A model may come in several sizes. A camera then gets the one whose shape is nearest to that of its pictures, which
+//! the first of them tells; a size is loaded when a camera needs it.
 
 mod admission;
 mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -55,7 +58,7 @@ pub struct Detections {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetectorState {
-    /// No camera was ever added: the model is not loaded.
+    /// No camera was ever added, or none whose pictures are known where that matters: no model is loaded.
     Off,
     Loading,
     Running,
@@ -74,7 +77,10 @@ pub struct DetectorReport {
     pub problem: Option<Problem>,
     /// What was loaded last.
     pub model: Option<Arc<Model>>,
-    /// Of all cameras that take part, in the order of their ranks; empty until the detector was measured.
+    /// What was loaded, by the number of the size.
+    pub models: Arc<BTreeMap<usize, Arc<Model>>>,
+    /// Of all cameras that take part, in the order of their ranks; without those for which the detector was not yet
+    /// measured.
     pub allowances: Arc<Vec<Allowance>>,
     pub restarts: u32,
 }
@@ -82,6 +88,11 @@ pub struct DetectorReport {
 impl DetectorReport {
     pub fn allowance(&self, slot: SlotId) -> Option<&Allowance> {
         self.allowances.iter().find(|allowance| allowance.slot == slot)
+    }
+
+    /// What looks at the pictures of this camera.
+    pub fn model_of(&self, slot: SlotId) -> Option<&Arc<Model>> {
+        self.models.get(&self.allowance(slot)?.size)
     }
 }
 
@@ -122,12 +133,16 @@ impl Figures {
     }
 }
 
-/// Loads the model; called on the detector's thread, again after each failure. With it comes the digest of the file.
-pub type Loader = Box<dyn Fn() -> Result<(Loaded, String), String> + Send + Sync>;
+/// Loads the model in the size of this number; called on the detector's thread, again after each failure. With it comes
+/// the digest of the file.
+pub type Loader = Box<dyn Fn(usize) -> Result<(Loaded, String), String> + Send + Sync>;
 
 /// What the detector is started with.
 pub struct DetectorOptions {
     pub loader: Loader,
+    /// Width and height of the inputs that the model comes in, in the loader's order. With one, or none said, all cameras
+    /// have that one.
+    pub sizes: Vec<(usize, usize)>,
     /// Of one core; 1.0 is all of it.
     pub core_share: f64,
     /// A picture that waited for longer is of no use any more.
@@ -149,12 +164,14 @@ pub fn start(
         turn: 0,
         busy_since: None,
         stopped: false,
+        loaded: BTreeSet::new(),
     };
     let report = DetectorReport {
         state: DetectorState::Off,
         since: options.clock.wall(),
         problem: None,
         model: None,
+        models: Arc::default(),
         allowances: Arc::default(),
         restarts: 0,
     };
@@ -163,8 +180,9 @@ pub fn start(
         wake: Condvar::new(),
         admission: Mutex::new(Admission::new(options.core_share)),
         report: watch::Sender::new(report),
-        added: Notify::new(),
+        needed: Notify::new(),
         clock: options.clock.clone(),
+        sizes: options.sizes.clone(),
     });
     let supervisor = Supervisor::new(shared.clone(), options);
     (DetectorHandle { shared }, tokio::spawn(supervisor.run(cancel)))
@@ -180,8 +198,10 @@ impl DetectorHandle {
     /// Lets a camera take part from now on, until the slot is dropped. The allowances of all are decided anew.
     pub fn add(&self, demand: CameraDemand) -> CameraSlot {
         let shared = self.shared.clone();
+        let size = (shared.sizes.len() <= 1).then_some(0);
         let slot = Slot {
             results: None,
+            size,
             min_score: demand.min_score,
             iou: demand.iou,
             counted: Arc::new(Mutex::new(Counted::default())),
@@ -189,10 +209,13 @@ impl DetectorHandle {
         let counted = slot.counted.clone();
         let id = shared.change_admission(|admission| {
             let id = admission.add(demand);
+            if let Some(size) = size {
+                admission.sized(id, size);
+            }
             shared.lock().slots.insert(id, slot);
             id
         });
-        shared.added.notify_one();
+        shared.needed.notify_one();
         CameraSlot { shared, id, counted }
     }
 
@@ -225,6 +248,24 @@ pub struct CameraSlot {
 impl CameraSlot {
     pub fn id(&self) -> SlotId {
         self.id
+    }
+
+    /// The camera's pictures are of this width and height; to be told before they come, and whenever they change.
+    pub fn pictures_are(&self, width: u32, height: u32) {
+        let Some(size) = nearest(&self.shared.sizes, width, height) else { return };
+        let changed = self.shared.change_admission(|admission| {
+            let mut inner = self.shared.lock();
+            let slot = inner.slots.get_mut(&self.id).filter(|slot| slot.size != Some(size));
+            let changed = slot.map(|slot| slot.size = Some(size)).is_some();
+            if changed {
+                admission.sized(self.id, size);
+            }
+            changed
+        });
+        if changed {
+            self.shared.needed.notify_one();
+            self.shared.wake.notify_all();
+        }
     }
 
     /// Where the decoder puts this camera's pictures.
@@ -305,9 +346,11 @@ struct Shared {
     /// Held while a change of the cameras or of the model is worked out and published. Locked before `inner`.
     admission: Mutex<Admission>,
     report: watch::Sender<DetectorReport>,
-    /// A camera was added.
-    added: Notify,
+    /// A camera needs a model.
+    needed: Notify,
     clock: Clock,
+    /// As in [`DetectorOptions::sizes`].
+    sizes: Vec<(usize, usize)>,
 }
 
 struct Inner {
@@ -319,10 +362,14 @@ struct Inner {
     turn: u64,
     busy_since: Option<Instant>,
     stopped: bool,
+    /// Sizes of the model that the thread whose turn it is has.
+    loaded: BTreeSet<usize>,
 }
 
 struct Slot {
     results: Option<mpsc::Sender<Detections>>,
+    /// Which size of the model it needs; absent: not known yet.
+    size: Option<usize>,
     /// Boxes below this score are not counted as detections.
     min_score: f32,
     /// Overlap beyond which boxes of one class are one for this camera.
@@ -385,7 +432,28 @@ impl Shared {
     }
 }
 
+/// Number of the size whose shape is nearest to that of a picture, where there is a choice.
+fn nearest(sizes: &[(usize, usize)], width: u32, height: u32) -> Option<usize> {
+    if sizes.len() < 2 || width == 0 || height == 0 {
+        return None;
+    }
+    let shape = f64::from(width) / f64::from(height);
+    // Twice as wide is as far off as half as wide.
+    let distance = |&(width, height): &(usize, usize)| (as_f64(width) / as_f64(height) / shape).ln().abs();
+    let by_distance = |(_, a): &(usize, f64), (_, b): &(usize, f64)| a.total_cmp(b);
+    sizes.iter().map(distance).enumerate().min_by(by_distance).map(|(number, _)| number)
+}
+
+fn as_f64(side: usize) -> f64 {
+    u32::try_from(side).map_or(f64::MAX, f64::from)
+}
+
 impl Inner {
+    /// A size of the model that a camera needs and that is not loaded yet.
+    fn missing(&self) -> Option<usize> {
+        self.slots.values().filter_map(|slot| slot.size).find(|size| !self.loaded.contains(size))
+    }
+
     fn figures(&mut self, id: SlotId, now: Instant) -> Option<Figures> {
         let skipped = self.scheduler.counters(id.0).skipped();
         Some(lock(&self.slots.get(&id)?.counted).figures(Some(skipped), now))

@@ -1,10 +1,11 @@
 //! Which model and backend the configuration means.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clock::Clock;
-use config::DetectBackend;
+use config::models::{self, ModelFile};
+use config::{DetectBackend, Model};
 use detect::{BackendChoice, LabelSource, LoadOptions, Loaded, ModelSource};
 use sha2::{Digest, Sha256};
 
@@ -18,8 +19,13 @@ const BUILT_IN_NAME: &str = "scene";
 /// What the detector is started with.
 pub fn detector_options(settings: &config::Detect, clock: Clock) -> DetectorOptions {
     let loader = settings.clone();
+    let sizes = match settings.model {
+        Model::NanoDet { .. } => models::nanodet().iter().map(|file| (file.width, file.height)).collect(),
+        Model::Scene | Model::File { .. } => Vec::new(),
+    };
     DetectorOptions {
-        loader: Box::new(move || load(&loader)),
+        loader: Box::new(move |size| load(&loader, size)),
+        sizes,
         core_share: f64::from(settings.core_share_percent) / 100.0,
         latency_budget: settings.latency_budget,
         hang: HANG,
@@ -27,19 +33,23 @@ pub fn detector_options(settings: &config::Detect, clock: Clock) -> DetectorOpti
     }
 }
 
-/// The model, and the SHA-256 of its file.
-fn load(settings: &config::Detect) -> Result<(Loaded, String), String> {
-    let (source, sha256) = match &settings.model_file {
-        Some(path) => (ModelSource::File(path.clone()), sha256_of(path)?),
-        None => {
-            let source = ModelSource::BuiltIn { name: BUILT_IN_NAME, bytes: BUILT_IN };
-            (source, hex(&Sha256::digest(BUILT_IN)))
+/// The model in one of its sizes, and the SHA-256 of its file.
+fn load(settings: &config::Detect, size: usize) -> Result<(Loaded, String), String> {
+    let (source, labels, sha256) = match &settings.model {
+        Model::File { model, labels } => {
+            let labels = labels.clone().map_or(LabelSource::Model, LabelSource::File);
+            (ModelSource::File(model.clone()), labels, sha256_of(model)?)
         }
-    };
-    let labels = match (&settings.labels_file, &settings.model_file) {
-        (Some(path), _) => LabelSource::File(path.clone()),
-        (None, Some(_)) => LabelSource::Model,
-        (None, None) => LabelSource::BuiltIn(BUILT_IN_LABELS),
+        Model::Scene => {
+            let source = ModelSource::BuiltIn { name: BUILT_IN_NAME, bytes: BUILT_IN };
+            (source, LabelSource::BuiltIn(BUILT_IN_LABELS), hex(&Sha256::digest(BUILT_IN)))
+        }
+        Model::NanoDet { folders } => {
+            let files = models::nanodet();
+            let file = files.get(size).ok_or_else(|| format!("NanoDet-g has {} sizes", files.len()))?;
+            let (path, sha256) = installed(file, folders)?;
+            (ModelSource::File(path), LabelSource::Model, sha256)
+        }
     };
     let options = LoadOptions {
         backend: match settings.backend {
@@ -55,10 +65,28 @@ fn load(settings: &config::Detect) -> Result<(Loaded, String), String> {
     };
     let mut loaded = detect::load(&source, &labels, &options).map_err(|error| health::chain(&error))?;
     // The folder of the model is nobody's business on a dashboard.
-    if let Some(name) = settings.model_file.as_deref().and_then(Path::file_stem) {
+    if let ModelSource::File(path) = &source
+        && let Some(name) = path.file_stem()
+    {
         loaded.model = name.to_string_lossy().into_owned();
     }
     Ok((loaded, sha256))
+}
+
+/// Where this file of NanoDet-g is. Half of it, or another one, is refused.
+fn installed(file: &ModelFile, folders: &[PathBuf]) -> Result<(PathBuf, String), String> {
+    let path = folders.iter().map(|folder| folder.join(file.name)).find(|path| path.is_file());
+    let path = path.ok_or_else(|| models::how_to_install(folders))?;
+    let sha256 = sha256_of(&path)?;
+    if sha256 != file.sha256 {
+        return Err(format!(
+            "model {} has the SHA-256 {sha256}, expected {}: it is damaged, half-written or of another version of kvs-edge; \
+             `cargo xtask model` installs it anew",
+            path.display(),
+            file.sha256
+        ));
+    }
+    Ok((path, sha256))
 }
 
 fn sha256_of(path: &Path) -> Result<String, String> {
@@ -76,4 +104,29 @@ fn sha256_of(path: &Path) -> Result<String, String> {
 
 fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_not_there_or_not_whole_says_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = config::Detect {
+            model: Model::NanoDet { folders: vec![folder.path().to_owned()] },
+            ..config::Detect::default()
+        };
+        let error =
+            |size| load(&settings, size).map(|(loaded, _)| loaded.model).expect_err("nothing is there");
+        let missing = error(0);
+        let command = format!("`cargo xtask model --folder {}`", folder.path().display());
+        assert!(missing.contains("not installed") && missing.contains(&command), "{missing}");
+        let file = &models::nanodet()[1];
+        std::fs::write(folder.path().join(file.name), b"the first half of it").expect("written");
+        let half = error(1);
+        for word in [file.name, file.sha256, "half-written", "`cargo xtask model`"] {
+            assert!(half.contains(word), "{word}: {half}");
+        }
+    }
 }

@@ -135,6 +135,7 @@ fn event(output: &Output) -> Option<&EventChange> {
 #[tokio::test]
 async fn what_walks_through_the_scene_becomes_events_that_point_into_the_recording() {
     let settings = config::Detect {
+        model: config::Model::Scene,
         backend: config::DetectBackend::Rten,
         latency_budget: Duration::from_secs(3600),
         ..config::Detect::default()
@@ -232,7 +233,8 @@ async fn what_walks_through_the_scene_becomes_events_that_point_into_the_recordi
 #[tokio::test]
 async fn without_a_detector_nothing_is_decoded() {
     let options = DetectorOptions {
-        loader: Box::new(|| Err("model /nowhere.onnx: no such file".to_owned())),
+        loader: Box::new(|_| Err("model /nowhere.onnx: no such file".to_owned())),
+        sizes: Vec::new(),
         core_share: 1.0,
         latency_budget: Duration::from_secs(1),
         hang: detector::HANG,

@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use vision::rules::Rules;
 
-/// `[detect]`: what all cameras share. Without this table nothing is decoded.
+/// `[detect]`: what all cameras share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detect {
-    /// ONNX. Absent: the built-in model, which knows only the figures of the demo.
-    pub model_file: Option<PathBuf>,
-    /// One label in each line. Absent: from the model's metadata, or built in.
-    pub labels_file: Option<PathBuf>,
+    pub model: Model,
     pub backend: DetectBackend,
     /// Absent: looked for where the system keeps its libraries.
     pub onnxruntime_file: Option<PathBuf>,
@@ -36,8 +33,7 @@ pub struct Detect {
 impl Default for Detect {
     fn default() -> Detect {
         Detect {
-            model_file: None,
-            labels_file: None,
+            model: Model::default(),
             backend: DetectBackend::Auto,
             onnxruntime_file: None,
             threads: 1,
@@ -49,6 +45,23 @@ impl Default for Detect {
             figures_every: Duration::from_secs(60),
             camera: CameraDetect::default(),
         }
+    }
+}
+
+/// What finds things in pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Model {
+    /// NanoDet-g, in the first of these folders that has it. See [`crate::models`].
+    NanoDet { folders: Vec<PathBuf> },
+    /// Built in: knows the drawn figures of the demo, and nothing else.
+    Scene,
+    /// ONNX. Labels, one in each line, come from the other file, or from the model's metadata.
+    File { model: PathBuf, labels: Option<PathBuf> },
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        Model::NanoDet { folders: Vec::new() }
     }
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod detect;
 mod document;
 mod mistake;
+pub mod models;
 mod secret;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use url::Url;
 
-pub use detect::{CameraDetect, Detect, DetectBackend};
+pub use detect::{CameraDetect, Detect, DetectBackend, Model};
 pub use mistake::{ConfigErrors, Mistake};
 pub use secret::{Secret, SecretError};
 
@@ -36,12 +37,15 @@ pub struct Config {
     /// Likewise.
     pub verify: Verify,
     pub health: Health,
-    /// Absent: no camera is looked at, see [`Camera::detect`].
+    /// Absent: no camera is looked at, see [`Camera::detect`]. That is so when every camera is switched off, and where
+    /// neither the file nor an installed model asks for it.
     pub detect: Option<Detect>,
     /// In the order of the file; at least one, ids and stream names unique.
     pub cameras: Vec<Camera>,
     /// What someone should look at although the file is valid.
     pub warnings: Vec<Mistake>,
+    /// What the box could do besides, and how.
+    pub advice: Option<String>,
 }
 
 /// `[device]`
@@ -277,6 +281,8 @@ pub struct Environment {
     /// Content of `/etc/machine-id`.
     pub machine_id: Option<String>,
     pub hostname: Option<String>,
+    /// Where an installed detector is looked for.
+    pub models: Vec<PathBuf>,
 }
 
 impl Environment {
@@ -289,6 +295,9 @@ impl Environment {
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             machine_id: read("/etc/machine-id"),
             hostname: read("/proc/sys/kernel/hostname"),
+            models: models::folders(|name| {
+                std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+            }),
         }
     }
 }

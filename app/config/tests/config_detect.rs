@@ -59,31 +59,155 @@ fn check_line(lines: &str, expected: &str) {
     check(&format!("[detect]\n{CAMERA}[[camera.detect.line]]\n{lines}\n"), expected);
 }
 
+/// What an empty table says where nothing is installed.
+fn by_default() -> Detect {
+    let rules = Rules { labels: models::LABELS.map(str::to_owned).to_vec(), ..Rules::default() };
+    Detect { camera: CameraDetect { rules, ..CameraDetect::default() }, ..Detect::default() }
+}
+
 #[test]
 fn nothing_is_detected_without_the_table() {
     let config = parse(CAMERA).expect("valid");
     assert_eq!((config.detect, &config.cameras[0].detect), (None, &None));
     assert_eq!(config.warnings, []);
+    assert_eq!(
+        config.advice.as_deref(),
+        Some(
+            "detection is off: NanoDet-g, which knows people and vehicles, is not installed (looked for in nowhere); `cargo xtask model`, called in the source of kvs-edge, installs it"
+        )
+    );
     // A camera that expects it is told.
     let config = parse(&format!("{CAMERA}[camera.detect]\nfps = 2\n")).expect("valid, but");
     assert_eq!((config.detect, &config.cameras[0].detect), (None, &None));
     assert_eq!(
         config.warnings[0].to_string(),
-        "f:5:1: camera[0].detect: found this table without [detect], expected both, or neither; fix: add the table [detect], which may be empty, above the first [[camera]]"
+        "f:5:1: camera[0].detect: found this table without [detect], expected both, or neither; fix: add the table [detect], which may be empty, above the first [[camera]], or install a model: `cargo xtask model`"
     );
 }
 
 #[test]
 fn empty_table_is_the_defaults_and_a_word_about_the_model() {
     let config = parse(&format!("[detect]\n{CAMERA}")).expect("valid");
-    assert_eq!(config.detect, Some(Detect::default()));
-    assert_eq!(config.cameras[0].detect, Some(CameraDetect::default()));
+    assert_eq!(config.detect, Some(by_default()));
+    assert_eq!(config.cameras[0].detect, Some(by_default().camera));
     assert_eq!(
         config.warnings.iter().map(Mistake::to_string).collect::<Vec<_>>(),
         [
-            "f:2:1: detect.model_file: found no model, expected one that was trained for what the cameras see; fix: give model_file: the built-in model knows only the figures of the demo, no real people or vehicles"
+            "f:2:1: detect.model: found nothing to detect with, expected an installed model, or another one; fix: NanoDet-g, which knows people and vehicles, is not installed (looked for in nowhere); `cargo xtask model`, called in the source of kvs-edge, installs it"
         ]
     );
+    assert_eq!(config.advice, None);
+}
+
+/// A folder with files that have the names of NanoDet-g.
+fn installed() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for file in models::nanodet() {
+        std::fs::write(folder.path().join(file.name), b"x").expect("written");
+    }
+    folder
+}
+
+fn parse_installed(text: &str, models: &std::path::Path) -> Config {
+    let environment =
+        Environment { file: "f".into(), models: vec![models.to_owned()], ..Environment::default() };
+    Config::parse(format!("aws.region = \"eu-west-1\"\n{text}").as_bytes(), &environment)
+        .map_err(|errors| errors.to_string())
+        .expect("valid")
+}
+
+#[test]
+fn where_the_model_is_installed_detection_is_on() {
+    let folder = installed();
+    let on = Detect { model: Model::NanoDet { folders: vec![folder.path().to_owned()] }, ..by_default() };
+    for text in
+        [CAMERA.to_owned(), format!("[detect]\n{CAMERA}"), format!("detect.model = \"nanodet\"\n{CAMERA}")]
+    {
+        let config = parse_installed(&text, folder.path());
+        assert_eq!(config.detect.as_ref(), Some(&on), "{text}");
+        let rules = &config.cameras[0].detect.as_ref().expect("on").rules;
+        assert_eq!(rules.labels, ["person", "bicycle", "car", "motorcycle", "bus", "truck", "dog", "cat"]);
+        assert_eq!((config.warnings, config.advice), (vec![], None), "{text}");
+    }
+    // A camera needs no [detect] to say something of its own.
+    let text = format!("{CAMERA}[camera.detect]\nlabels = [\"person\"]\n");
+    let config = parse_installed(&text, folder.path());
+    assert_eq!(config.cameras[0].detect.as_ref().expect("on").rules.labels, ["person"]);
+    assert_eq!(config.warnings, []);
+    // All of the model.
+    let config = parse_installed(&format!("[detect]\nlabels = []\n{CAMERA}"), folder.path());
+    assert_eq!(config.cameras[0].detect.as_ref().expect("on").rules.labels, Vec::<String>::new());
+}
+
+#[test]
+fn detection_that_is_switched_off_is_off_with_and_without_a_model() {
+    let folder = installed();
+    for text in [
+        format!("[detect]\nenabled = false\n{CAMERA}"),
+        format!("{CAMERA}detect.enabled = false\n"),
+        format!("[detect]\nmodel = \"scene\"\n{CAMERA}detect.enabled = false\n"),
+    ] {
+        let config = parse_installed(&text, folder.path());
+        assert_eq!((config.detect, &config.cameras[0].detect, config.advice), (None, &None, None), "{text}");
+    }
+    let config = parse(&format!("[detect]\nenabled = false\n{CAMERA}")).expect("valid");
+    assert_eq!((config.detect, config.warnings, config.advice), (None, vec![], None));
+}
+
+#[test]
+fn models_are_named_or_files() {
+    let folder = installed();
+    let named = format!("[detect]\nmodels_folder = {:?}\n{CAMERA}", folder.path());
+    let config = parse(&named).expect("valid");
+    let model = |config: Config| config.detect.expect("on").model;
+    assert_eq!(config.warnings, []);
+    assert_eq!(model(config), Model::NanoDet { folders: vec![folder.path().to_owned()] });
+    let config = parse(&format!("[detect]\nmodels_folder = \"/nowhere\"\n{CAMERA}")).expect("valid, but");
+    let warning = config.warnings[0].to_string();
+    assert!(warning.contains("(looked for in /nowhere); `cargo xtask model --folder /nowhere`"), "{warning}");
+
+    let config = parse_installed(&format!("[detect]\nmodel = \"scene\"\n{CAMERA}"), folder.path());
+    assert_eq!(
+        config.warnings.iter().map(Mistake::to_string).collect::<Vec<_>>(),
+        [
+            "f:3:9: detect.model: found \"scene\", which knows the drawn figures of the demo, no real people or vehicles, expected a model for what the cameras see; fix: write model = \"nanodet\", or give model_file"
+        ]
+    );
+    assert_eq!(config.cameras[0].detect.as_ref().expect("on").rules.labels, Vec::<String>::new());
+    assert_eq!(model(config), Model::Scene);
+
+    check_all(
+        "model = \"yolo\"",
+        "2:9: detect.model: found \"yolo\", expected \"nanodet\" or \"scene\"; fix: choose one of them",
+    );
+    check_all(
+        "model = \"scene\"\nmodel_file = \"/proc/self/status\"",
+        "2:9: detect.model: found model beside model_file, expected one of both; fix: remove model, or model_file and labels_file",
+    );
+    check_all(
+        "model = \"scene\"\nmodels_folder = \"/x\"",
+        "3:17: detect.models_folder: found models_folder beside another model than \"nanodet\", expected one of both; fix: remove models_folder: it is where NanoDet-g is looked for",
+    );
+}
+
+#[test]
+fn a_group_of_labels_is_named_like_a_label() {
+    let text = format!(
+        "[detect]\nlabels = [\"person\", \"vehicle\"]\nmin_score = 0.6\n[detect.label.vehicle]\nmin_score = 0.4\n\
+         min_area = 0.01\n[detect.label.truck]\nmax_area = 0.5\n{CAMERA}[[camera.detect.zone]]\nname = \"gate\"\n\
+         polygon = [[0, 0.5], [1, 0.5], [0.5, 1]]\nlabels = [\"car\"]\n"
+    );
+    let config = parse(&text).map_err(|errors| errors.to_string()).expect("valid");
+    let rules = &config.cameras[0].detect.as_ref().expect("on").rules;
+    let found = |label: &str| {
+        let LabelRule { min_score, min_area, max_area, .. } = *rules.rule(label);
+        (min_score, min_area, max_area)
+    };
+    assert_eq!(found("car"), (0.4, 0.01, 1.0));
+    assert_eq!(found("truck"), (0.4, 0.01, 0.5), "what is said of vehicles is said of trucks");
+    assert_eq!(found("person"), (0.6, 0.0, 1.0));
+    let about_labels = config.warnings.iter().filter(|warning| warning.to_string().contains("label"));
+    assert_eq!(about_labels.count(), 0, "{:?}", config.warnings);
 }
 
 /// What the sample shows behind `#` as a default is the default.
@@ -91,17 +215,18 @@ fn empty_table_is_the_defaults_and_a_word_about_the_model() {
 fn sample_shows_the_real_defaults() {
     let begin = EXAMPLE.find("# [detect]").expect("there");
     let end = EXAMPLE.find("# Once for each label that differs").expect("there");
-    let without = ["model_file", "labels_file", "onnxruntime_file", "events_folder", "events_keep"];
+    let without =
+        ["model_file", "labels_file", "models_folder", "onnxruntime_file", "events_folder", "events_keep"];
     let keys: Vec<_> = (EXAMPLE[begin..end].lines())
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| {
             line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ') && !without.contains(&key))
         })
         .collect();
-    assert_eq!(keys.len(), 22);
+    assert_eq!(keys.len(), 23);
     let text = format!("[detect]\n{}\n{CAMERA}", keys.join("\n"));
     let config = parse(&text).map_err(|errors| errors.to_string()).expect("valid");
-    assert_eq!(config.detect, Some(Detect::default()));
+    assert_eq!(config.detect, Some(by_default()));
     assert!(EXAMPLE.contains(&format!("\n# events_keep = {}\n", Detect::default().events_keep)));
 }
 
@@ -139,8 +264,10 @@ fn box_level_keys_arrive() {
     let environment = Environment { folder: folder.path().to_owned(), ..Environment::default() };
     let config = Config::parse(text.as_bytes(), &environment).expect("valid");
     let expected = Detect {
-        model_file: Some(folder.path().join("site.onnx")),
-        labels_file: Some(folder.path().join("site.labels")),
+        model: Model::File {
+            model: folder.path().join("site.onnx"),
+            labels: Some(folder.path().join("site.labels")),
+        },
         backend: DetectBackend::Ort,
         onnxruntime_file: Some(folder.path().join("libonnxruntime.so")),
         threads: 2,
@@ -322,7 +449,7 @@ fn files_and_choices_of_the_box() {
     );
     check_all(
         "labels_file = \"/proc/self/status\"",
-        "1:1: detect.model_file: found nothing, expected the model that these labels are for; fix: give model_file too, or remove labels_file: the built-in model has its labels",
+        "1:1: detect.model_file: found nothing, expected the model that these labels are for; fix: give model_file too, or remove labels_file: the other models have their labels",
     );
     check_all(
         "backend = \"rten\"\nonnxruntime_file = \"/proc/self/status\"",
@@ -337,8 +464,8 @@ fn files_and_choices_of_the_box() {
         "1:1: detect.events_folder: found nothing, expected a folder beside events_keep; fix: give events_folder too, or remove events_keep",
     );
     check_all(
-        "model = \"a.onnx\"",
-        "2:1: detect.model: found an unknown key, expected a known one; fix: the key is model_file",
+        "models = \"a.onnx\"",
+        "2:1: detect.models: found an unknown key, expected a known one; fix: did you mean model?",
     );
     check(
         &format!("detect = true\n{CAMERA}"),

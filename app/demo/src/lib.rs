@@ -324,9 +324,10 @@ fn settings(arguments: &DemoArguments) -> (String, &'static str) {
         "[verify]\nmode = \"{mode}\"\nsample_every_s = 10\nlist_every_s = 10\n\n[health]\ninterval_s = 1\n"
     );
     if arguments.detect_fps == 0.0 {
-        return (record, "");
+        return (record + "\n[detect]\nenabled = false\n", "");
     }
     let fps = arguments.detect_fps;
-    let detect = format!("\n[detect]\nfps = {fps}\nmin_score = 0.35\nevents_folder = \"events\"\n");
+    let detect =
+        format!("\n[detect]\nmodel = \"scene\"\nfps = {fps}\nmin_score = 0.35\nevents_folder = \"events\"\n");
     (record + &detect, SCENE_RULES)
 }

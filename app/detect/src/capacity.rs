@@ -50,10 +50,12 @@ impl Measured {
 
 /// What one camera wants.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Demand {
-    pub id: String,
+pub struct Demand<'a> {
+    pub id: &'a str,
     /// Detections a second.
     pub fps: f64,
+    /// What one of its pictures costs: cameras may have models of different sizes.
+    pub measured: &'a Measured,
 }
 
 /// A camera that does not fit, and what would.
@@ -85,21 +87,21 @@ pub struct Admission {
 const MIN_PROPOSED_SIDE: usize = 96;
 
 /// Decides which cameras fit. `budget` is a share of one thread's time, above 0.0.
-pub fn admit(measured: &Measured, cameras: &[Demand], budget: f64) -> Admission {
-    let picture_s = measured.picture().as_secs_f64();
+pub fn admit(cameras: &[Demand<'_>], budget: f64) -> Admission {
     let mut admission = Admission { budget, ..Admission::default() };
-    for Demand { id, fps } in cameras {
+    for Demand { id, fps, measured } in cameras {
+        let picture_s = measured.picture().as_secs_f64();
         let wants = fps * picture_s;
         let left = (budget - admission.load).max(0.0);
         // The sum of shares that fill the budget exactly may miss it by a rounding.
         if wants <= left + 1e-9 {
             admission.load += wants;
-            admission.admitted.push((id.clone(), wants));
+            admission.admitted.push(((*id).to_owned(), wants));
             continue;
         }
         let fits_fps = (left / picture_s * 10.0 + 1e-6).floor() / 10.0;
         admission.refused.push(Refused {
-            id: id.clone(),
+            id: (*id).to_owned(),
             fps: *fps,
             wants,
             left,
@@ -170,14 +172,15 @@ mod tests {
         Measured { by_batch: vec![cost], input: (640, 384) }
     }
 
-    fn demands(rates: &[f64]) -> Vec<Demand> {
-        rates.iter().enumerate().map(|(n, &fps)| Demand { id: format!("cam{n}"), fps }).collect()
+    fn demands<'a>(measured: &'a Measured, rates: &[f64]) -> Vec<Demand<'a>> {
+        let ids = ["cam0", "cam1", "cam2", "cam3"];
+        ids.into_iter().zip(rates).map(|(id, &fps)| Demand { id, fps, measured }).collect()
     }
 
     #[test]
     fn cameras_fit_in_the_order_of_the_configuration() {
         let check = |picture_ms: u64, rates: &[f64], admitted: &[&str], fits: &[Option<f64>]| {
-            let found = admit(&measured(picture_ms), &demands(rates), 0.8);
+            let found = admit(&demands(&measured(picture_ms), rates), 0.8);
             let ids: Vec<&str> = found.admitted.iter().map(|(id, _)| id.as_str()).collect();
             assert_eq!(ids, admitted, "{picture_ms} ms, {rates:?}");
             let rates: Vec<Option<f64>> = found.refused.iter().map(|refused| refused.fits_at_fps).collect();
@@ -197,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn each_camera_costs_what_its_own_model_does() {
+        let (small, large) = (measured(20), measured(50));
+        let demand = |id, measured| Demand { id, fps: 10.0, measured };
+        let found = admit(&[demand("a", &large), demand("b", &small), demand("c", &large)], 0.8);
+        let shares: Vec<_> = found.admitted.iter().map(|(id, share)| (id.as_str(), *share)).collect();
+        assert_eq!(shares, [("a", 0.5), ("b", 0.2)]);
+        assert_eq!(found.refused[0].fits_at_fps, Some(2.0));
+    }
+
+    #[test]
     fn a_smaller_input_is_proposed_with_its_shape_kept() {
         let check =
             |share: f64, expected: Option<(usize, usize)>| assert_eq!(smaller((640, 384), share), expected);
@@ -208,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_refusal_says_what_would_fit() {
-        let found = admit(&measured(50), &demands(&[10.0, 10.0]), 0.8);
+        let found = admit(&demands(&measured(50), &[10.0, 10.0]), 0.8);
         assert_eq!(
             found.refused[0].to_string(),
             "camera cam1: detection at 10 fps takes 50 % of the detector's time, 30 % are left; it would fit at 6 fps, \

@@ -160,6 +160,9 @@ async fn run(path: PathBuf, save_video: Vec<SaveVideo>) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    if let Some(advice) = &config.advice {
+        tracing::info!("{advice}");
+    }
     for video in &save_video {
         if let Err(error) = video.check(&config) {
             return fail(&error.to_string());
@@ -239,6 +242,9 @@ fn check(path: &std::path::Path, print_defaults: bool) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
             config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+            if let Some(advice) = &config.advice {
+                println!("{advice}");
+            }
             println!("{}: fine, {} cameras", path.display(), config.cameras.len());
             ExitCode::SUCCESS
         }

@@ -55,6 +55,7 @@ async fn records_the_true_time(faults: &str, start: SystemTime) {
         detect: None,
         cameras: vec![camera],
         warnings: Vec::new(),
+        advice: None,
     };
 
     let truth = Clock::system();

@@ -14,6 +14,7 @@ use crate::seeing::{camera, detector_runs, event, seeing, summary};
 
 const MODEL: &str = "detect.model_file";
 const LABELS: &str = "detect.labels_file";
+const NANODET: [&str; 2] = ["nanodet-416x416.onnx", "nanodet-384x640.onnx"];
 const BACKEND: &str = "detect.backend";
 const LIBRARY: &str = "detect.onnxruntime_file";
 
@@ -94,7 +95,66 @@ async fn what_does_not_load_is_said_and_costs_no_footage() {
         bad(&[(BACKEND, &ort), (LIBRARY, "\"libonnxruntime.so\"")], &["ONNX Runtime", "libonnxruntime.so"]),
         Bad { environment: nowhere, ..bad(&[(BACKEND, &ort)], &["/nowhere/libonnxruntime.so.1"]) },
     ];
-    tokio::join!(join_all(cases.iter().map(check_bad)), a_decoder_that_is_not_there());
+    tokio::join!(
+        join_all(cases.iter().map(check_bad)),
+        a_decoder_that_is_not_there(),
+        an_installed_model_that_is_half_there(),
+        a_model_that_is_not_installed(),
+    );
+}
+
+/// Nothing in the configuration asks for it: detection is on because the model's files are there.
+async fn an_installed_model_that_is_half_there() {
+    let mut rig = Rig::builder().without_daemon().camera(Camera::new("cam"));
+    for name in NANODET {
+        rig = rig.file(name, "the first half\n");
+    }
+    let Some(mut rig) = rig.start().await else { return };
+    rig.in_daemons_environment("KVS_EDGE_MODELS", rig.folder().to_path_buf());
+    rig.start_daemon().await;
+    let failed = detector(&rig, DetectorState::Failed).await;
+    says(failed.detail.as_deref(), &["nanodet-384x640.onnx", "half-written", "`cargo xtask model`"]);
+    degraded(&rig, "cam", Reason::DetectorFailed).await;
+    let summary = stop_and_prove(&rig, "cam").await;
+    assert_eq!((summary.figures.frames, summary.events), (0, 0));
+}
+
+async fn a_model_that_is_not_installed() {
+    let rig = daemon(&[("detect.model", "\"nanodet\"")]);
+    let Some(rig) = rig.start().await else { return };
+    rig.daemon().line("nothing to detect with").await;
+    let failed = detector(&rig, DetectorState::Failed).await;
+    says(failed.detail.as_deref(), &["is not installed", "/models", "`cargo xtask model --folder"]);
+    degraded(&rig, "cam", Reason::DetectorFailed).await;
+    stop_and_prove(&rig, "cam").await;
+}
+
+/// Without a word about it in the configuration, each camera with the size that fits its pictures.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_installed_model_looks_at_every_camera() {
+    let Some(models) = std::env::var_os("KVS_EDGE_TEST_MODELS").map(PathBuf::from) else {
+        skip("NanoDet-g is not installed; cargo xtask test --peers");
+        return;
+    };
+    let square = Camera::new("square").clip(|clip| (clip.width, clip.height) = (240, 240));
+    let rig = Rig::builder().without_daemon().camera(Camera::new("wide")).camera(square);
+    let Some(mut rig) = rig.start().await else { return };
+    rig.in_daemons_environment("KVS_EDGE_MODELS", models);
+    rig.start_daemon().await;
+    for name in ["nanodet-384x640", "nanodet-416x416"] {
+        let said = |detector: &Detector| detector.model.as_ref().is_some_and(|model| model.name == name);
+        let running = rig.mqtt.wait(&rig.mqtt.topics.detector(), said).await;
+        assert_eq!((running.state, running.reason), (DetectorState::Running, None), "{running:#?}");
+    }
+    for camera in ["wide", "square"] {
+        let looked_at = |stats: &Stats| stats.fps.inferred.is_some_and(|fps| fps > 0.0);
+        rig.mqtt.wait(&rig.mqtt.topics.stats(camera), looked_at).await;
+        let counted = rig.mqtt.topics.count(camera, "vehicle");
+        rig.mqtt.wait_text(0, &counted, "0").await;
+    }
+    let summary = stop_and_prove(&rig, "wide").await;
+    assert_eq!(summary.figures.errors, 0, "{summary:#?}");
+    rig.expect_everything_proven("square").await.expect_no_picture_missing();
 }
 
 async fn check_bad(bad: &Bad) {

@@ -176,6 +176,8 @@ fn check_that_nothing_is_decoded(rig: &Rig) {
         assert!(stats.detect.is_none() && stats.fps.decoded.is_none() && stats.fps.inferred.is_none());
     }
     assert_eq!(rig.daemon().stdout(), Vec::<String>::new());
+    let said = rig.daemon().output();
+    assert!(said.iter().any(|line| line.contains("detection is off") && line.contains("`cargo xtask model")));
 }
 
 fn check_footage(footage: &Footage, expected: &Expected) {

@@ -42,6 +42,8 @@ impl CameraDemand {
 pub struct Allowance {
     pub slot: SlotId,
     pub camera: String,
+    /// Number of the model's size that looks at its pictures.
+    pub size: usize,
     /// Pictures per second that it wants.
     pub wanted_fps: f64,
     /// Pictures per second that it may offer; 0: none.
@@ -54,15 +56,24 @@ pub(super) struct Admission {
     core_share: f64,
     demands: BTreeMap<SlotId, CameraDemand>,
     next: usize,
-    /// Absent until a model was measured.
-    measured: Option<Measured>,
+    /// Which size of the model a camera needs, once that is known.
+    sizes: BTreeMap<SlotId, usize>,
+    /// By size; empty until a model was measured.
+    measured: BTreeMap<usize, Measured>,
     /// As decided last, for the times at which problems began.
     decided: Vec<Allowance>,
 }
 
 impl Admission {
     pub(super) fn new(core_share: f64) -> Self {
-        Self { core_share, demands: BTreeMap::new(), next: 0, measured: None, decided: Vec::new() }
+        Self {
+            core_share,
+            demands: BTreeMap::new(),
+            next: 0,
+            sizes: BTreeMap::new(),
+            measured: BTreeMap::new(),
+            decided: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, demand: CameraDemand) -> SlotId {
@@ -74,22 +85,31 @@ impl Admission {
 
     pub(super) fn remove(&mut self, id: SlotId) {
         self.demands.remove(&id);
+        self.sizes.remove(&id);
     }
 
-    pub(super) fn measured(&mut self, measured: Measured) {
-        self.measured = Some(measured);
+    /// The camera's pictures go through this size of the model.
+    pub(super) fn sized(&mut self, id: SlotId, size: usize) {
+        self.sizes.insert(id, size);
+    }
+
+    pub(super) fn measured(&mut self, size: usize, measured: Measured) {
+        self.measured.insert(size, measured);
     }
 
     /// The rate of each camera: what it wants where that fits, else what is left over by the cameras before it.
     pub(super) fn decide(&mut self, now: SystemTime) -> Vec<Allowance> {
-        let Some(measured) = &self.measured else { return Vec::new() };
-        let mut order: Vec<_> = self.demands.iter().collect();
-        order.sort_by_key(|(id, demand)| (demand.rank, **id));
+        let known = |(&slot, demand)| {
+            let size = *self.sizes.get(&slot)?;
+            Some((slot, demand, size, self.measured.get(&size)?))
+        };
+        let mut order: Vec<_> = self.demands.iter().filter_map(known).collect();
+        order.sort_by_key(|(slot, demand, ..)| (demand.rank, *slot));
         let mut granted: Vec<Demand> = Vec::new();
         let mut allowances: Vec<Allowance> = Vec::new();
-        for (&slot, demand) in order {
-            granted.push(Demand { id: demand.camera.clone(), fps: demand.fps });
-            let refused = admit(measured, &granted, self.core_share).refused.pop();
+        for (slot, demand, size, measured) in order {
+            granted.push(Demand { id: &demand.camera, fps: demand.fps, measured });
+            let refused = admit(&granted, self.core_share).refused.pop();
             let fps = refused.as_ref().map_or(demand.fps, |refused| refused.fits_at_fps.unwrap_or(0.0));
             if let Some(last) = granted.last_mut() {
                 last.fps = fps;
@@ -104,7 +124,7 @@ impl Admission {
                 tracing::warn!(camera = demand.camera, %problem, fps, "the detector has no time for it");
             }
             let (camera, wanted_fps) = (demand.camera.clone(), demand.fps);
-            allowances.push(Allowance { slot, camera, wanted_fps, fps, problem });
+            allowances.push(Allowance { slot, camera, size, wanted_fps, fps, problem });
         }
         self.decided.clone_from(&allowances);
         allowances
@@ -127,6 +147,13 @@ mod tests {
         CameraDemand { camera: camera.into(), rank, fps, min_score: 0.5, iou: 0.5 }
     }
 
+    /// Of a camera whose pictures go through the only size of a model.
+    fn add(admission: &mut Admission, demand: CameraDemand) -> SlotId {
+        let id = admission.add(demand);
+        admission.sized(id, 0);
+        id
+    }
+
     fn rates(allowances: &[Allowance]) -> Vec<(&str, f64)> {
         allowances.iter().map(|allowance| (allowance.camera.as_str(), allowance.fps)).collect()
     }
@@ -136,10 +163,10 @@ mod tests {
         let check = |ms: u64, wanted: &[f64], expected: &[f64]| {
             let mut admission = Admission::new(0.8);
             for (rank, fps) in wanted.iter().enumerate() {
-                admission.add(demand("c", rank, *fps));
+                add(&mut admission, demand("c", rank, *fps));
             }
             assert_eq!(admission.decide(UNIX_EPOCH), [], "nothing is known of the model");
-            admission.measured(measured(ms));
+            admission.measured(0, measured(ms));
             let allowances = admission.decide(UNIX_EPOCH);
             let found: Vec<_> = allowances.iter().map(|allowance| allowance.fps).collect();
             assert_eq!(found, expected, "{ms} ms, {wanted:?}");
@@ -155,13 +182,13 @@ mod tests {
     #[test]
     fn who_comes_or_goes_changes_the_rates_of_all() {
         let mut admission = Admission::new(0.8);
-        admission.measured(measured(50));
+        admission.measured(0, measured(50));
         let at = |s| UNIX_EPOCH + Duration::from_secs(s);
-        let first = admission.add(demand("first", 1, 10.0));
-        let second = admission.add(demand("second", 2, 10.0));
+        let first = add(&mut admission, demand("first", 1, 10.0));
+        let second = add(&mut admission, demand("second", 2, 10.0));
         assert_eq!(rates(&admission.decide(at(1))), [("first", 10.0), ("second", 6.0)]);
         // One that stands in front of the others in the configuration is served before them.
-        let replaced = admission.add(demand("replaced", 0, 5.0));
+        let replaced = add(&mut admission, demand("replaced", 0, 5.0));
         let decided = admission.decide(at(2));
         assert_eq!(rates(&decided), [("replaced", 5.0), ("first", 10.0), ("second", 1.0)]);
         let problem = decided[2].problem.clone().expect("it is not as it wants");
@@ -176,16 +203,34 @@ mod tests {
         admission.remove(replaced);
         admission.remove(second);
         assert_eq!(admission.decide(at(4)), []);
-        assert_ne!(admission.add(demand("first", 1, 10.0)), first, "no number is used twice");
+        assert_ne!(add(&mut admission, demand("first", 1, 10.0)), first, "no number is used twice");
     }
 
     #[test]
     fn another_model_changes_the_rates() {
         let mut admission = Admission::new(0.8);
-        admission.add(demand("gate", 0, 10.0));
+        add(&mut admission, demand("gate", 0, 10.0));
         for (ms, fps) in [(200, 4.0), (20, 10.0), (400, 2.0)] {
-            admission.measured(measured(ms));
+            admission.measured(0, measured(ms));
             assert_eq!(rates(&admission.decide(UNIX_EPOCH)), [("gate", fps)]);
         }
+    }
+
+    #[test]
+    fn a_camera_has_its_rate_once_the_size_of_its_model_was_measured() {
+        let mut admission = Admission::new(0.8);
+        let (wide, square) =
+            (admission.add(demand("wide", 0, 10.0)), admission.add(demand("square", 1, 10.0)));
+        admission.measured(1, measured(50));
+        assert_eq!(admission.decide(UNIX_EPOCH), [], "nobody knows the cameras' pictures");
+        admission.sized(wide, 1);
+        admission.sized(square, 0);
+        assert_eq!(rates(&admission.decide(UNIX_EPOCH)), [("wide", 10.0)]);
+        admission.measured(0, measured(20));
+        let decided = admission.decide(UNIX_EPOCH);
+        assert_eq!(rates(&decided), [("wide", 10.0), ("square", 10.0)]);
+        assert_eq!([decided[0].size, decided[1].size], [1, 0]);
+        admission.remove(wide);
+        assert_eq!(rates(&admission.decide(UNIX_EPOCH)), [("square", 10.0)]);
     }
 }

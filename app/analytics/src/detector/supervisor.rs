@@ -1,7 +1,8 @@
 //! The detector's thread, and the task that starts, watches and replaces it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use decode::Frame;
 use detect::{Detector, Settings};
@@ -42,8 +43,10 @@ impl Supervisor {
     }
 
     pub(super) async fn run(self, cancel: CancellationToken) {
-        if cancel.run_until_cancelled(self.shared.added.notified()).await.is_none() {
-            return;
+        while self.shared.lock().missing().is_none() {
+            if cancel.run_until_cancelled(self.shared.needed.notified()).await.is_none() {
+                return;
+            }
         }
         let clock = self.shared.clock.clone();
         let mut backoff =
@@ -81,6 +84,7 @@ impl Supervisor {
             let mut inner = self.shared.lock();
             inner.turn += 1;
             inner.busy_since = None;
+            inner.loaded.clear();
             inner.turn
         };
         let (ended, mut end) = oneshot::channel();
@@ -128,8 +132,16 @@ impl Shared {
     }
 }
 
-/// Pictures of several cameras, for one call of the backend.
+/// Pictures of cameras that have the same size of the model, for one call of the backend.
 type Batch = Vec<(SlotId, Arc<Frame>)>;
+
+/// What is next on the detector's thread.
+enum Task {
+    /// This size of the model is needed.
+    Load(usize),
+    /// Pictures for this size of the model, and the overlap that all cameras agree on.
+    Look(usize, Batch, f32),
+}
 
 /// What runs on the detector's thread.
 struct Work {
@@ -141,31 +153,20 @@ struct Work {
 impl Work {
     /// Until it is stopped or replaced; the error says why it cannot go on.
     fn run(self) -> Result<(), String> {
-        let (loaded, sha256) = (self.options.loader)()?;
-        for note in &loaded.notes {
-            tracing::warn!(model = loaded.model, note, "the model could be better");
-        }
-        let input = loaded.backend.input();
-        let model = Model {
-            name: loaded.model,
-            sha256,
-            backend: loaded.chosen.backend,
-            because: loaded.chosen.because,
-            input: (input.width, input.height),
-            labels: loaded.labels,
-        };
-        let mut settings = Settings::new(model.labels.len(), LOW_SCORE);
-        settings.nms_iou = self.shared.lock().iou();
-        let mut detector =
-            Detector::new(loaded.backend, loaded.head, settings.clone(), self.shared.clock.clone());
-        let measured = detector.measure(MEASURED_SIZE, ROUNDS, MEASURE);
-        self.introduce(model, measured.map_err(|error| health::chain(&error))?);
+        let mut detectors: BTreeMap<usize, Detector> = BTreeMap::new();
         let mut found: Vec<Vec<Detection>> = Vec::new();
         let mut errors = 0;
-        while let Some((batch, iou)) = self.next(input.max_batch.max(1)) {
-            if settings.nms_iou != iou {
-                settings.nms_iou = iou;
-                detector.set_settings(settings.clone());
+        while let Some(task) = self.next(&detectors) {
+            let (size, batch, iou) = match task {
+                Task::Load(size) => {
+                    detectors.insert(size, self.load(size)?);
+                    continue;
+                }
+                Task::Look(size, batch, iou) => (size, batch, iou),
+            };
+            let Some(detector) = detectors.get_mut(&size) else { continue };
+            if detector.settings().nms_iou != iou {
+                detector.set_settings(Settings { nms_iou: iou, ..detector.settings().clone() });
             }
             let pictures: Vec<_> = batch.iter().map(|(_, frame)| frame.picture()).collect();
             found.resize_with(pictures.len(), Vec::new);
@@ -199,8 +200,31 @@ impl Work {
         Ok(())
     }
 
+    /// Loads and measures the model in one of its sizes, and tells everybody.
+    fn load(&self, size: usize) -> Result<Detector, String> {
+        let (loaded, sha256) = (self.options.loader)(size)?;
+        for note in &loaded.notes {
+            tracing::warn!(model = loaded.model, note, "the model could be better");
+        }
+        let input = loaded.backend.input();
+        let model = Model {
+            name: loaded.model,
+            sha256,
+            backend: loaded.chosen.backend,
+            because: loaded.chosen.because,
+            input: (input.width, input.height),
+            labels: loaded.labels,
+        };
+        let mut settings = Settings::new(model.labels.len(), LOW_SCORE);
+        settings.nms_iou = self.shared.lock().iou();
+        let mut detector = Detector::new(loaded.backend, loaded.head, settings, self.shared.clock.clone());
+        let measured = detector.measure(MEASURED_SIZE, ROUNDS, MEASURE);
+        self.introduce(size, model, measured.map_err(|error| health::chain(&error))?);
+        Ok(detector)
+    }
+
     /// Publishes what was loaded and which cameras fit.
-    fn introduce(&self, model: Model, measured: detect::capacity::Measured) {
+    fn introduce(&self, size: usize, model: Model, measured: detect::capacity::Measured) {
         tracing::info!(
             model = model.name,
             sha256 = model.sha256,
@@ -211,30 +235,63 @@ impl Work {
             ms_per_picture = measured.picture().as_secs_f64() * 1000.0,
             "detector"
         );
-        self.shared.change_admission(|admission| admission.measured(measured));
-        self.shared.report.send_modify(|report| {
-            if report.model.as_deref() != Some(&model) {
-                report.model = Some(Arc::new(model));
+        {
+            let mut inner = self.shared.lock();
+            if inner.turn != self.turn {
+                return; // given up long ago
             }
+            inner.loaded.insert(size);
+        }
+        self.shared.report.send_modify(|report| {
+            let known = report.models.get(&size).filter(|known| ***known == model).cloned();
+            let model = known.unwrap_or_else(|| {
+                let model = Arc::new(model);
+                Arc::make_mut(&mut report.models).insert(size, model.clone());
+                model
+            });
+            report.model = Some(model);
         });
+        self.shared.change_admission(|admission| admission.measured(size, measured));
         self.shared.set_state(DetectorState::Running, None);
     }
 
-    /// Waits for pictures; with them comes the overlap that all cameras agree on. `None`: the turn of this thread is over.
-    fn next(&self, max: usize) -> Option<(Batch, f32)> {
+    /// Waits for something to do. `None`: the turn of this thread is over.
+    fn next(&self, detectors: &BTreeMap<usize, Detector>) -> Option<Task> {
         let mut inner = self.shared.lock();
         loop {
             if inner.stopped || inner.turn != self.turn {
                 return None;
             }
+            if let Some(size) = inner.missing() {
+                return Some(Task::Load(size));
+            }
             let now = self.shared.clock.now();
-            let batch = inner.scheduler.take(now, max);
-            if !batch.is_empty() {
+            if let Some((size, batch)) = inner.take(now, detectors) {
                 inner.busy_since = Some(now);
-                let batch = batch.into_iter().map(|(number, frame)| (SlotId(number), frame)).collect();
-                return Some((batch, inner.iou()));
+                return Some(Task::Look(size, batch, inner.iou()));
             }
             inner = self.shared.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl super::Inner {
+    /// The pictures whose turn it is, of cameras with one size of the model, as many as that takes at once.
+    fn take(&mut self, now: Instant, detectors: &BTreeMap<usize, Detector>) -> Option<(usize, Batch)> {
+        let max = match detectors.len() {
+            0 => return None,
+            1 => detectors.values().map(|detector| detector.input().max_batch).sum(),
+            // Those that wait need not be of one size.
+            _ => 1,
+        };
+        loop {
+            let taken = self.scheduler.take(now, max.max(1));
+            let size_of = |number: usize| self.slots.get(&SlotId(number)).and_then(|slot| slot.size);
+            let (first, _) = *taken.first().as_ref()?;
+            // Of a camera whose pictures nobody told of, none can be looked at.
+            let Some(size) = size_of(*first) else { continue };
+            let batch = taken.into_iter().filter(|(number, _)| size_of(*number) == Some(size));
+            return Some((size, batch.map(|(number, frame)| (SlotId(number), frame)).collect()));
         }
     }
 }

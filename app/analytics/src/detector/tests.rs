@@ -51,6 +51,7 @@ fn frames(count: usize) -> Vec<Arc<Frame>> {
 fn options(loader: Loader) -> DetectorOptions {
     DetectorOptions {
         loader,
+        sizes: Vec::new(),
         core_share: 1e6, // admitted, however busy the machine is while the model is measured
         latency_budget: Duration::from_secs(3600),
         hang: HANG,
@@ -84,7 +85,11 @@ fn running(report: &DetectorReport) -> bool {
 
 #[tokio::test]
 async fn the_built_in_model_sees_the_figures_of_the_scene() {
-    let settings = config::Detect { backend: config::DetectBackend::Rten, ..config::Detect::default() };
+    let settings = config::Detect {
+        model: config::Model::Scene,
+        backend: config::DetectBackend::Rten,
+        ..config::Detect::default()
+    };
     let loader: Loader = crate::detector_options(&settings, Clock::system()).loader;
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
@@ -92,8 +97,14 @@ async fn the_built_in_model_sees_the_figures_of_the_scene() {
     let report = wait_for(&handle, running).await;
     let model = report.model.expect("a model");
     assert_eq!((model.backend, model.labels.len(), model.sha256.len()), ("rten", 2, 64));
-    let allowance =
-        Allowance { slot: slot.id(), camera: "gate".into(), wanted_fps: 5.0, fps: 5.0, problem: None };
+    let allowance = Allowance {
+        slot: slot.id(),
+        camera: "gate".into(),
+        size: 0,
+        wanted_fps: 5.0,
+        fps: 5.0,
+        problem: None,
+    };
     assert_eq!(*report.allowances, [allowance]);
     let mut results = slot.results();
     let frame = one_frame().await;
@@ -136,7 +147,7 @@ fn moody(mood: impl Fn() -> Result<(), BackendError> + Send + Sync + 'static) ->
     let loads = Arc::new(AtomicU32::new(0));
     let count = loads.clone();
     let mood: Arc<Mood> = Arc::new(mood);
-    let loader: Loader = Box::new(move || {
+    let loader: Loader = Box::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         let model = include_bytes!("../../../model/scene.onnx");
         let options = LoadOptions { backend: BackendChoice::Rten, ..LoadOptions::default() };
@@ -189,7 +200,7 @@ async fn a_backend_that_fails_again_and_again_is_loaded_anew() {
 
 #[tokio::test]
 async fn a_model_that_does_not_load_says_why_and_is_tried_again() {
-    let loader: Loader = Box::new(|| Err("model /nowhere.onnx: no such file".to_owned()));
+    let loader: Loader = Box::new(|_| Err("model /nowhere.onnx: no such file".to_owned()));
     let cancel = CancellationToken::new();
     let (handle, task) = start(options(loader), cancel.clone());
     let _slot = handle.add(demand("gate", 5.0));
@@ -314,4 +325,76 @@ async fn cameras_come_and_go_while_the_others_lose_nothing() {
     cancel.cancel();
     task.await.expect("ends");
     assert_eq!(loads.load(Ordering::SeqCst), 1, "the model was never loaded again");
+}
+
+#[test]
+fn a_camera_has_the_size_of_the_shape_nearest_to_its_own() {
+    let sizes = [(416, 416), (640, 384)];
+    for ((width, height), expected) in [
+        ((1920, 1080), Some(1)),
+        ((2560, 1920), Some(1)), // 4:3
+        ((704, 576), Some(0)),
+        ((1000, 1000), Some(0)),
+        ((1080, 1920), Some(0)),
+        ((5120, 1440), Some(1)),
+        ((0, 1080), None),
+    ] {
+        assert_eq!(nearest(&sizes, width, height), expected, "{width}x{height}");
+    }
+    assert_eq!(nearest(&sizes[..1], 1920, 1080), None, "there is no choice");
+    assert_eq!(nearest(&[], 1920, 1080), None);
+}
+
+/// A model of two sizes: each is loaded when a camera shows that it needs it, and only then.
+#[tokio::test]
+async fn each_camera_is_looked_at_by_the_size_that_fits_it() {
+    let loaded = Arc::new(Mutex::new(Vec::new()));
+    let (real, _) = moody(|| Ok(()));
+    let list = loaded.clone();
+    let loader: Loader = Box::new(move |size| {
+        list.lock().expect("not poisoned").push(size);
+        let (mut model, sha256) = real(size)?;
+        model.model = format!("size {size}");
+        Ok((model, sha256))
+    });
+    let loads = || loaded.lock().expect("not poisoned").clone();
+    let cancel = CancellationToken::new();
+    let options = DetectorOptions { sizes: vec![(192, 320), (320, 192)], ..options(loader) };
+    let (handle, task) = start(options, cancel.clone());
+    let (wide, upright) = (handle.add(demand("wide", 5.0)), handle.add(demand("upright", 5.0)));
+    tokio::task::yield_now().await;
+    assert_eq!((handle.report().borrow().state, loads()), (DetectorState::Off, Vec::new()));
+
+    wide.pictures_are(1280, 720);
+    let report = wait_for(&handle, running).await;
+    let sizes = |report: &DetectorReport| -> Vec<(String, usize)> {
+        report.allowances.iter().map(|allowance| (allowance.camera.clone(), allowance.size)).collect()
+    };
+    assert_eq!((sizes(&report), loads()), (vec![("wide".to_owned(), 1)], vec![1]));
+    let (mut of_wide, mut of_upright) = (wide.results(), upright.results());
+    let frame = one_frame().await;
+    wide.frames().offer(frame.clone());
+    next(&mut of_wide).await;
+
+    upright.pictures_are(720, 1280);
+    let report = wait_for(&handle, |report| report.allowances.len() == 2).await;
+    assert_eq!((sizes(&report)[1].clone(), loads()), (("upright".to_owned(), 0), vec![1, 0]));
+    let name = |slot: &CameraSlot| report.model_of(slot.id()).map(|model| model.name.clone());
+    assert_eq!((name(&wide).as_deref(), name(&upright).as_deref()), (Some("size 1"), Some("size 0")));
+    for _ in 0..3 {
+        wide.frames().offer(frame.clone());
+        upright.frames().offer(frame.clone());
+        next(&mut of_wide).await;
+        next(&mut of_upright).await;
+    }
+    // The camera is turned.
+    upright.pictures_are(1280, 720);
+    let report =
+        wait_for(&handle, |report| report.allowances.iter().all(|allowance| allowance.size == 1)).await;
+    assert_eq!(report.restarts, 0);
+    upright.frames().offer(frame);
+    next(&mut of_upright).await;
+    cancel.cancel();
+    task.await.expect("ends");
+    assert_eq!(loads(), [1, 0], "nothing was loaded twice");
 }

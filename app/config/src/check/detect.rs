@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vision::group;
 use vision::rules::{LabelRule, Severity};
 
 use super::shapes;
 use super::values::{ID, file, ms, name_like, seconds};
 use crate::document::{At, Report, Section, brief};
-use crate::{CameraDetect, Detect, DetectBackend};
+use crate::{CameraDetect, Detect, DetectBackend, Model, models};
 
 /// What a table says, with everything that it inherits.
 #[derive(Clone)]
@@ -39,20 +40,23 @@ impl Default for Said {
     }
 }
 
-/// `[detect]`, which is there, and what the cameras inherit from it.
-pub(super) fn for_all(report: &mut Report, mut section: Section) -> (Detect, Said) {
+/// `[detect]`, and what the cameras inherit from it. Without the table that is what an installed model does, or nothing;
+/// then with what would have to be installed.
+pub(super) fn for_all(
+    report: &mut Report,
+    section: Section,
+) -> (Option<Detect>, Option<Said>, Option<String>) {
+    let folders = &report.environment.models;
+    if !section.is_present() && models::installed(folders).is_none() {
+        return (None, None, Some(format!("detection is off: {}", models::how_to_install(folders))));
+    }
+    let (detect, said) = present(report, section);
+    (Some(detect), Some(said), None)
+}
+
+fn present(report: &mut Report, mut section: Section) -> (Detect, Said) {
     let default = Detect::default();
-    let model_file = file(report, &mut section, "model_file", "a readable ONNX file");
-    let labels_file = file(report, &mut section, "labels_file", "a readable file with a label in each line");
-    if section.has("labels_file") && !section.has("model_file") {
-        let fix = "give model_file too, or remove labels_file: the built-in model has its labels";
-        section.missing(report, "model_file", "the model that these labels are for", fix);
-    }
-    if !section.has("model_file") {
-        let fix = "give model_file: the built-in model knows only the figures of the demo, no real people or vehicles";
-        let path = section.path("model_file");
-        report.warning(section.at, &path, "no model", "one that was trained for what the cameras see", fix);
-    }
+    let model = model(report, &mut section);
     let backends =
         [("auto", DetectBackend::Auto), ("rten", DetectBackend::Rten), ("ort", DetectBackend::Ort)];
     let backend = section.choice(report, "backend", &backends).unwrap_or_default();
@@ -74,8 +78,7 @@ pub(super) fn for_all(report: &mut Report, mut section: Section) -> (Detect, Sai
     }
     let events_keep = section.integer(report, "events_keep", 1..=1_000_000, default.events_keep as u64);
     let detect = Detect {
-        model_file,
-        labels_file,
+        model,
         backend,
         onnxruntime_file,
         threads: usize::try_from(threads).unwrap_or(default.threads),
@@ -92,12 +95,63 @@ pub(super) fn for_all(report: &mut Report, mut section: Section) -> (Detect, Sai
         figures_every: seconds(report, &mut section, "figures_every_s", 1..=86_400, default.figures_every),
         camera: default.camera,
     };
-    let said = said(report, &mut section, &Said::default());
+    let mut inherited = Said::default();
+    if matches!(detect.model, Model::NanoDet { .. }) {
+        inherited.detect.rules.labels = models::LABELS.map(str::to_owned).to_vec();
+    }
+    let said = said(report, &mut section, &inherited);
     for conflict in conflicts(&said) {
         conflict.report(report, &section);
     }
+    if let Model::NanoDet { folders } = &detect.model
+        && said.enabled
+        && models::installed(folders).is_none()
+    {
+        let at = section.at_key("model").unwrap_or(section.at);
+        let (found, expected) = ("nothing to detect with", "an installed model, or another one");
+        report.warning(at, &section.path("model"), found, expected, models::how_to_install(folders));
+    }
     section.finish(report);
     (Detect { camera: settled(&said), ..detect }, said)
+}
+
+/// The keys that say with what things are found.
+fn model(report: &mut Report, section: &mut Section) -> Model {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Name {
+        NanoDet,
+        Scene,
+    }
+    let model_file = file(report, section, "model_file", "a readable ONNX file");
+    let labels_file = file(report, section, "labels_file", "a readable file with a label in each line");
+    if section.has("labels_file") && !section.has("model_file") {
+        let fix = "give model_file too, or remove labels_file: the other models have their labels";
+        section.missing(report, "model_file", "the model that these labels are for", fix);
+    }
+    let name = section.choice(report, "model", &[("nanodet", Name::NanoDet), ("scene", Name::Scene)]);
+    if let Some(at) = section.at_key("model").filter(|_| section.has("model_file")) {
+        let fix = "remove model, or model_file and labels_file";
+        report.mistake(at, &section.path("model"), "model beside model_file", "one of both", fix);
+    }
+    let folder = section.string(report, "models_folder");
+    if let Some(folder) = folder.as_ref().filter(|_| section.has("model_file") || name == Some(Name::Scene)) {
+        let fix = "remove models_folder: it is where NanoDet-g is looked for";
+        let found = "models_folder beside another model than \"nanodet\"";
+        report.mistake(folder.at, &section.path("models_folder"), found, "one of both", fix);
+    }
+    if name == Some(Name::Scene) {
+        let fix = "write model = \"nanodet\", or give model_file";
+        let (at, path) = (section.at_key("model").unwrap_or(section.at), section.path("model"));
+        let found = "\"scene\", which knows the drawn figures of the demo, no real people or vehicles";
+        report.warning(at, &path, found, "a model for what the cameras see", fix);
+        return Model::Scene;
+    }
+    if let Some(model) = model_file {
+        return Model::File { model, labels: labels_file };
+    }
+    let environment = report.environment;
+    let folders = folder.map(|folder| vec![environment.folder.join(folder.value)]);
+    Model::NanoDet { folders: folders.unwrap_or_else(|| environment.models.clone()) }
 }
 
 /// `[camera.detect]`, present or not. `base` is absent when nothing is to be detected.
@@ -107,7 +161,7 @@ pub(super) fn for_camera(
     base: Option<&Said>,
 ) -> Option<CameraDetect> {
     if base.is_none() && section.is_present() {
-        let fix = "add the table [detect], which may be empty, above the first [[camera]]";
+        let fix = "add the table [detect], which may be empty, above the first [[camera]], or install a model: `cargo xtask model`";
         report.warning(section.at, section.name(), "this table without [detect]", "both, or neither", fix);
     }
     let inherited = base.cloned().unwrap_or_default();
@@ -156,7 +210,7 @@ fn said(report: &mut Report, section: &mut Section, base: &Said) -> Said {
         own.at = section.at;
         if let Some(name) = &name
             && !rules.labels.is_empty()
-            && !rules.labels.contains(name)
+            && !rules.labels.iter().any(|wanted| group::covers(wanted, name) || group::covers(name, wanted))
         {
             let fix = "add it to labels, or remove the table";
             report.warning(section.at, section.name(), "a label that is not in labels", "one of those", fix);
@@ -204,7 +258,12 @@ impl SaidLabel {
 fn settled(said: &Said) -> CameraDetect {
     let mut detect = said.detect.clone();
     detect.rules.lost_after_ms = said.lost_after_ms.unwrap_or_else(|| lost_after_ms(&detect));
-    let rule = |(name, own): (&String, &SaidLabel)| (name.clone(), own.over(&detect.rules.label));
+    // What is said of a group is said of its labels, unless they say otherwise.
+    let rule = |(name, own): (&String, &SaidLabel)| {
+        let group = group::group_of(name).and_then(|group| said.by_label.get(group));
+        let base = group.map_or(detect.rules.label.clone(), |group| group.over(&detect.rules.label));
+        (name.clone(), own.over(&base))
+    };
     detect.rules.by_label = said.by_label.iter().map(rule).collect();
     detect
 }
@@ -262,7 +321,7 @@ fn conflicts(said: &Said) -> Vec<Conflict> {
     let general = areas(&detect.rules.label, None);
     if general.is_none() {
         let of_label = |(name, own): (&String, &SaidLabel)| {
-            areas(&own.over(&detect.rules.label), Some((name.clone(), own.at)))
+            areas(detect.rules.by_label.get(name)?, Some((name.clone(), own.at)))
         };
         conflicts.extend(said.by_label.iter().filter_map(of_label));
     }

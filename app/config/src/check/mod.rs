@@ -66,10 +66,10 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
         Health { interval }
     };
     let section = root.section(report, "detect");
-    let detect = section.is_present().then(|| detect::for_all(report, section));
-    let (detect, detect_base) = detect.unzip();
+    let (detect, detect_base, advice) = detect::for_all(report, section);
     let defaults = camera::Defaults { upload: &upload, verify: &verify, detect: detect_base.as_ref() };
     let cameras = camera::cameras(report, &mut root, &defaults);
+    let detect = detect.filter(|_| cameras.iter().any(|camera| camera.detect.is_some()));
     root.finish(report);
     Some(Config {
         device,
@@ -81,6 +81,7 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
         detect,
         cameras,
         warnings: Vec::new(),
+        advice,
     })
 }
 

@@ -1,6 +1,7 @@
 //! `[[camera.detect.zone]]` and `[[camera.detect.line]]`.
 
 use vision::Point;
+use vision::group;
 use vision::rules::{Line, MAX_SHAPES, Rules, Zone};
 use vision::zone::{Polygon, Segment, ShapeError};
 
@@ -104,7 +105,11 @@ impl Names {
 /// The labels of a shape, which the camera must look for.
 fn wanted(report: &mut Report, section: &mut Section, rules: &Rules) -> Vec<String> {
     let wanted = labels(report, section).unwrap_or_default();
-    let unseen = wanted.iter().find(|label| !rules.labels.is_empty() && !rules.labels.contains(label));
+    let is_seen = |label: &&String| {
+        let among = |seen: &String| group::covers(seen, label) || group::covers(label, seen);
+        rules.labels.is_empty() || rules.labels.iter().any(among)
+    };
+    let unseen = wanted.iter().find(|label| !is_seen(label));
     if let Some(label) = unseen {
         let at = section.at_key("labels").unwrap_or(section.at);
         let fix = "add it to the labels of the camera, or remove it here";

@@ -32,8 +32,9 @@ pub(crate) async fn measure(
     cameras: usize,
     fps: u32,
 ) -> Result<Run, Error> {
-    let detect = if fps > 0 { format!("\n[detect]\nfps = {fps}\n") } else { String::new() };
-    let settings = format!("[health]\ninterval_s = 1\n{detect}");
+    let detect =
+        if fps > 0 { format!("model = \"scene\"\nfps = {fps}\n") } else { "enabled = false\n".to_owned() };
+    let settings = format!("[health]\ninterval_s = 1\n\n[detect]\n{detect}");
     let bench = Bench::start(cameras, cameras, clip, &settings).await?;
     let output = bench.rig.folder().join("output");
     let daemon = Daemon::start(&arguments.daemon, &bench.file, &[], &output)?;

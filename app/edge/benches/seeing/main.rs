@@ -119,7 +119,10 @@ async fn watch(arguments: &Arguments, folder: &Path) -> Result<String, Error> {
     let cameras = arguments.cameras;
     // The cameras, the encoder's output and the cloud take their share of the same cores: every camera shall have its
     // rate, whatever one picture took when the detector was measured.
-    let detect = format!("[health]\ninterval_s = 1\n\n[detect]\nfps = {}\ncore_share = 800\n", arguments.fps);
+    let detect = format!(
+        "[health]\ninterval_s = 1\n\n[detect]\nmodel = \"scene\"\nfps = {}\ncore_share = 800\n",
+        arguments.fps
+    );
     let bench = Bench::start(cameras, cameras, clip(), &detect).await?;
     let events = Events::subscribe(&bench).await?;
     let app = App::start(bench.config.clone()).await?;

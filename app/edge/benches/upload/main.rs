@@ -123,7 +123,13 @@ fn clip() -> ClipSpec {
 }
 
 async fn measure(arguments: &Arguments, cameras: usize, verify: &str) -> Result<Run, Error> {
-    let bench = Bench::start(cameras, 1, clip(), &format!("[verify]\nmode = \"{verify}\"\n")).await?;
+    let bench = Bench::start(
+        cameras,
+        1,
+        clip(),
+        &format!("[verify]\nmode = \"{verify}\"\n\n[detect]\nenabled = false\n"),
+    )
+    .await?;
     let log = bench.rig.folder().join("kvs-edge.log");
     let daemon = Daemon::start(&arguments.daemon, &bench.file, &[], &log)?;
     let process = Process::begun(daemon.pid());
