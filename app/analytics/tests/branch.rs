@@ -9,7 +9,6 @@ use analytics::{
     AnalyticsReport, AnnotatedFrame, Branch, Channels, DetectorHandle, EventChange, FeedItem, Output,
     Persisted,
 };
-use bytes::Bytes;
 use camera_sim::{Clip, ClipSpec, Codec};
 use clock::Clock;
 use config::CameraDetect;
@@ -34,15 +33,7 @@ struct Camera {
 
 impl Camera {
     fn new() -> Self {
-        let spec = ClipSpec {
-            width: 640,
-            height: 360,
-            fps: 10,
-            gop: 10,
-            bitrate_kbps: 1_000,
-            loop_seconds: 4,
-            ..ClipSpec::default()
-        };
+        let spec = ClipSpec { width: 640, height: 360, bitrate_kbps: 1_000, ..ClipSpec::small() };
         let clip = Clip::load(&spec, &camera_sim::default_cache_dir()).expect("a clip");
         let [sps, pps] = clip.parameter_sets() else { panic!("an SPS and a PPS") };
         let private = media::nal::avcc_from_sps_pps(&[&sps[..]], &[&pps[..]]).expect("parameter sets");
@@ -53,19 +44,10 @@ impl Camera {
     fn picture(&mut self) -> AccessUnit {
         let pictures = self.clip.pictures();
         let picture = &pictures[usize::try_from(self.next).expect("few") % pictures.len()];
-        let data = picture.vcl(Codec::H264).fold(Vec::new(), |mut data, nal| {
-            data.extend_from_slice(&u32::try_from(nal.len()).expect("short").to_be_bytes());
-            data.extend_from_slice(nal);
-            data
-        });
+        let data = media::nal::to_length_prefixed(picture.vcl(Codec::H264));
         let timestamp = ProducerTimestamp::from_millis(START_MS + self.next * STEP_MS);
         self.next += 1;
-        AccessUnit {
-            data: Bytes::from(data),
-            timestamp,
-            random_access: picture.random_access,
-            format: self.format.clone(),
-        }
+        AccessUnit { data, timestamp, random_access: picture.random_access, format: self.format.clone() }
     }
 }
 

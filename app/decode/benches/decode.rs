@@ -106,18 +106,11 @@ fn units(clip: &Clip) -> Vec<AccessUnit> {
     };
     let record = record.expect("parameter sets of a real encoder");
     let format = Arc::new(VideoFormat::from_codec_private(codec, record).expect("a valid SPS"));
-    let unit = |picture: &camera_sim::Picture| {
-        let mut data = Vec::new();
-        for nal in &picture.nal_units {
-            data.extend(u32::try_from(nal.len()).expect("small").to_be_bytes());
-            data.extend_from_slice(nal);
-        }
-        AccessUnit {
-            data: data.into(),
-            timestamp: ProducerTimestamp::from_millis(u64::from(picture.index) * 1000 / 30),
-            random_access: picture.random_access,
-            format: format.clone(),
-        }
+    let unit = |picture: &camera_sim::Picture| AccessUnit {
+        data: nal::to_length_prefixed(&picture.nal_units),
+        timestamp: ProducerTimestamp::from_millis(u64::from(picture.index) * 1000 / 30),
+        random_access: picture.random_access,
+        format: format.clone(),
     };
     clip.pictures().iter().map(unit).collect()
 }

@@ -8,7 +8,7 @@ use camera_sim::{ClipSpec, Codec};
 use decode::{DecodeError, Decoder, DecoderOptions, Frame, Preference, Stage};
 use media::AccessUnit;
 
-use support::{Collector, START_MS, Seen, Units, later, spec, time_of, units};
+use support::{Collector, Decoded, START_MS, Units, later, spec, time_of, units};
 
 fn options() -> DecoderOptions {
     DecoderOptions {
@@ -28,8 +28,8 @@ fn start(options: DecoderOptions) -> (Decoder, Collector) {
 
 /// Every picture from `first` to `last` is there once, in order, with its own strip.
 #[track_caller]
-fn check_run(seen: &[Seen], first: u32, last: u32, spec: &ClipSpec) {
-    let expected: Vec<Seen> = (first..=last)
+fn check_run(seen: &[Decoded], first: u32, last: u32, spec: &ClipSpec) {
+    let expected: Vec<Decoded> = (first..=last)
         .map(|index| {
             (
                 time_of(index, spec.fps),

@@ -16,19 +16,6 @@ use tokio_util::sync::CancellationToken;
 const DEADLINE: Duration = Duration::from_secs(60);
 const CAMERAS: usize = 3;
 
-/// A second of 10 small pictures each, so that the clip is made quickly.
-fn clip() -> ClipSpec {
-    ClipSpec {
-        width: 320,
-        height: 192,
-        fps: 10,
-        bitrate_kbps: 200,
-        gop: 10,
-        loop_seconds: 4,
-        ..ClipSpec::default()
-    }
-}
-
 fn camera(sim: &CameraSim, number: usize) -> config::Camera {
     let url = sim.url(number).parse().expect("a URL");
     let mut camera = config::Camera::new(format!("cam{number}"), url);
@@ -63,7 +50,7 @@ fn ids(cameras: &Cameras) -> Vec<(String, bool)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_camera_changes_and_the_others_lose_nothing() {
-    let sim = CameraSim::builder().clip(clip()).cameras(CAMERAS).start().await.expect("cameras");
+    let sim = CameraSim::builder().clip(ClipSpec::small()).cameras(CAMERAS).start().await.expect("cameras");
     let folder = tempfile::tempdir().expect("a folder");
     let mut options = Options::new(folder.path());
     options.credentials = vec![Credentials::local()];

@@ -9,16 +9,7 @@ use rtsp::probe::ProbeOptions;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_decoder_of_this_box_is_named() {
-    let spec = ClipSpec {
-        width: 320,
-        height: 192,
-        fps: 10,
-        bitrate_kbps: 200,
-        gop: 10,
-        loop_seconds: 4,
-        ..ClipSpec::default()
-    };
-    let sim = CameraSim::builder().clip(spec).start().await.expect("a simulated camera");
+    let sim = CameraSim::builder().clip(ClipSpec::small()).start().await.expect("a simulated camera");
     let url = sim.url(0).parse().expect("a URL");
     let watch = Duration::from_millis(500);
     let options = ProbeOptions { watch, ..ProbeOptions::new(url) };

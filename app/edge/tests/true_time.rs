@@ -17,16 +17,7 @@ const COARSE: Duration = Duration::from_secs(5);
 
 /// `faults` of the camera; the wall clock of the box begins at `start`.
 async fn records_the_true_time(faults: &str, start: SystemTime) {
-    let clip = ClipSpec {
-        width: 320,
-        height: 192,
-        fps: 10,
-        bitrate_kbps: 200,
-        gop: 10,
-        loop_seconds: 4,
-        ..ClipSpec::default()
-    };
-    let sim = CameraSim::builder().clip(clip).start().await.expect("a camera");
+    let sim = CameraSim::builder().clip(ClipSpec::small()).start().await.expect("a camera");
     let folder = tempfile::tempdir().expect("a folder");
     let options = Options::new(folder.path()).stream("cam0", 24);
     let kvs = KvsLocal::start(options).await.expect("a server");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use media::h264::{self, AvcC};
 use media::h265::{self, HvcC};
 use media::mkv::elements::{Info, tags, tracks};
-use media::mkv::read::{Event, EventKind, Limits, Parser, ReadError};
+use media::mkv::read::{Event, EventKind, Limits, read_all};
 use media::{AudioFormat, VideoCodec, VideoFormat, nal as nal_units};
 
 /// The first byte says how the rest is cut into pushes: events must be the same as for one push, their raw parts must be the
@@ -14,38 +14,16 @@ pub(crate) fn mkv_read(data: &[u8]) {
     let input = Bytes::copy_from_slice(input);
     let limits =
         Limits { header_element_bytes: if seed & 0x80 == 0 { 1 << 20 } else { 256 }, block_bytes: 1 << 20 };
-    let (events, error) = read(limits, std::iter::once(input.clone()));
+    let (events, error) = read_all(limits, [input.clone()]);
     let raw: Vec<u8> = events.iter().flat_map(|event| event.raw.iter().copied()).collect();
     assert!(input.starts_with(&raw), "raw parts are not the input");
     assert!(error.is_some() || raw.len() == input.len(), "input without an event and without an error");
 
     let length = usize::from(seed & 0x7F) + 1;
     let chunks = (0..input.len()).step_by(length).map(|at| input.slice(at..input.len().min(at + length)));
-    let (again, same_error) = read(limits, chunks);
+    let (again, same_error) = read_all(limits, chunks);
     assert_eq!(error, same_error, "another error in chunks of {length}");
     assert_eq!(joined(events), joined(again), "other events in chunks of {length}");
-}
-
-fn read(limits: Limits, chunks: impl Iterator<Item = Bytes>) -> (Vec<Event>, Option<ReadError>) {
-    let mut parser = Parser::new(limits);
-    let mut events = Vec::new();
-    for chunk in chunks {
-        parser.push(chunk);
-        loop {
-            match parser.next_event() {
-                Ok(Some(event)) => events.push(event),
-                Ok(None) => break,
-                Err(error) => return (events, Some(error)),
-            }
-        }
-    }
-    loop {
-        match parser.finish() {
-            Ok(Some(event)) => events.push(event),
-            Ok(None) => return (events, None),
-            Err(error) => return (events, Some(error)),
-        }
-    }
 }
 
 /// Adjacent pieces of a skipped element are one, because how it is cut depends on the pushes.

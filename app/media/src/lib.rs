@@ -10,6 +10,7 @@ pub mod h264;
 pub mod h265;
 pub mod mkv;
 pub mod nal;
+mod record;
 mod source;
 
 pub use access_unit::{

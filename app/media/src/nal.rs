@@ -115,8 +115,14 @@ pub fn length_prefixed_to_annexb(data: &[u8]) -> Result<Bytes, NalError> {
 
 /// The same NAL units behind 4-byte lengths, given behind start codes.
 pub fn annexb_to_length_prefixed(data: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(data.len() + 16);
-    for unit in annexb(data) {
+    to_length_prefixed(annexb(data))
+}
+
+/// NAL units, each put behind its length in 4 bytes.
+pub fn to_length_prefixed(units: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Bytes {
+    let mut out = BytesMut::new();
+    for unit in units {
+        let unit = unit.as_ref();
         out.put_u32(u32::try_from(unit.len()).expect("a NAL unit in memory is below 4 GiB"));
         out.put_slice(unit);
     }
@@ -237,11 +243,7 @@ mod tests {
     fn decoding_may_begin_where_the_first_slice_says_so() {
         #[track_caller]
         fn check(codec: VideoCodec, units: &[&[u8]], expected: bool) {
-            let mut data = Vec::new();
-            for unit in units {
-                data.extend(u32::try_from(unit.len()).unwrap().to_be_bytes());
-                data.extend(*unit);
-            }
+            let data = to_length_prefixed(units);
             assert_eq!(is_random_access(codec, &data), Ok(expected), "{codec:?} {units:02x?}");
         }
         let (h264, h265) = (VideoCodec::H264, VideoCodec::H265);

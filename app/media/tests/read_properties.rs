@@ -5,12 +5,12 @@ mod support;
 use bytes::{Bytes, BytesMut};
 use media::mkv::elements::tags;
 use media::mkv::id;
-use media::mkv::read::{Event, EventKind, Limits, Parser, ReadError};
+use media::mkv::read::{Event, EventKind, Limits, Parser, ReadError, read_all};
 use media::mkv::write;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use support::{raw, read_chunks, read_chunks_with, recorded};
+use support::{raw, read_chunks, recorded};
 
 /// What the writer is asked to write, and the reader must tell.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,13 +112,8 @@ fn interleaved(chunks: Vec<Bytes>, reads: &[usize]) -> (Vec<Event>, Option<ReadE
             }
         }
     }
-    loop {
-        match parser.finish() {
-            Ok(Some(event)) => events.push(event),
-            Ok(None) => return (events, None),
-            Err(error) => return (events, Some(error)),
-        }
-    }
+    let read = parser.read_to_end(&mut events);
+    (events, read.err())
 }
 
 /// GetMedia's answers come so: a piece that ends with an element is read to its end while the next one waits already.
@@ -234,8 +229,8 @@ proptest! {
         }
         let data = Bytes::from(data);
         let limits = Limits { header_element_bytes: cap, block_bytes: 1 << 20 };
-        let (events, error) = read_chunks_with(limits, [data.clone()]);
-        let (again, same_error) = read_chunks_with(limits, cut_at(&data, &places));
+        let (events, error) = read_all(limits, [data.clone()]);
+        let (again, same_error) = read_all(limits, cut_at(&data, &places));
         prop_assert!(data.starts_with(&raw(&events)));
         prop_assert!(error.is_some() || raw(&events).len() == data.len());
         prop_assert_eq!(same_error, error);

@@ -4,10 +4,10 @@ mod support;
 
 use bytes::Bytes;
 use media::mkv::id;
-use media::mkv::read::{EventKind, Limits, Parser, ReadError};
+use media::mkv::read::{EventKind, Limits, Parser, ReadError, read_all};
 use media::mkv::write;
 
-use support::{cut, raw, read, read_chunks, read_chunks_with, shape, unhex};
+use support::{cut, raw, read, read_chunks, shape, unhex};
 
 const EBML: &str = "1a45dfa3 84 42828131 "; // 9 bytes
 const SEGMENT: &str = "18538067 ff ";
@@ -216,7 +216,7 @@ fn input_that_ends_inside_an_element_is_reported() {
     );
     cut_inside(&[EBML, "18538067 90", TAGS], "19 inside the Segment that starts at byte 9, at least 11");
     let skipped = document(&[EBML, SEGMENT, "1c53bb6b 10400000 00"]);
-    let (_, error) = read_chunks_with(Limits { header_element_bytes: 16, block_bytes: 16 }, [skipped]);
+    let (_, error) = read_all(Limits { header_element_bytes: 16, block_bytes: 16 }, [skipped]);
     assert_eq!(
         error,
         Some(ReadError::Truncated { at: 14, what: "element", ends: 23, missing: 0x40_0000 - 1 })
@@ -235,7 +235,7 @@ fn what_is_too_large_and_not_needed_is_passed_on_in_pieces() {
     let cues = format!("1c53bb6b 8a {}", "07".repeat(10));
     let data = document(&[EBML, SEGMENT, &cues, CLUSTER, TIME, "ec 89 000000000000000000", BLOCK]);
     for length in [1, 4, 7, data.len()] {
-        let (events, error) = read_chunks_with(limits, cut(&data, length));
+        let (events, error) = read_all(limits, cut(&data, length));
         assert_eq!(error, None);
         assert_eq!(raw(&events), data);
         assert_eq!(events[2].kind, EventKind::Skipped { id: id::CUES });
@@ -247,7 +247,7 @@ fn what_is_too_large_and_not_needed_is_passed_on_in_pieces() {
 #[test]
 fn needed_elements_and_blocks_above_their_cap_are_errors() {
     let limits = Limits { header_element_bytes: 4, block_bytes: 4 };
-    let error = |parts: &[&str]| read_chunks_with(limits, [document(parts)]).1;
+    let error = |parts: &[&str]| read_all(limits, [document(parts)]).1;
     assert_eq!(
         error(&[EBML, SEGMENT, "1254c367 85 0000000000"]),
         Some(ReadError::TooLarge { at: 14, id: id::TAGS, size: 5, limit: 4 })

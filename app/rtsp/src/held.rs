@@ -3,11 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use media::{AudioFormat, VideoFormat};
 
-use crate::session::Picture;
-use crate::timeline::{Arrival, Kind};
+use crate::session::{Picture, SenderReport, Sound};
 
 /// Reports that are kept of pictures that are not: the timeline needs no more.
 const REPORTS: usize = 5;
@@ -23,17 +21,8 @@ pub(crate) enum Unstamped {
         picture: Picture,
         format: Arc<VideoFormat>,
     },
-    Sound {
-        rtp: i64,
-        arrival: Arrival,
-        data: Bytes,
-    },
-    SenderReport {
-        kind: Kind,
-        rtp: i64,
-        ntp: u64,
-        arrival: Arrival,
-    },
+    Sound(Sound),
+    SenderReport(SenderReport),
     /// The session ended.
     End,
 }
@@ -50,7 +39,7 @@ impl Unstamped {
         // Besides what it carries, each item takes room itself.
         64 + match self {
             Unstamped::Picture { picture, .. } => picture.data.len() as u64,
-            Unstamped::Sound { data, .. } => data.len() as u64,
+            Unstamped::Sound(sound) => sound.data.len() as u64,
             _ => 0,
         }
     }
@@ -93,14 +82,14 @@ impl Held {
                     begin = Some(item);
                     reports.clear();
                 }
-                Unstamped::SenderReport { .. } => {
+                Unstamped::SenderReport(_) => {
                     reports.push_back(item);
                     if reports.len() > REPORTS {
                         reports.pop_front();
                     }
                 }
                 Unstamped::Picture { .. } => dropped += 1,
-                Unstamped::Sound { .. } | Unstamped::End => {}
+                Unstamped::Sound(_) | Unstamped::End => {}
             }
         }
         for item in begin.into_iter().chain(reports).rev() {
@@ -113,7 +102,10 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::timeline::{Arrival, Kind};
 
     fn at(us: i64) -> Arrival {
         Arrival { monotonic: us, wall: us }
@@ -124,7 +116,7 @@ mod tests {
     }
 
     fn report(rtp: i64) -> Unstamped {
-        Unstamped::SenderReport { kind: Kind::Video, rtp, ntp: 0, arrival: at(rtp) }
+        Unstamped::SenderReport(SenderReport { kind: Kind::Video, rtp, ntp: 0, arrival: at(rtp) })
     }
 
     /// A picture of 1000 bytes.
@@ -147,11 +139,11 @@ mod tests {
         while let Some(item) = held.pop() {
             shape.push(match item {
                 Unstamped::Begin { .. } => "B".to_owned(),
-                Unstamped::SenderReport { rtp, .. } => format!("R{rtp}"),
+                Unstamped::SenderReport(report) => format!("R{}", report.rtp),
                 Unstamped::Picture { picture, .. } => {
                     format!("{}{}", if picture.random_access { "K" } else { "p" }, picture.rtp)
                 }
-                Unstamped::Sound { .. } => "s".to_owned(),
+                Unstamped::Sound(_) => "s".to_owned(),
                 Unstamped::End => "E".to_owned(),
             });
         }

@@ -71,17 +71,8 @@ pub(crate) struct Session {
 /// What comes out of a session.
 pub(crate) enum Next {
     Picture(Picture),
-    Sound {
-        rtp: i64,
-        arrival: Arrival,
-        data: Bytes,
-    },
-    SenderReport {
-        kind: Kind,
-        rtp: i64,
-        ntp: u64,
-        arrival: Arrival,
-    },
+    Sound(Sound),
+    SenderReport(SenderReport),
     /// At least `look` has passed since the one before. Whoever counts these sees no more time than the box did: while it
     /// stands still (starved, its virtual machine paused) there are none, and the camera is not blamed for it.
     Tick,
@@ -100,7 +91,24 @@ pub(crate) struct Picture {
     pub(crate) data: Bytes,
 }
 
-/// Brings moments of arrival to one form.
+/// A frame of sound as the camera sent it.
+pub(crate) struct Sound {
+    /// Ticks, unwrapped.
+    pub(crate) rtp: i64,
+    pub(crate) arrival: Arrival,
+    pub(crate) data: Bytes,
+}
+
+/// An RTCP sender report: the camera's clock at an RTP time of one track.
+pub(crate) struct SenderReport {
+    pub(crate) kind: Kind,
+    /// Ticks, unwrapped.
+    pub(crate) rtp: i64,
+    pub(crate) ntp: u64,
+    pub(crate) arrival: Arrival,
+}
+
+/// Brings times of arrival to one form.
 #[derive(Clone, Debug)]
 pub(crate) struct Clocks {
     pub(crate) clock: Clock,
@@ -306,11 +314,11 @@ impl Session {
                 let arrival = self.clocks.arrival(received);
                 Some(Next::Picture(Picture { rtp, arrival, lost, random_access, data }))
             }
-            CodecItem::AudioFrame(frame) => Some(Next::Sound {
+            CodecItem::AudioFrame(frame) => Some(Next::Sound(Sound {
                 rtp: frame.timestamp().elapsed(),
                 arrival: self.clocks.arrival(frame.ctx().received()),
                 data: Bytes::copy_from_slice(frame.data()),
-            }),
+            })),
             CodecItem::Rtcp(packet) => {
                 let kind = match packet.stream_id() {
                     id if id == self.tracks.video => Kind::Video,
@@ -320,7 +328,8 @@ impl Session {
                 let rtp = packet.rtp_timestamp()?.elapsed();
                 let ntp = packet.pkts().find_map(|packet| packet.as_sender_report().ok().flatten())?;
                 let arrival = self.clocks.arrival(packet.ctx().received());
-                Some(Next::SenderReport { kind, rtp, ntp: ntp.ntp_timestamp().0, arrival })
+                let ntp = ntp.ntp_timestamp().0;
+                Some(Next::SenderReport(SenderReport { kind, rtp, ntp, arrival }))
             }
             _ => None,
         }

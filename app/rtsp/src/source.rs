@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::SessionError;
 use crate::held::{Held, Unstamped};
-use crate::session::{Clocks, Described, Next, Picture, Session, Target};
+use crate::session::{Clocks, Described, Next, Picture, SenderReport, Session, Sound, Target};
 use crate::timeline::{Arrival, Distrust, Stamp, Timeline, ntp_to_micros};
 
 /// Places between a source and its consumer: about 2.5 s of video and audio. When it is full, pictures are dropped
@@ -249,15 +249,15 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
                         self.take(Unstamped::Picture { picture, format });
                     }
                 }
-                Next::Sound { rtp, arrival, data } => self.take(Unstamped::Sound { rtp, arrival, data }),
-                Next::SenderReport { kind, rtp, ntp, arrival } => {
-                    let said = Arrival { wall: ntp_to_micros(ntp), ..arrival }.wall_time();
-                    let at = self.clocks.instant(arrival);
+                Next::Sound(sound) => self.take(Unstamped::Sound(sound)),
+                Next::SenderReport(sent) => {
+                    let time = Arrival { wall: ntp_to_micros(sent.ntp), ..sent.arrival }.wall_time();
+                    let at = self.clocks.instant(sent.arrival);
                     self.report.send_if_modified(|report| {
-                        report.camera_time = Some((said, at));
+                        report.camera_time = Some((time, at));
                         false
                     });
-                    self.take(Unstamped::SenderReport { kind, rtp, ntp, arrival });
+                    self.take(Unstamped::SenderReport(sent));
                 }
                 Next::Tick => {
                     self.catch_up();
@@ -330,8 +330,10 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
     fn stamp_held(&mut self, mut item: Unstamped) {
         match &mut item {
             Unstamped::Picture { picture: Picture { arrival, .. }, .. }
-            | Unstamped::Sound { arrival, .. }
-            | Unstamped::SenderReport { arrival, .. } => *arrival = self.clocks.by_now(arrival.monotonic),
+            | Unstamped::Sound(Sound { arrival, .. })
+            | Unstamped::SenderReport(SenderReport { arrival, .. }) => {
+                *arrival = self.clocks.by_now(arrival.monotonic)
+            }
             Unstamped::Begin { .. } | Unstamped::End => {}
         }
         self.patient = true;
@@ -389,13 +391,13 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
                 self.audio = audio;
             }
             Unstamped::Picture { picture, format } => self.picture(picture, format),
-            Unstamped::Sound { rtp, arrival, data } => {
+            Unstamped::Sound(Sound { rtp, arrival, data }) => {
                 let stamp = self.timeline.audio(rtp, arrival);
                 if let Some((Stamp { timestamp, .. }, format)) = stamp.zip(self.audio.clone()) {
                     self.send(Feed::Audio(AudioFrame { data, timestamp, format }));
                 }
             }
-            Unstamped::SenderReport { kind, rtp, ntp, arrival } => {
+            Unstamped::SenderReport(SenderReport { kind, rtp, ntp, arrival }) => {
                 self.timeline.report(kind, rtp, ntp_to_micros(ntp), arrival);
             }
             Unstamped::End => self.interrupt(Feed::Break),

@@ -9,19 +9,6 @@ use config::{Login, Secret, Transport};
 use rtsp::SessionError;
 use rtsp::probe::{self, ParameterSets, ProbeOptions, Report};
 
-/// A second of 10 small pictures each, so that the clip is made quickly.
-fn clip() -> ClipSpec {
-    ClipSpec {
-        width: 320,
-        height: 192,
-        fps: 10,
-        bitrate_kbps: 200,
-        gop: 10,
-        loop_seconds: 4,
-        ..ClipSpec::default()
-    }
-}
-
 async fn camera(clip: ClipSpec) -> CameraSim {
     CameraSim::builder().clip(clip).start().await.expect("a simulated camera")
 }
@@ -47,7 +34,7 @@ fn codes(report: &Report) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn good_camera_has_no_problem() {
-    let sim = camera(ClipSpec { audio: Audio::Aac, ..clip() }).await;
+    let sim = camera(ClipSpec { audio: Audio::Aac, ..ClipSpec::small() }).await;
     let report = look(&sim, "").await;
     assert_eq!(codes(&report), [""; 0], "{report}");
     assert!(report.is_usable());
@@ -77,7 +64,7 @@ async fn good_camera_has_no_problem() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h265_with_b_frames_and_udp() {
-    let sim = camera(ClipSpec { codec: Codec::H265, b_frames: 2, ..clip() }).await;
+    let sim = camera(ClipSpec { codec: Codec::H265, b_frames: 2, ..ClipSpec::small() }).await;
     let report =
         run(ProbeOptions { transport: Transport::Udp, ..options(&sim, "") }).await.expect("a report");
     assert_eq!(report.transport, Some("udp"));
@@ -89,7 +76,7 @@ async fn h265_with_b_frames_and_udp() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_oddity_is_a_problem_with_a_fix() {
-    let sim = camera(ClipSpec { audio: Audio::Pcmu, ..clip() }).await;
+    let sim = camera(ClipSpec { audio: Audio::Pcmu, ..ClipSpec::small() }).await;
     let cases = [
         ("?no_sr", vec!["no_sender_reports"]),
         ("?no_sprop", vec!["parameter_sets_inline"]),
@@ -113,7 +100,7 @@ async fn each_oddity_is_a_problem_with_a_fix() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_packets_are_counted() {
-    let sim = camera(clip()).await;
+    let sim = camera(ClipSpec::small()).await;
     let report = look(&sim, "?drop=0.2&fault_seed=1").await;
     assert!(codes(&report).contains(&"packet_loss".to_owned()), "{report}");
     assert!(report.video.as_ref().is_some_and(|video| video.lost_packets > 0), "{report}");
@@ -121,7 +108,7 @@ async fn lost_packets_are_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gop_that_is_too_long_is_waited_for() {
-    let sim = camera(ClipSpec { gop: 30, loop_seconds: 3, ..clip() }).await;
+    let sim = camera(ClipSpec { gop: 30, loop_seconds: 3, ..ClipSpec::small() }).await;
     // Wherever in the GOP the probe comes in, and whether the camera begins with a key picture or not.
     let (at_key, anywhere) = tokio::join!(look(&sim, "?start=idr"), look(&sim, "?start=now"));
     for report in [at_key, anywhere] {
@@ -131,14 +118,14 @@ async fn gop_that_is_too_long_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn camera_without_any_track_is_an_error() {
-    let sim = camera(clip()).await;
+    let sim = camera(ClipSpec::small()).await;
     let error = run(options(&sim, "?audio_only")).await.expect_err("it has no audio either");
     assert!(matches!(error, SessionError::NoTracks), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn udp_is_refused_and_tcp_taken_when_allowed() {
-    let sim = camera(clip()).await;
+    let sim = camera(ClipSpec::small()).await;
     let with = |transport| ProbeOptions { transport, ..options(&sim, "?refuse_udp") };
     let error = run(with(Transport::Udp)).await.expect_err("refused");
     assert!(matches!(error, SessionError::TransportRefused { step: "SETUP" }), "{error}");
@@ -149,8 +136,12 @@ async fn udp_is_refused_and_tcp_taken_when_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn login_is_asked_for_and_checked() {
     for kind in [AuthKind::Digest, AuthKind::Basic] {
-        let sim =
-            CameraSim::builder().clip(clip()).auth("viewer", "right", kind).start().await.expect("a camera");
+        let sim = CameraSim::builder()
+            .clip(ClipSpec::small())
+            .auth("viewer", "right", kind)
+            .start()
+            .await
+            .expect("a camera");
         let login = |password: &str| {
             let login = Login { username: "viewer".into(), password: Secret::new(password) };
             ProbeOptions { login: Some(login), watch: Duration::from_millis(500), ..options(&sim, "") }
@@ -166,14 +157,14 @@ async fn login_is_asked_for_and_checked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_path_is_said_to_be_unknown() {
-    let sim = camera(clip()).await;
+    let sim = camera(ClipSpec::small()).await;
     let error = run(options(&sim, "?not_found")).await.expect_err("404");
     assert!(error.to_string().contains("no path \"/cam0\" (RTSP 404)"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_step_has_a_deadline() {
-    let sim = camera(clip()).await;
+    let sim = camera(ClipSpec::small()).await;
     for (query, expected) in
         [("?hang=describe", "DESCRIBE"), ("?hang=setup", "SETUP"), ("?hang=play", "PLAY")]
     {

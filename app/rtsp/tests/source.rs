@@ -17,23 +17,14 @@ use tokio_util::sync::CancellationToken;
 /// Far beyond what any event takes; a test that reaches it has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A second of 10 small pictures each, so that the clip is made quickly.
+/// Small, with sound.
 fn clip() -> ClipSpec {
-    ClipSpec {
-        width: 320,
-        height: 192,
-        fps: 10,
-        bitrate_kbps: 200,
-        gop: 10,
-        loop_seconds: 4,
-        audio: Audio::Pcmu,
-        ..ClipSpec::default()
-    }
+    ClipSpec { audio: Audio::Pcmu, ..ClipSpec::small() }
 }
 
 /// What became of an item.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Seen {
+enum Item {
     Picture { ms: u64, key: bool },
     Sound { ms: u64 },
     Break,
@@ -47,9 +38,9 @@ struct Rig {
     camera: config::Camera,
     report_in: watch::Sender<IngestReport>,
     report: watch::Receiver<IngestReport>,
-    seen_in: mpsc::UnboundedSender<Seen>,
-    seen: mpsc::UnboundedReceiver<Seen>,
-    all: Vec<Seen>,
+    items_in: mpsc::UnboundedSender<Item>,
+    items: mpsc::UnboundedReceiver<Item>,
+    all: Vec<Item>,
     /// Whether the feed has room.
     room: Arc<Mutex<bool>>,
     /// The consumer panics at the next item.
@@ -64,7 +55,7 @@ impl Rig {
         let plan = FaultPlan::from_query(faults).expect("faults");
         let sim = CameraSim::builder().clip(clip()).faults(plan).start().await.expect("a simulated camera");
         let camera = config::Camera::new("cam", sim.url(0).parse().expect("a URL"));
-        let (seen_in, seen) = mpsc::unbounded_channel();
+        let (items_in, items) = mpsc::unbounded_channel();
         let (report_in, report) = watch::channel(IngestReport::new(clock.wall()));
         let mut rig = Rig {
             sim,
@@ -72,8 +63,8 @@ impl Rig {
             camera,
             report_in,
             report,
-            seen_in,
-            seen,
+            items_in,
+            items,
             all: Vec::new(),
             room: Arc::new(Mutex::new(true)),
             crash: Arc::default(),
@@ -87,7 +78,7 @@ impl Rig {
 
     /// Begins to read the camera, on the timeline that is there.
     fn read(&mut self) {
-        let (camera, send, report) = (self.camera.clone(), self.seen_in.clone(), self.report_in.clone());
+        let (camera, send, report) = (self.camera.clone(), self.items_in.clone(), self.report_in.clone());
         let (stop, has_room, its_clock) = (self.cancel.clone(), self.room.clone(), self.clock.clone());
         let (crash, timeline) = (self.crash.clone(), self.timeline.clone());
         self.source = tokio::spawn(async move {
@@ -95,11 +86,11 @@ impl Rig {
                 assert!(!crash.swap(false, Ordering::Relaxed), "as the test wants it");
                 let item = match item {
                     Feed::Video(unit) => {
-                        Seen::Picture { ms: unit.timestamp.as_millis(), key: unit.random_access }
+                        Item::Picture { ms: unit.timestamp.as_millis(), key: unit.random_access }
                     }
-                    Feed::Audio(frame) => Seen::Sound { ms: frame.timestamp.as_millis() },
-                    Feed::Break => Seen::Break,
-                    Feed::NewTimeline => Seen::NewTimeline,
+                    Feed::Audio(frame) => Item::Sound { ms: frame.timestamp.as_millis() },
+                    Feed::Break => Item::Break,
+                    Feed::NewTimeline => Item::NewTimeline,
                     Feed::AudioTrack(_) => return true,
                 };
                 *has_room.lock().expect("no test panics with it") && send.send(item).is_ok()
@@ -110,9 +101,9 @@ impl Rig {
     }
 
     /// Takes items up to the first one that pleases.
-    async fn until(&mut self, pleases: impl Fn(&Seen) -> bool) -> Seen {
+    async fn until(&mut self, pleases: impl Fn(&Item) -> bool) -> Item {
         loop {
-            let next = tokio::time::timeout(DEADLINE, self.seen.recv()).await;
+            let next = tokio::time::timeout(DEADLINE, self.items.recv()).await;
             let item = next.expect("it comes in time").expect("the source runs");
             self.all.push(item);
             if pleases(&item) {
@@ -125,7 +116,7 @@ impl Rig {
     async fn pictures(&mut self, count: usize) -> u64 {
         let mut last = 0;
         for _ in 0..count {
-            if let Seen::Picture { ms, .. } = self.until(|item| matches!(item, Seen::Picture { .. })).await {
+            if let Item::Picture { ms, .. } = self.until(|item| matches!(item, Item::Picture { .. })).await {
                 last = ms;
             }
         }
@@ -137,7 +128,7 @@ impl Rig {
         waited.expect("it is reported in time").expect("the source runs").clone()
     }
 
-    async fn stop(self) -> Vec<Seen> {
+    async fn stop(self) -> Vec<Item> {
         self.cancel.cancel();
         tokio::time::timeout(DEADLINE, self.source).await.expect("it ends").expect("without a panic");
         assert_eq!(self.report.borrow().state, IngestState::Stopped);
@@ -150,28 +141,28 @@ fn wall_ms(clock: &Clock) -> i64 {
 }
 
 /// The stamps of the pictures, each timeline for itself.
-fn timelines(all: &[Seen]) -> Vec<Vec<u64>> {
+fn timelines(all: &[Item]) -> Vec<Vec<u64>> {
     let mut timelines = vec![Vec::new()];
     for item in all {
         match item {
-            Seen::NewTimeline => timelines.push(Vec::new()),
-            Seen::Picture { ms, .. } => timelines.last_mut().expect("never empty").push(*ms),
-            Seen::Sound { .. } | Seen::Break => {}
+            Item::NewTimeline => timelines.push(Vec::new()),
+            Item::Picture { ms, .. } => timelines.last_mut().expect("never empty").push(*ms),
+            Item::Sound { .. } | Item::Break => {}
         }
     }
     timelines
 }
 
 #[track_caller]
-fn assert_increasing(all: &[Seen]) {
+fn assert_increasing(all: &[Item]) {
     for timeline in timelines(all) {
         assert!(timeline.windows(2).all(|two| two[0] < two[1]), "{timeline:?}");
     }
     let mut sounds: Vec<u64> = Vec::new();
     for item in all {
         match item {
-            Seen::NewTimeline => sounds.clear(),
-            Seen::Sound { ms } => {
+            Item::NewTimeline => sounds.clear(),
+            Item::Sound { ms } => {
                 assert!(sounds.last().is_none_or(|last| last < ms), "{sounds:?}, then {ms}");
                 sounds.push(*ms);
             }
@@ -184,19 +175,19 @@ fn assert_increasing(all: &[Seen]) {
 async fn a_camera_ahead_of_us_that_reports_late_does_not_fold_time_at_a_reconnect() {
     let mut rig = Rig::start("clock_offset=8&sr_after=1.5", Clock::system()).await;
     rig.pictures(5).await;
-    assert!(!rig.all.contains(&Seen::NewTimeline));
+    assert!(!rig.all.contains(&Item::NewTimeline));
     // The first report is a real jump, at a random access point.
-    rig.until(|item| *item == Seen::NewTimeline).await;
-    let next = rig.until(|item| matches!(item, Seen::Picture { .. })).await;
-    assert!(matches!(next, Seen::Picture { key: true, .. }), "{next:?}");
+    rig.until(|item| *item == Item::NewTimeline).await;
+    let next = rig.until(|item| matches!(item, Item::Picture { .. })).await;
+    assert!(matches!(next, Item::Picture { key: true, .. }), "{next:?}");
     let last = rig.pictures(10).await;
     assert_eq!(rig.sim.faults(0).inject(Fault::HangUp), 1);
-    rig.until(|item| *item == Seen::Break).await;
+    rig.until(|item| *item == Item::Break).await;
     let before = rig.all.len();
     let first = rig.pictures(1).await;
     assert!(first > last, "{first} is behind {last}, though no report came yet");
     // It would be a jump of 8 s, and another one at the next report, if the camera's clock had been forgotten.
-    assert!(!rig.all[before..].contains(&Seen::NewTimeline));
+    assert!(!rig.all[before..].contains(&Item::NewTimeline));
     rig.pictures(40).await;
     let all = rig.stop().await;
     assert_increasing(&all);
@@ -207,17 +198,17 @@ async fn a_camera_ahead_of_us_that_reports_late_does_not_fold_time_at_a_reconnec
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_a_camera_outlives_a_crash_of_its_reader() {
     let mut rig = Rig::start("clock_offset=8&sr_after=1.5", Clock::system()).await;
-    rig.until(|item| *item == Seen::NewTimeline).await;
+    rig.until(|item| *item == Item::NewTimeline).await;
     let last = rig.pictures(10).await;
     rig.crash.store(true, Ordering::Relaxed);
     let crashed = tokio::time::timeout(DEADLINE, &mut rig.source).await.expect("it ends");
     assert!(crashed.expect_err("it panics").is_panic());
     rig.read();
     let before = rig.all.len();
-    rig.until(|item| matches!(item, Seen::Picture { key: true, .. })).await;
+    rig.until(|item| matches!(item, Item::Picture { key: true, .. })).await;
     rig.pictures(30).await;
     let all = rig.stop().await;
-    assert!(!all[before..].contains(&Seen::NewTimeline), "the camera's clock was forgotten");
+    assert!(!all[before..].contains(&Item::NewTimeline), "the camera's clock was forgotten");
     assert_increasing(&all);
     let stamps = timelines(&all);
     assert!(stamps[1].contains(&last), "one timeline before the crash and behind it");
@@ -228,7 +219,7 @@ async fn a_camera_that_says_goodbye_and_stays_connected_is_left_at_once() {
     let mut rig = Rig::start("", Clock::system()).await;
     rig.pictures(12).await;
     assert_eq!(rig.sim.faults(0).inject(Fault::Bye), 1);
-    rig.until(|item| *item == Seen::Break).await;
+    rig.until(|item| *item == Item::Break).await;
     rig.pictures(12).await;
     let report = rig.report.borrow().clone();
     let (reconnects, stalls) =
@@ -288,9 +279,9 @@ async fn our_clock_that_goes_back_an_hour_during_a_reconnect_is_one_new_timeline
     let mut rig = Rig::start("no_sr", clock.clone()).await;
     let last = rig.pictures(15).await;
     assert_eq!(rig.sim.faults(0).inject(Fault::HangUp), 1);
-    rig.until(|item| *item == Seen::Break).await;
+    rig.until(|item| *item == Item::Break).await;
     clock.step_to(clock.wall() - Duration::from_secs(3600));
-    rig.until(|item| *item == Seen::NewTimeline).await;
+    rig.until(|item| *item == Item::NewTimeline).await;
     let first = rig.pictures(1).await;
     assert!(first < last, "{first} follows {last}");
     rig.pictures(40).await;
@@ -311,9 +302,9 @@ async fn a_feed_without_room_is_the_boxs_own_trouble_and_loses_whole_gops() {
     let report = rig.reported(|report| report.loss.is_some()).await;
     assert_eq!(report.loss.expect("it is there").problem.reason, Reason::BoxOverloaded);
     *rig.room.lock().expect("no panic") = true;
-    rig.until(|item| *item == Seen::Break).await;
-    let next = rig.until(|item| matches!(item, Seen::Picture { .. })).await;
-    assert!(matches!(next, Seen::Picture { key: true, .. }), "{next:?}");
+    rig.until(|item| *item == Item::Break).await;
+    let next = rig.until(|item| matches!(item, Item::Picture { .. })).await;
+    assert!(matches!(next, Item::Picture { key: true, .. }), "{next:?}");
     let report = rig.report.borrow().clone();
     assert!(report.dropped_frames >= 1, "{report:?}");
     assert_increasing(&rig.stop().await);
@@ -334,7 +325,7 @@ async fn pictures_that_come_before_the_clock_is_trusted_are_stamped_afterwards()
     rig.sim.wait_stats(0, |stats| stats.pictures >= 15).await;
     assert_eq!(rig.sim.faults(0).inject(Fault::HangUp), 1);
     rig.sim.wait_stats(0, |stats| stats.pictures >= 30).await;
-    assert!(rig.seen.try_recv().is_err(), "nothing leaves without a time");
+    assert!(rig.items.try_recv().is_err(), "nothing leaves without a time");
 
     let truth = Clock::system().wall().duration_since(clock.wall()).expect("1970 is long ago");
     let correction_us = i64::try_from(truth.as_micros()).expect("fits");

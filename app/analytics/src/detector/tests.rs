@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use bytes::Bytes;
 use camera_sim::ClipSpec;
 use detect::{
     Backend, BackendChoice, BackendError, Input, InputSpec, LabelSource, LoadOptions, ModelSource, Output,
@@ -14,15 +13,7 @@ use super::*;
 
 /// Real pictures of the simulated scene, decoded.
 fn frames(count: usize) -> Vec<Arc<Frame>> {
-    let spec = ClipSpec {
-        width: 640,
-        height: 360,
-        fps: 10,
-        gop: 10,
-        bitrate_kbps: 1_000,
-        loop_seconds: 4,
-        ..ClipSpec::default()
-    };
+    let spec = ClipSpec { width: 640, height: 360, bitrate_kbps: 1_000, ..ClipSpec::small() };
     let clip = camera_sim::Clip::load(&spec, &camera_sim::default_cache_dir()).expect("a clip");
     let [sps, pps] = clip.parameter_sets() else { panic!("an SPS and a PPS") };
     let private = media::nal::avcc_from_sps_pps(&[&sps[..]], &[&pps[..]]).expect("parameter sets");
@@ -32,13 +23,8 @@ fn frames(count: usize) -> Vec<Arc<Frame>> {
     let options = decode::DecoderOptions { name: "test".into(), ..decode::DecoderOptions::default() };
     let decoder = decode::Decoder::start(options, move |frame| drop(sender.send(frame))).expect("a decoder");
     for (index, picture) in (0..).zip(clip.pictures()) {
-        let data = picture.vcl(camera_sim::Codec::H264).fold(Vec::new(), |mut data, nal| {
-            data.extend_from_slice(&u32::try_from(nal.len()).expect("short").to_be_bytes());
-            data.extend_from_slice(nal);
-            data
-        });
         decoder.push(AccessUnit {
-            data: Bytes::from(data),
+            data: media::nal::to_length_prefixed(picture.vcl(camera_sim::Codec::H264)),
             timestamp: ProducerTimestamp::from_millis(1_000_000 + index * 100),
             random_access: picture.random_access,
             format: format.clone(),

@@ -95,6 +95,19 @@ pub enum ClipError {
 }
 
 impl ClipSpec {
+    /// 320x192, 10 pictures per second, a random access point each second, a loop of 4 s: made in a moment, for tests.
+    pub fn small() -> ClipSpec {
+        ClipSpec {
+            width: 320,
+            height: 192,
+            fps: 10,
+            bitrate_kbps: 200,
+            gop: 10,
+            loop_seconds: 4,
+            ..ClipSpec::default()
+        }
+    }
+
     /// Number of pictures until the clip repeats.
     pub fn pictures(&self) -> u32 {
         self.fps * self.loop_seconds

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use camera_sim::{Audio, CameraSim, CameraSimBuilder, ClipSpec, Codec};
+use camera_sim::{CameraSim, CameraSimBuilder, ClipSpec};
 
 /// Encoded clips are kept here between test runs.
 fn cache_dir() -> PathBuf {
@@ -19,19 +19,7 @@ fn cache_dir() -> PathBuf {
 
 /// Small, and a random access point every second.
 fn small_clip() -> ClipSpec {
-    ClipSpec {
-        width: 320,
-        height: 180,
-        fps: 10,
-        bitrate_kbps: 400,
-        gop: 10,
-        b_frames: 0,
-        codec: Codec::H264,
-        open_gop: false,
-        audio: Audio::None,
-        seed: 1,
-        loop_seconds: 4,
-    }
+    ClipSpec { height: 180, bitrate_kbps: 400, seed: 1, ..ClipSpec::small() }
 }
 
 fn sim() -> CameraSimBuilder {

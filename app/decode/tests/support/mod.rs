@@ -48,13 +48,8 @@ pub(crate) fn units(spec: &ClipSpec) -> Units {
     let mut units = Vec::new();
     let mut indices = Vec::new();
     for picture in clip.pictures() {
-        let mut data = Vec::new();
-        for nal in &picture.nal_units {
-            data.extend(u32::try_from(nal.len()).expect("small").to_be_bytes());
-            data.extend_from_slice(nal);
-        }
         units.push(AccessUnit {
-            data: data.into(),
+            data: nal::to_length_prefixed(&picture.nal_units),
             timestamp: time_of(picture.index, spec.fps),
             random_access: picture.random_access,
             format: format.clone(),
@@ -74,10 +69,10 @@ pub(crate) fn later(unit: &AccessUnit, ms: u64) -> AccessUnit {
 }
 
 /// What was handed on: (timestamp, number in the strip, width, height).
-pub(crate) type Seen = (ProducerTimestamp, Option<u32>, usize, usize);
+pub(crate) type Decoded = (ProducerTimestamp, Option<u32>, usize, usize);
 
 #[derive(Clone, Default)]
-pub(crate) struct Collector(Arc<(Mutex<Vec<Seen>>, Condvar)>);
+pub(crate) struct Collector(Arc<(Mutex<Vec<Decoded>>, Condvar)>);
 
 impl Collector {
     pub(crate) fn add(&self, at: ProducerTimestamp, picture: &vision::Picture<'_>) {
@@ -87,13 +82,13 @@ impl Collector {
         self.0.1.notify_all();
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Decoded> {
         self.0.0.lock().unwrap().clone()
     }
 
     /// All that was handed on, once that holds.
     #[track_caller]
-    pub(crate) fn wait(&self, what: &str, done: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+    pub(crate) fn wait(&self, what: &str, done: impl Fn(&[Decoded]) -> bool) -> Vec<Decoded> {
         let guard = self.0.0.lock().unwrap();
         let (seen, timeout) = self.0.1.wait_timeout_while(guard, DEADLINE, |seen| !done(seen)).unwrap();
         assert!(!timeout.timed_out(), "waited for {what}; {} pictures: {:?}", seen.len(), seen.last());
@@ -101,12 +96,12 @@ impl Collector {
     }
 
     #[track_caller]
-    pub(crate) fn wait_for(&self, at: ProducerTimestamp) -> Vec<Seen> {
+    pub(crate) fn wait_for(&self, at: ProducerTimestamp) -> Vec<Decoded> {
         self.wait(&format!("the picture of {at}"), |seen| seen.iter().any(|seen| seen.0 == at))
     }
 
     #[track_caller]
-    pub(crate) fn wait_for_count(&self, count: usize) -> Vec<Seen> {
+    pub(crate) fn wait_for_count(&self, count: usize) -> Vec<Decoded> {
         self.wait(&format!("{count} pictures"), |seen| seen.len() >= count)
     }
 }

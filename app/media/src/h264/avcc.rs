@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Sps;
 use crate::FormatError;
+use crate::record::RecordReader;
 
 const RECORD: &str = "avcC";
 
@@ -36,7 +37,7 @@ pub struct High {
 impl AvcC {
     /// Reads a record. Fails when it is cut or of another version; bytes behind it are ignored.
     pub fn parse(record: &Bytes) -> Result<AvcC, FormatError> {
-        let mut rest = Reader { record, at: 0 };
+        let mut rest = RecordReader::new(RECORD, record, 0);
         match rest.u8()? {
             1 => {}
             found => return Err(FormatError::Value { what: "avcC version", found: found.into() }),
@@ -47,14 +48,11 @@ impl AvcC {
             return Err(FormatError::Value { what: "avcC NAL unit length size", found: 3 });
         }
         let sps_count = rest.u8()? & 0x1F;
-        let sps = rest.units(sps_count)?;
+        let sps = rest.units(sps_count.into())?;
         let pps_count = rest.u8()?;
-        let pps = rest.units(pps_count)?;
-        let high = if has_high_fields(profile_idc) && record.len() >= rest.at + 4 {
-            Some(rest.high()?)
-        } else {
-            None
-        };
+        let pps = rest.units(pps_count.into())?;
+        let high =
+            if has_high_fields(profile_idc) && rest.left() >= 4 { Some(read_high(&mut rest)?) } else { None };
         Ok(AvcC { profile_idc, constraint_flags, level_idc, length_size, sps, pps, high })
     }
 
@@ -151,39 +149,11 @@ fn put_units(out: &mut BytesMut, reserved: u8, units: &[Bytes]) {
     }
 }
 
-struct Reader<'a> {
-    record: &'a Bytes,
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn bytes(&mut self, needs: usize) -> Result<Bytes, FormatError> {
-        let (at, found) = (self.at, self.record.len());
-        if found - at < needs {
-            return Err(FormatError::Short { what: RECORD, at, needs, found });
-        }
-        self.at += needs;
-        Ok(self.record.slice(at..at + needs))
-    }
-
-    fn u8(&mut self) -> Result<u8, FormatError> {
-        Ok(self.bytes(1)?[0])
-    }
-
-    fn units(&mut self, count: u8) -> Result<Vec<Bytes>, FormatError> {
-        (0..count)
-            .map(|_| {
-                let length = u16::from_be_bytes([self.u8()?, self.u8()?]);
-                self.bytes(length.into())
-            })
-            .collect()
-    }
-
-    fn high(&mut self) -> Result<High, FormatError> {
-        let chroma_format_idc = self.u8()? & 3;
-        let bit_depth_luma = (self.u8()? & 7) + 8;
-        let bit_depth_chroma = (self.u8()? & 7) + 8;
-        let count = self.u8()?;
-        Ok(High { chroma_format_idc, bit_depth_luma, bit_depth_chroma, sps_extensions: self.units(count)? })
-    }
+fn read_high(rest: &mut RecordReader<'_>) -> Result<High, FormatError> {
+    let chroma_format_idc = rest.u8()? & 3;
+    let bit_depth_luma = (rest.u8()? & 7) + 8;
+    let bit_depth_chroma = (rest.u8()? & 7) + 8;
+    let count = rest.u8()?;
+    let sps_extensions = rest.units(count.into())?;
+    Ok(High { chroma_format_idc, bit_depth_luma, bit_depth_chroma, sps_extensions })
 }

@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Sps;
 use crate::FormatError;
+use crate::record::RecordReader;
 
 const RECORD: &str = "hvcC";
 /// NAL unit types of ITU-T H.265 Table 7-1.
@@ -62,7 +63,7 @@ impl HvcC {
         if length_size == 3 {
             return Err(FormatError::Value { what: "hvcC NAL unit length size", found: 3 });
         }
-        let mut rest = Reader { record, at: head.len() };
+        let mut rest = RecordReader::new(RECORD, record, head.len());
         Ok(HvcC {
             profile: head[1],
             compatibility_flags: u32::from_be_bytes([head[2], head[3], head[4], head[5]]),
@@ -76,7 +77,7 @@ impl HvcC {
             average_frame_rate: u16::from_be_bytes([head[19], head[20]]),
             temporal: head[21] >> 2,
             length_size,
-            arrays: (0..head[22]).map(|_| rest.array()).collect::<Result<_, _>>()?,
+            arrays: (0..head[22]).map(|_| read_array(&mut rest)).collect::<Result<_, _>>()?,
         })
     }
 
@@ -178,35 +179,8 @@ fn put_arrays(out: &mut BytesMut, arrays: &[Array]) {
     }
 }
 
-struct Reader<'a> {
-    record: &'a Bytes,
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn bytes(&mut self, needs: usize) -> Result<Bytes, FormatError> {
-        let (at, found) = (self.at, self.record.len());
-        if found - at < needs {
-            return Err(FormatError::Short { what: RECORD, at, needs, found });
-        }
-        self.at += needs;
-        Ok(self.record.slice(at..at + needs))
-    }
-
-    fn u16(&mut self) -> Result<u16, FormatError> {
-        let bytes = self.bytes(2)?;
-        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn array(&mut self) -> Result<Array, FormatError> {
-        let kind = self.bytes(1)?[0];
-        let count = self.u16()?;
-        let units = (0..count)
-            .map(|_| {
-                let length = self.u16()?;
-                self.bytes(length.into())
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Array { complete: kind & 0x80 != 0, unit_type: kind & 0x3F, units })
-    }
+fn read_array(rest: &mut RecordReader<'_>) -> Result<Array, FormatError> {
+    let kind = rest.u8()?;
+    let count = rest.u16()?;
+    Ok(Array { complete: kind & 0x80 != 0, unit_type: kind & 0x3F, units: rest.units(count)? })
 }

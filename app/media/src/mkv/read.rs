@@ -169,6 +169,17 @@ struct Skip {
     left: u64,
 }
 
+/// All events of an input that is in memory in these pieces, and the error that ended it, if one did.
+pub fn read_all(limits: Limits, pieces: impl IntoIterator<Item = Bytes>) -> (Vec<Event>, Option<ReadError>) {
+    let (mut parser, mut events) = (Parser::new(limits), Vec::new());
+    let read = pieces.into_iter().try_for_each(|piece| {
+        parser.push(piece);
+        parser.read_pushed(&mut events)
+    });
+    let read = read.and_then(|()| parser.read_to_end(&mut events));
+    (events, read.err())
+}
+
 /// The reader. Push bytes, then take events until there are none; at the end of the input call `finish` likewise.
 ///
 /// Holds at most one incomplete element and what was pushed and not yet taken. After an error it repeats that error.
@@ -222,6 +233,22 @@ impl Parser {
             return Ok(Some(event));
         }
         self.end_of_input().inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// Appends all events up to where it needs more input.
+    pub fn read_pushed(&mut self, events: &mut Vec<Event>) -> Result<(), ReadError> {
+        while let Some(event) = self.next_event()? {
+            events.push(event);
+        }
+        Ok(())
+    }
+
+    /// Appends all events that are left, now that no more input follows; fails as `finish` does.
+    pub fn read_to_end(&mut self, events: &mut Vec<Event>) -> Result<(), ReadError> {
+        while let Some(event) = self.finish()? {
+            events.push(event);
+        }
+        Ok(())
     }
 
     fn step(&mut self) -> Result<Option<Event>, ReadError> {

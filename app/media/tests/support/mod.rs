@@ -5,37 +5,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use media::mkv::read::{Event, EventKind, Limits, Parser, ReadError};
+use media::mkv::read::{Event, EventKind, Limits, ReadError, read_all};
 use sha2::{Digest, Sha256};
 
 /// All events of an input given in these chunks, and the error that stopped it, if one did.
 pub fn read_chunks(chunks: impl IntoIterator<Item = Bytes>) -> (Vec<Event>, Option<ReadError>) {
-    read_chunks_with(Limits::default(), chunks)
-}
-
-pub fn read_chunks_with(
-    limits: Limits,
-    chunks: impl IntoIterator<Item = Bytes>,
-) -> (Vec<Event>, Option<ReadError>) {
-    let mut parser = Parser::new(limits);
-    let mut events = Vec::new();
-    for chunk in chunks {
-        parser.push(chunk);
-        loop {
-            match parser.next_event() {
-                Ok(Some(event)) => events.push(event),
-                Ok(None) => break,
-                Err(error) => return (events, Some(error)),
-            }
-        }
-    }
-    loop {
-        match parser.finish() {
-            Ok(Some(event)) => events.push(event),
-            Ok(None) => return (events, None),
-            Err(error) => return (events, Some(error)),
-        }
-    }
+    read_all(Limits::default(), chunks)
 }
 
 /// All events of a whole input that must be without error.

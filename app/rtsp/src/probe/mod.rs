@@ -184,11 +184,11 @@ async fn watch(session: &mut Session, options: &ProbeOptions, clock: &Clock, mea
                 read_format(measured, session);
                 measured.picture(&picture, clock.now());
             }
-            Ok(Next::Sound { rtp, data, .. }) => measured.sound(data.len(), rtp),
-            Ok(Next::SenderReport { kind: Kind::Video, rtp, ntp, arrival }) => {
-                measured.sender_report(rtp, ntp, arrival);
+            Ok(Next::Sound(sound)) => measured.sound(sound.data.len(), sound.rtp),
+            Ok(Next::SenderReport(report)) if report.kind == Kind::Video => {
+                measured.sender_report(report.rtp, report.ntp, report.arrival);
             }
-            Ok(Next::SenderReport { .. }) => {}
+            Ok(Next::SenderReport(_)) => {}
             Err(error) => {
                 measured.ended = Some(error.to_string());
                 break;
