@@ -80,7 +80,7 @@ pub(crate) struct Figures {
     pub(crate) version: Option<String>,
     /// When the daemon said that it stops, and why.
     pub(crate) stops: Vec<(f64, String)>,
-    checks: BTreeMap<(String, Option<String>), CheckSeen>,
+    checks: BTreeMap<(String, Option<String>), FailedCheck>,
     pub(crate) messages: u64,
     /// Bodies that are not as documented, and what is wrong with the first one.
     pub(crate) unreadable: u64,
@@ -125,13 +125,13 @@ pub(crate) struct CameraFigures {
     skipped: Counter,
     damaged: Counter,
     rebuilt: Counter,
-    uploads: Vec<UploadSeen>,
+    uploads: Vec<UploadChange>,
     decoder: Option<String>,
 }
 
 /// A change of an upload's state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct UploadSeen {
+pub(crate) struct UploadChange {
     t_s: f64,
     state: UploadState,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,7 +140,7 @@ pub(crate) struct UploadSeen {
 
 /// A failing check of the health report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct CheckSeen {
+pub(crate) struct FailedCheck {
     code: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     camera: Option<String>,
@@ -149,7 +149,7 @@ pub(crate) struct CheckSeen {
     last_s: f64,
 }
 
-impl CheckSeen {
+impl FailedCheck {
     pub(crate) fn words(&self) -> String {
         let camera = self.camera.as_ref().map_or(String::new(), |camera| format!(" ({camera})"));
         let (first, last) = (self.first_s, self.last_s);
@@ -248,17 +248,17 @@ impl Figures {
         }
         for check in health.checks {
             let key = (check.code.clone(), check.camera.clone());
-            if let Some(seen) = self.checks.get_mut(&key) {
-                seen.last_s = at_s;
+            if let Some(check) = self.checks.get_mut(&key) {
+                check.last_s = at_s;
             } else if self.checks.len() < NOTES {
-                let seen = CheckSeen {
+                let check = FailedCheck {
                     code: check.code,
                     camera: check.camera,
                     text: check.text,
                     first_s: at_s,
                     last_s: at_s,
                 };
-                self.checks.insert(key, seen);
+                self.checks.insert(key, check);
             }
         }
     }
@@ -273,7 +273,7 @@ impl Figures {
         self.version = Some(info.version);
     }
 
-    pub(crate) fn checks(&self) -> impl Iterator<Item = &CheckSeen> {
+    pub(crate) fn checks(&self) -> impl Iterator<Item = &FailedCheck> {
         self.checks.values()
     }
 }
@@ -402,9 +402,9 @@ impl CameraFigures {
         let fresh = body.ts >= begun;
         self.fragments_lost.read(body.fragments_lost, fresh);
         self.fragments_persisted.read(body.fragments_persisted, fresh);
-        let changed = |last: &UploadSeen| (last.state, last.reason) != (body.state, body.reason);
+        let changed = |last: &UploadChange| (last.state, last.reason) != (body.state, body.reason);
         if self.uploads.last().is_none_or(changed) && self.uploads.len() < NOTES {
-            self.uploads.push(UploadSeen { t_s: at_s, state: body.state, reason: body.reason });
+            self.uploads.push(UploadChange { t_s: at_s, state: body.state, reason: body.reason });
         }
     }
 
@@ -479,5 +479,5 @@ pub(crate) struct CameraSummary<'a> {
     damaged: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rebuilt: Option<u64>,
-    upload: &'a [UploadSeen],
+    upload: &'a [UploadChange],
 }

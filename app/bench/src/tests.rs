@@ -130,7 +130,7 @@ fn upload(written_s: i64, lost: u64) -> Upload {
 }
 
 /// A minute of two cameras with detection.
-fn seen() -> Run {
+fn measured() -> Run {
     let mut run = run_of(&config(true));
     run.told("detector", &detector(-5, 100, 1000, 500.0, 3), 0.1); // retained
     for (number, written_s) in [(1_u32, 15), (2, 35), (3, 55)] {
@@ -156,7 +156,7 @@ fn seen() -> Run {
 
 #[test]
 fn figures_of_the_daemon_become_criteria() {
-    let mut run = seen();
+    let mut run = measured();
     let check = |run: &Run, name: &str, found, verdict| {
         let judged = run.found(name);
         assert_eq!((judged.found, judged.verdict), (found, verdict), "{judged:?}");
@@ -258,7 +258,7 @@ fn bodies_from_outside_never_hurt() {
 
 #[test]
 fn table_and_report_say_what_was_found() {
-    let mut run = seen();
+    let mut run = measured();
     run.ended_by = EndedBy::Signal;
     run.measured_s = 31.5;
     run.died(42, 12.0);
@@ -329,7 +329,7 @@ fn well_formed(svg: &str) -> Vec<&str> {
 
 #[test]
 fn picture_has_four_panels_with_their_limits() {
-    let mut run = seen();
+    let mut run = measured();
     run.died(42, 30.0);
     run.device = "<b&x>\u{0}\u{7}".into();
     let svg = plot::draw(&run, &judge_all(&LimitArguments::default(), &run)).expect("a picture");

@@ -19,9 +19,9 @@ const TOTAL_BYTES: usize = 512 << 10;
 const BLOCKS_PER_CLUSTER: i16 = 25;
 const RUNS: usize = 3_000;
 
-/// What a reader saw; equal for both, or the comparison is void.
+/// What a reader found; equal for both, or the comparison is void.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-struct Seen {
+struct Totals {
     documents: u64,
     blocks: u64,
     payload_bytes: u64,
@@ -47,7 +47,7 @@ fn compare(data: &Bytes, payload_bytes: usize, chunk_bytes: usize) {
         .collect();
     // In turns, so that a busy moment of the machine hits both; the shortest time counts.
     let (mut our_time, mut their_time) = (Duration::MAX, Duration::MAX);
-    let (mut ours, mut theirs) = (Seen::default(), Seen::default());
+    let (mut ours, mut theirs) = (Totals::default(), Totals::default());
     for _ in 0..RUNS {
         our_time = our_time.min(time(|| ours = black_box(read_ours(&chunks))));
         their_time = their_time.min(time(|| theirs = black_box(read_webm_iterable(chunks.clone()))));
@@ -71,7 +71,7 @@ fn time(run: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-fn allocations(read: impl Fn() -> Seen) -> u64 {
+fn allocations(read: impl Fn() -> Totals) -> u64 {
     let info = allocation_counter::measure(|| {
         black_box(read());
     });
@@ -106,39 +106,39 @@ fn documents(payload_bytes: usize) -> Bytes {
     out.freeze()
 }
 
-fn read_ours(chunks: &VecDeque<Bytes>) -> Seen {
+fn read_ours(chunks: &VecDeque<Bytes>) -> Totals {
     let mut parser = Parser::new(Limits::default());
-    let mut seen = Seen::default();
+    let mut totals = Totals::default();
     for chunk in chunks {
         parser.push(chunk.clone());
         while let Some(event) = parser.next_event().expect("the input is valid") {
             match event.kind {
-                EventKind::Ebml => seen.documents += 1,
+                EventKind::Ebml => totals.documents += 1,
                 EventKind::Block { .. } => {
-                    seen.blocks += 1;
-                    seen.payload_bytes += black_box(event.body()).len() as u64;
+                    totals.blocks += 1;
+                    totals.payload_bytes += black_box(event.body()).len() as u64;
                 }
                 _ => {}
             }
         }
     }
-    seen
+    totals
 }
 
-fn read_webm_iterable(chunks: VecDeque<Bytes>) -> Seen {
-    let mut seen = Seen::default();
+fn read_webm_iterable(chunks: VecDeque<Bytes>) -> Totals {
+    let mut totals = Totals::default();
     for tag in WebmIterator::new(Chunks(chunks), &[]) {
         match tag.expect("the input is valid") {
-            MatroskaSpec::Ebml(Master::Start) => seen.documents += 1,
+            MatroskaSpec::Ebml(Master::Start) => totals.documents += 1,
             ref tag @ MatroskaSpec::SimpleBlock(_) => {
                 let block = SimpleBlock::try_from(tag).expect("the block is valid");
-                seen.blocks += 1;
-                seen.payload_bytes += black_box(block.raw_frame_data()).len() as u64;
+                totals.blocks += 1;
+                totals.payload_bytes += black_box(block.raw_frame_data()).len() as u64;
             }
             _ => {}
         }
     }
-    seen
+    totals
 }
 
 /// The chunks as a `Read` that hands out one at a time.

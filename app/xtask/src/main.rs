@@ -94,7 +94,7 @@ fn bench() -> Result<ExitCode, String> {
         ("decode", "decode"),
         ("detect", "backends"),
         ("kvs-edge", "upload"),
-        ("kvs-edge", "seeing"),
+        ("kvs-edge", "analytics"),
     ] {
         let mut cargo = cargo();
         cargo.args(["bench", "--package", package, "--bench", bench]);

@@ -22,8 +22,8 @@ pub(crate) struct Actor {
     rest: Option<(f32, f32)>,
 }
 
-/// An actor at one moment.
-pub(crate) struct Moment {
+/// Where an actor is at one time, and how it moves.
+pub(crate) struct Placement {
     pub x: f32,
     pub z: f32,
     /// Unit direction of travel.
@@ -41,7 +41,7 @@ impl Actor {
     }
 
     /// Where its instance is `now` seconds after the start of the loop; `None` when it is not on its way.
-    pub(crate) fn at(&self, now: f32, instance: u32, loop_s: f32) -> Option<Moment> {
+    pub(crate) fn at(&self, now: f32, instance: u32, loop_s: f32) -> Option<Placement> {
         let local = (now - self.start_s).rem_euclid(loop_s) + instance as f32 * loop_s;
         if local >= self.duration() {
             return None;
@@ -53,7 +53,7 @@ impl Actor {
         let ahead = self.progress(local + 0.1) * length;
         let (x, z) = self.line.at(start + sign * travelled, self.aside);
         let speed = (ahead - travelled) / 0.1;
-        Some(Moment { x, z, dx: self.line.dx * sign, dz: self.line.dz * sign, travelled, speed })
+        Some(Placement { x, z, dx: self.line.dx * sign, dz: self.line.dz * sign, travelled, speed })
     }
 
     fn duration(&self) -> f32 {

@@ -16,7 +16,7 @@ pub(crate) struct Layers {
 
 /// The account of one figure after all have been drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Seen {
+pub(crate) struct Visibility {
     /// Box of the visible pixels: left, top, right, bottom, the last two exclusive.
     pub bounds: [usize; 4],
     /// Part of the whole figure that can be seen, 0.0..=1.0.
@@ -63,7 +63,7 @@ impl Layers {
     }
 
     /// What is left to see of a figure; `None` when nothing is.
-    pub(crate) fn seen(&self, drawn: &Drawn) -> Option<Seen> {
+    pub(crate) fn visibility(&self, drawn: &Drawn) -> Option<Visibility> {
         let visible = self.visible[usize::from(drawn.number)];
         if visible == 0 {
             return None;
@@ -86,7 +86,7 @@ impl Layers {
         let (width, height) = (self.width as f32, height as f32);
         let inside = (r.min(width) - l.max(0.0)).max(0.0) * (b.min(height) - t.max(0.0)).max(0.0);
         let inside = inside / ((r - l) * (b - t)).max(1e-3);
-        Some(Seen { bounds, visible: (visible as f32 / drawn.covered as f32 * inside).clamp(0.0, 1.0) })
+        Some(Visibility { bounds, visible: (visible as f32 / drawn.covered as f32 * inside).clamp(0.0, 1.0) })
     }
 }
 
@@ -156,8 +156,8 @@ mod tests {
         let (mut layers, standing) = (Layers::new(40, 20), vec![0; 800]);
         let behind = square(&mut layers, &standing, 12.0, [0.0, 0.0, 10.0, 10.0]);
         let before = square(&mut layers, &standing, 14.0, [6.0, 0.0, 16.0, 10.0]);
-        assert_eq!(layers.seen(&behind), Some(Seen { bounds: [0, 0, 6, 10], visible: 0.6 }));
-        assert_eq!(layers.seen(&before), Some(Seen { bounds: [6, 0, 16, 10], visible: 1.0 }));
+        assert_eq!(layers.visibility(&behind), Some(Visibility { bounds: [0, 0, 6, 10], visible: 0.6 }));
+        assert_eq!(layers.visibility(&before), Some(Visibility { bounds: [6, 0, 16, 10], visible: 1.0 }));
     }
 
     #[test]
@@ -166,16 +166,16 @@ mod tests {
         (0..20).for_each(|y| standing[y * 40..y * 40 + 5].fill(13));
         let mut layers = Layers::new(40, 20);
         let behind = square(&mut layers, &standing, 12.0, [0.0, 0.0, 10.0, 10.0]);
-        assert_eq!(layers.seen(&behind), Some(Seen { bounds: [5, 0, 10, 10], visible: 0.5 }));
+        assert_eq!(layers.visibility(&behind), Some(Visibility { bounds: [5, 0, 10, 10], visible: 0.5 }));
         layers.clear();
         let before = square(&mut layers, &standing, 14.0, [0.0, 0.0, 10.0, 10.0]);
-        assert_eq!(layers.seen(&before), Some(Seen { bounds: [0, 0, 10, 10], visible: 1.0 }));
+        assert_eq!(layers.visibility(&before), Some(Visibility { bounds: [0, 0, 10, 10], visible: 1.0 }));
     }
 
     #[test]
     fn what_lies_outside_of_the_picture_counts_as_hidden() {
         let (mut layers, standing) = (Layers::new(40, 20), vec![0; 800]);
         let drawn = square(&mut layers, &standing, 12.0, [-30.0, 0.0, 10.0, 10.0]);
-        assert_eq!(layers.seen(&drawn), Some(Seen { bounds: [0, 0, 10, 10], visible: 0.25 }));
+        assert_eq!(layers.visibility(&drawn), Some(Visibility { bounds: [0, 0, 10, 10], visible: 0.25 }));
     }
 }

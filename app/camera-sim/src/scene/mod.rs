@@ -26,7 +26,7 @@ pub use truth::{FrameTruth, Label, TruthBox};
 
 pub(crate) use strip::MIN_WIDTH;
 
-use actor::{Actor, Look, Moment};
+use actor::{Actor, Look, Placement};
 use background::Background;
 use layer::Layers;
 use light::Light;
@@ -90,25 +90,25 @@ impl Scene {
         self.picture.copy_from(&self.background.picture);
         self.layers.clear();
 
-        let mut present: Vec<(u32, Moment, &Look)> = Vec::new();
+        let mut present: Vec<(u32, Placement, &Look)> = Vec::new();
         let mut track = 0;
         for actor in &self.actors {
             for instance in 0..actor.instances(loop_s) {
-                if let Some(moment) = actor.at(now, instance, loop_s) {
-                    present.push((track + instance, moment, &actor.look));
+                if let Some(placement) = actor.at(now, instance, loop_s) {
+                    present.push((track + instance, placement, &actor.look));
                 }
             }
             track += actor.instances(loop_s);
         }
         present.sort_by(|a, b| b.1.z.total_cmp(&a.1.z).then(a.0.cmp(&b.0)));
-        for (_, moment, look) in &present {
-            shadow(&self.view, &mut self.picture, moment, look);
+        for (_, placement, look) in &present {
+            shadow(&self.view, &mut self.picture, placement, look);
         }
         let mut drawn = Vec::with_capacity(present.len());
-        for (track, moment, look) in &present {
-            let row = self.view.project(moment.x, 0.0, moment.z).1;
+        for (track, placement, look) in &present {
+            let row = self.view.project(placement.x, 0.0, placement.z).1;
             if let Some(mut figure) = self.layers.figure(&mut self.picture, &self.background.standing, row) {
-                draw_figure(&self.view, &mut figure, moment, look);
+                draw_figure(&self.view, &mut figure, placement, look);
                 drawn.push((*track, *look, figure.finish()));
             }
         }
@@ -122,11 +122,11 @@ impl Scene {
     }
 
     fn label(&self, track: u32, look: &Look, drawn: &layer::Drawn) -> Option<TruthBox> {
-        let seen = self.layers.seen(drawn)?;
-        let [l, t, r, b] = seen.bounds.map(|pixels| pixels as f32);
+        let visibility = self.layers.visibility(drawn)?;
+        let [l, t, r, b] = visibility.bounds.map(|pixels| pixels as f32);
         let (width, height) = (self.view.width, self.view.height);
         // Smaller than this is a smudge, not a figure.
-        if seen.visible < MIN_VISIBLE || b - t < height / 90.0 || r - l < width / 320.0 {
+        if visibility.visible < MIN_VISIBLE || b - t < height / 90.0 || r - l < width / 320.0 {
             return None;
         }
         let label = match look {
@@ -134,7 +134,7 @@ impl Scene {
             Look::Vehicle(_) => Label::Vehicle,
         };
         let (x, y, w, h) = (l / width, t / height, (r - l) / width, (b - t) / height);
-        Some(TruthBox { label, track, x, y, w, h, visible: seen.visible })
+        Some(TruthBox { label, track, x, y, w, h, visible: visibility.visible })
     }
 
     fn burn_in(&mut self, index: u32) {
@@ -148,33 +148,33 @@ impl Scene {
     }
 }
 
-fn shadow(view: &View, picture: &mut Picture420, moment: &Moment, look: &Look) {
-    let at = view.project(moment.x, 0.0, moment.z);
-    let scale = view.scale(moment.z);
+fn shadow(view: &View, picture: &mut Picture420, placement: &Placement, look: &Look) {
+    let at = view.project(placement.x, 0.0, placement.z);
+    let scale = view.scale(placement.z);
     let radius = match look {
         Look::Person(_) => (0.42, 0.1),
-        Look::Vehicle(look) => (0.3 * look.length + 0.28 * look.length * moment.dx.abs(), 0.55),
+        Look::Vehicle(look) => (0.3 * look.length + 0.28 * look.length * placement.dx.abs(), 0.55),
     };
     canvas::shade(picture, at, (radius.0 * scale, radius.1 * scale), 150);
 }
 
-fn draw_figure(view: &View, figure: &mut layer::Figure<'_>, moment: &Moment, look: &Look) {
+fn draw_figure(view: &View, figure: &mut layer::Figure<'_>, placement: &Placement, look: &Look) {
     match look {
         Look::Person(look) => {
             let pose = person::Pose {
-                foot: view.project(moment.x, 0.0, moment.z),
-                scale: view.scale(moment.z),
+                foot: view.project(placement.x, 0.0, placement.z),
+                scale: view.scale(placement.z),
                 // Two steps of 0.4 body heights each.
-                gait: moment.travelled / (look.height * 0.8),
-                stride: (moment.speed / 1.0).min(1.0),
-                heading: moment.dx,
-                towards: moment.dz <= 0.0,
+                gait: placement.travelled / (look.height * 0.8),
+                stride: (placement.speed / 1.0).min(1.0),
+                heading: placement.dx,
+                towards: placement.dz <= 0.0,
             };
             look.draw(figure, &pose);
         }
         Look::Vehicle(look) => {
-            let place = vehicle::Place { x: moment.x, z: moment.z, dx: moment.dx, dz: moment.dz };
-            look.draw(figure, view, &place, moment.travelled);
+            let place = vehicle::Place { x: placement.x, z: placement.z, dx: placement.dx, dz: placement.dz };
+            look.draw(figure, view, &place, placement.travelled);
         }
     }
 }

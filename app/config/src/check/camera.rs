@@ -15,7 +15,7 @@ pub(super) struct Defaults<'a> {
     pub(super) upload: &'a Upload,
     pub(super) verify: &'a Verify,
     /// Absent: nothing is detected.
-    pub(super) detect: Option<&'a detect::Said>,
+    pub(super) detect: Option<&'a detect::Table>,
 }
 
 pub(super) fn cameras(report: &mut Report, root: &mut Section, defaults: &Defaults) -> Vec<Camera> {

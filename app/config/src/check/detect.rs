@@ -14,17 +14,17 @@ use crate::{CameraDetect, Detect, DetectBackend, Model, models};
 
 /// What a table says, with everything that it inherits.
 #[derive(Clone)]
-pub(super) struct Said {
+pub(super) struct Table {
     enabled: bool,
     /// Rules by label and `lost_after_ms` are not in here.
     detect: CameraDetect,
     lost_after_ms: Option<u64>,
-    by_label: BTreeMap<String, SaidLabel>,
+    by_label: BTreeMap<String, LabelTable>,
 }
 
 /// What the tables of one label say; the rest is as for other labels.
 #[derive(Clone, Default)]
-struct SaidLabel {
+struct LabelTable {
     /// Where the newest of these tables stands.
     at: usize,
     min_score: Option<f32>,
@@ -33,10 +33,10 @@ struct SaidLabel {
     severity: Option<Severity>,
 }
 
-impl Default for Said {
-    fn default() -> Said {
+impl Default for Table {
+    fn default() -> Table {
         let (detect, by_label) = (CameraDetect::default(), BTreeMap::new());
-        Said { enabled: true, detect, lost_after_ms: None, by_label }
+        Table { enabled: true, detect, lost_after_ms: None, by_label }
     }
 }
 
@@ -45,16 +45,16 @@ impl Default for Said {
 pub(super) fn for_all(
     report: &mut Report,
     section: Section,
-) -> (Option<Detect>, Option<Said>, Option<String>) {
+) -> (Option<Detect>, Option<Table>, Option<String>) {
     let folders = &report.environment.models;
     if !section.is_present() && models::installed(folders).is_none() {
         return (None, None, Some(format!("detection is off: {}", models::how_to_install(folders))));
     }
-    let (detect, said) = present(report, section);
-    (Some(detect), Some(said), None)
+    let (detect, table) = present(report, section);
+    (Some(detect), Some(table), None)
 }
 
-fn present(report: &mut Report, mut section: Section) -> (Detect, Said) {
+fn present(report: &mut Report, mut section: Section) -> (Detect, Table) {
     let default = Detect::default();
     let model = model(report, &mut section);
     let backends =
@@ -95,16 +95,16 @@ fn present(report: &mut Report, mut section: Section) -> (Detect, Said) {
         figures_every: seconds(report, &mut section, "figures_every_s", 1..=86_400, default.figures_every),
         camera: default.camera,
     };
-    let mut inherited = Said::default();
+    let mut inherited = Table::default();
     if matches!(detect.model, Model::NanoDet { .. }) {
         inherited.detect.rules.labels = models::LABELS.map(str::to_owned).to_vec();
     }
-    let said = said(report, &mut section, &inherited);
-    for conflict in conflicts(&said) {
+    let table = read_table(report, &mut section, &inherited);
+    for conflict in conflicts(&table) {
         conflict.report(report, &section);
     }
     if let Model::NanoDet { folders } = &detect.model
-        && said.enabled
+        && table.enabled
         && models::installed(folders).is_none()
     {
         let at = section.at_key("model").unwrap_or(section.at);
@@ -112,7 +112,7 @@ fn present(report: &mut Report, mut section: Section) -> (Detect, Said) {
         report.warning(at, &section.path("model"), found, expected, models::how_to_install(folders));
     }
     section.finish(report);
-    (Detect { camera: settled(&said), ..detect }, said)
+    (Detect { camera: settled(&table), ..detect }, table)
 }
 
 /// The keys that say with what things are found.
@@ -158,27 +158,27 @@ fn model(report: &mut Report, section: &mut Section) -> Model {
 pub(super) fn for_camera(
     report: &mut Report,
     mut section: Section,
-    base: Option<&Said>,
+    base: Option<&Table>,
 ) -> Option<CameraDetect> {
     if base.is_none() && section.is_present() {
         let fix = "add the table [detect], which may be empty, above the first [[camera]], or install a model: `cargo xtask model`";
         report.warning(section.at, section.name(), "this table without [detect]", "both, or neither", fix);
     }
     let inherited = base.cloned().unwrap_or_default();
-    let said = said(report, &mut section, &inherited);
+    let table = read_table(report, &mut section, &inherited);
     let known = conflicts(&inherited);
-    for conflict in conflicts(&said).into_iter().filter(|conflict| !known.contains(conflict)) {
+    for conflict in conflicts(&table).into_iter().filter(|conflict| !known.contains(conflict)) {
         conflict.report(report, &section);
     }
-    let mut detect = settled(&said);
+    let mut detect = settled(&table);
     detect.rules.zones = shapes::zones(report, &mut section, &detect.rules);
     detect.rules.lines = shapes::lines(report, &mut section, &detect.rules);
     section.finish(report);
-    (base.is_some() && said.enabled).then_some(detect)
+    (base.is_some() && table.enabled).then_some(detect)
 }
 
 /// The keys that `[detect]` and `[camera.detect]` share.
-fn said(report: &mut Report, section: &mut Section, base: &Said) -> Said {
+fn read_table(report: &mut Report, section: &mut Section, base: &Table) -> Table {
     let CameraDetect { fps, key_frames_only, iou, snapshots, motion, motion_gate, rules } = &base.detect;
     let mut detect = CameraDetect {
         fps: section.number(report, "fps", 0.1..=30.0, *fps).map_or(*fps, |fps| fps.value),
@@ -193,7 +193,7 @@ fn said(report: &mut Report, section: &mut Section, base: &Said) -> Said {
     if let Some(labels) = labels(report, section) {
         rules.labels = labels;
     }
-    let own = said_label(report, section, &rules.label);
+    let own = read_label_table(report, section, &rules.label);
     rules.label = own.over(&rules.label);
     let confirm = section.integer(report, "confirm_frames", 1..=100, rules.confirm_frames.into());
     rules.confirm_frames = u32::try_from(confirm).unwrap_or(rules.confirm_frames);
@@ -206,7 +206,7 @@ fn said(report: &mut Report, section: &mut Section, base: &Said) -> Said {
     let mut by_label = base.by_label.clone();
     for (name, mut section) in section.section(report, "label").named(report) {
         let name = label(report, section.name(), name);
-        let mut own = said_label(report, &mut section, &rules.label);
+        let mut own = read_label_table(report, &mut section, &rules.label);
         own.at = section.at;
         if let Some(name) = &name
             && !rules.labels.is_empty()
@@ -221,11 +221,11 @@ fn said(report: &mut Report, section: &mut Section, base: &Said) -> Said {
         }
     }
     let enabled = section.boolean(report, "enabled", base.enabled);
-    Said { enabled, detect, lost_after_ms: lost.or(base.lost_after_ms), by_label }
+    Table { enabled, detect, lost_after_ms: lost.or(base.lost_after_ms), by_label }
 }
 
-fn said_label(report: &mut Report, section: &mut Section, base: &LabelRule) -> SaidLabel {
-    SaidLabel {
+fn read_label_table(report: &mut Report, section: &mut Section, base: &LabelRule) -> LabelTable {
+    LabelTable {
         at: section.at,
         min_score: part(report, section, "min_score", base.min_score),
         min_area: part(report, section, "min_area", base.min_area),
@@ -234,9 +234,9 @@ fn said_label(report: &mut Report, section: &mut Section, base: &LabelRule) -> S
     }
 }
 
-impl SaidLabel {
-    fn take(&mut self, newer: SaidLabel) {
-        *self = SaidLabel {
+impl LabelTable {
+    fn take(&mut self, newer: LabelTable) {
+        *self = LabelTable {
             at: newer.at,
             min_score: newer.min_score.or(self.min_score),
             min_area: newer.min_area.or(self.min_area),
@@ -255,16 +255,16 @@ impl SaidLabel {
     }
 }
 
-fn settled(said: &Said) -> CameraDetect {
-    let mut detect = said.detect.clone();
-    detect.rules.lost_after_ms = said.lost_after_ms.unwrap_or_else(|| lost_after_ms(&detect));
+fn settled(table: &Table) -> CameraDetect {
+    let mut detect = table.detect.clone();
+    detect.rules.lost_after_ms = table.lost_after_ms.unwrap_or_else(|| lost_after_ms(&detect));
     // What is said of a group is said of its labels, unless they say otherwise.
-    let rule = |(name, own): (&String, &SaidLabel)| {
-        let group = group::group_of(name).and_then(|group| said.by_label.get(group));
+    let rule = |(name, own): (&String, &LabelTable)| {
+        let group = group::group_of(name).and_then(|group| table.by_label.get(group));
         let base = group.map_or(detect.rules.label.clone(), |group| group.over(&detect.rules.label));
         (name.clone(), own.over(&base))
     };
-    detect.rules.by_label = said.by_label.iter().map(rule).collect();
+    detect.rules.by_label = table.by_label.iter().map(rule).collect();
     detect
 }
 
@@ -305,9 +305,9 @@ impl Conflict {
     }
 }
 
-fn conflicts(said: &Said) -> Vec<Conflict> {
+fn conflicts(table: &Table) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
-    let detect = settled(said);
+    let detect = settled(table);
     let areas = |rule: &LabelRule, label: Option<(String, usize)>| {
         let LabelRule { min_area, max_area, .. } = *rule;
         (min_area > max_area).then(|| Conflict {
@@ -320,13 +320,13 @@ fn conflicts(said: &Said) -> Vec<Conflict> {
     };
     let general = areas(&detect.rules.label, None);
     if general.is_none() {
-        let of_label = |(name, own): (&String, &SaidLabel)| {
+        let of_label = |(name, own): (&String, &LabelTable)| {
             areas(detect.rules.by_label.get(name)?, Some((name.clone(), own.at)))
         };
-        conflicts.extend(said.by_label.iter().filter_map(of_label));
+        conflicts.extend(table.by_label.iter().filter_map(of_label));
     }
     conflicts.extend(general);
-    if let (Some(lost_ms), Some(interval)) = (said.lost_after_ms, interval_ms(&detect))
+    if let (Some(lost_ms), Some(interval)) = (table.lost_after_ms, interval_ms(&detect))
         && lost_ms < interval
     {
         conflicts.push(Conflict {

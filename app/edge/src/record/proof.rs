@@ -81,7 +81,7 @@ enum Asked {
 }
 
 struct Running {
-    this: Proof,
+    proof: Proof,
     schedule: Schedule,
     cursor: Cursor,
     grown: watch::Receiver<Cursor>,
@@ -94,7 +94,7 @@ struct Running {
     /// What was found wrong last.
     bad: Option<String>,
     stopping: bool,
-    /// Latencies of pictures that were read and are not yet shown.
+    /// Latencies of pictures that were read and are not yet in the report.
     latencies: Vec<f64>,
 }
 
@@ -108,13 +108,13 @@ enum Wake {
 }
 
 impl Running {
-    fn new(this: Proof) -> Self {
-        let now = this.clock.now();
-        let grown = this.ledger.watch();
+    fn new(proof: Proof) -> Self {
+        let now = proof.clock.now();
+        let grown = proof.ledger.watch();
         // What stands in the log was told by the life before; what is still to be proven stands in the ledger.
-        let cursor = this.ledger.with(|ledger| ledger.cursor());
+        let cursor = proof.ledger.with(|ledger| ledger.cursor());
         Self {
-            schedule: Schedule::new(this.config.clone(), now),
+            schedule: Schedule::new(proof.config.clone(), now),
             cursor,
             grown,
             reader: GetMedia::new(GetMediaConfig::default()),
@@ -125,16 +125,16 @@ impl Running {
             bad: None,
             stopping: false,
             latencies: Vec::new(),
-            this,
+            proof,
         }
     }
 
     async fn run(&mut self, liveness: &Liveness) {
         loop {
-            let now = self.this.clock.now();
+            let now = self.proof.clock.now();
             liveness.beat(now);
             self.follow();
-            let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+            let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
             if ledger.with(|ledger| schedule.is_done(ledger, now)) {
                 self.publish(now);
                 return;
@@ -151,33 +151,33 @@ impl Running {
                     Ok(()) => Wake::Ledger,
                     Err(_) => Wake::UploadEnded,
                 },
-                () = self.this.upload_ended.cancelled(), if !self.stopping => Wake::UploadEnded,
+                () = self.proof.upload_ended.cancelled(), if !self.stopping => Wake::UploadEnded,
                 outcome = finish(&mut self.opening) => Wake::Opened(outcome),
                 outcome = finish(&mut self.asking) => Wake::Asked(outcome),
                 outcome = next_bytes(&mut self.open) => Wake::Bytes(outcome),
-                () = self.this.clock.sleep_until(deadline) => Wake::Time,
+                () = self.proof.clock.sleep_until(deadline) => Wake::Time,
             };
             self.woken(wake);
         }
     }
 
     fn woken(&mut self, wake: Wake) {
-        let now = self.this.clock.now();
+        let now = self.proof.clock.now();
         match wake {
             Wake::Ledger | Wake::Time => {}
             Wake::UploadEnded => {
                 self.stopping = true;
-                self.schedule.stop(self.this.stop_grace, now);
+                self.schedule.stop(self.proof.stop_grace, now);
             }
             Wake::Opened(Ok(stream)) => {
                 self.opening = None;
                 self.open = Some((stream, ChunkReader::new(Answer::GetMedia)));
                 self.reader.opened(now);
-                self.this.report.send_modify(|report| report.readers += 1);
+                self.proof.report.send_modify(|report| report.readers += 1);
             }
             Wake::Opened(Err(error)) => {
                 self.opening = None;
-                self.reader_failed(ask::failure_of_read(&error, &self.this.client, &self.this.stream), now);
+                self.reader_failed(ask::failure_of_read(&error, &self.proof.client, &self.proof.stream), now);
             }
             Wake::Bytes(Ok(Some(bytes))) => self.read(bytes, now),
             // The ordinary end; a cut last chunk is read again from its start by the token.
@@ -187,7 +187,7 @@ impl Running {
             }
             Wake::Bytes(Err(error)) => {
                 self.open = None;
-                self.reader_failed(ask::failure_of_read(&error, &self.this.client, &self.this.stream), now);
+                self.reader_failed(ask::failure_of_read(&error, &self.proof.client, &self.proof.stream), now);
             }
             Wake::Asked(asked) => {
                 self.asking = None;
@@ -199,7 +199,7 @@ impl Running {
     /// Hears what happened to the fragments, and says it where somebody should know.
     fn follow(&mut self) {
         let (schedule, cursor) = (&mut self.schedule, &mut self.cursor);
-        let (kept_again, kept, entries) = self.this.ledger.with(|ledger| {
+        let (kept_again, kept, entries) = self.proof.ledger.with(|ledger| {
             let mut from = *cursor;
             let kept_again = schedule.follow(ledger.read(cursor));
             let read = ledger.read(&mut from);
@@ -217,13 +217,13 @@ impl Running {
     }
 
     fn tell(&mut self, entry: &Entry) {
-        let (camera, fragment, at) = (&self.this.camera, entry.id, entry.timecode);
+        let (camera, fragment, at) = (&self.proof.camera, entry.id, entry.timecode);
         match &entry.change {
             Change::Identical { delay, .. } => {
                 let number =
-                    self.this.ledger.with(|ledger| ledger.get(entry.id).and_then(|record| record.number));
+                    self.proof.ledger.with(|ledger| ledger.get(entry.id).and_then(|record| record.number));
                 let delay_ms = delay.as_secs_f64() * 1000.0;
-                self.this.report.send_modify(|report| {
+                self.proof.report.send_modify(|report| {
                     report.last_identical = Some((at, number));
                     report.delay.add(delay_ms);
                 });
@@ -254,8 +254,8 @@ impl Running {
 
     /// Begins whatever is due.
     fn act(&mut self, now: Instant) {
-        if self.this.config.mode == ProofMode::Continuous && !self.reader.is_wanted() {
-            let from_ms = self.this.ledger.with(|ledger| self.schedule.read_from_ms(ledger));
+        if self.proof.config.mode == ProofMode::Continuous && !self.reader.is_wanted() {
+            let from_ms = self.proof.ledger.with(|ledger| self.schedule.read_from_ms(ledger));
             from_ms.into_iter().for_each(|from_ms| self.reader.want(from_ms));
         }
         while let Some(action) = self.reader.next_action(now, rand::random()) {
@@ -264,9 +264,9 @@ impl Running {
                 get_media::Action::Close => (self.opening, self.open) = (None, None),
             }
         }
-        let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+        let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
         let Some(asked) = ledger.with(|ledger| schedule.next_ask(ledger, now)) else { return };
-        let (client, stream) = (self.this.client.clone(), self.this.stream.clone());
+        let (client, stream) = (self.proof.client.clone(), self.proof.stream.clone());
         self.asking = Some(match asked {
             Ask::Fetch(numbers) => {
                 Box::pin(async move { Asked::Fetched(ask::fetch(&client, &stream, &numbers).await) })
@@ -278,7 +278,7 @@ impl Running {
     }
 
     fn open_reader(&mut self, start: StartSelector) {
-        let (client, stream) = (self.this.client.clone(), self.this.stream.clone());
+        let (client, stream) = (self.proof.client.clone(), self.proof.stream.clone());
         self.opening = Some(Box::pin(async move { client.get_media(&stream, start).await }));
     }
 
@@ -295,7 +295,7 @@ impl Running {
                 }
             }
         }
-        let latency = self.this.report.borrow().latency.clone();
+        let latency = self.proof.report.borrow().latency.clone();
         latency.add(self.latencies.drain(..));
     }
 
@@ -306,7 +306,7 @@ impl Running {
                 self.reader_failure = None;
             }
             Event::Block(block) if block.track == 1 => {
-                let unix = self.this.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let unix = self.proof.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
                 #[expect(clippy::cast_precision_loss, reason = "times in ms are below 2^53")]
                 let latency_ms = unix.as_secs_f64() * 1000.0 - block.time_ms as f64;
                 self.latencies.push(latency_ms);
@@ -314,11 +314,11 @@ impl Running {
             Event::Block(_) => {}
             Event::End(chunk) => {
                 self.reader.chunk_ends(&chunk);
-                let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+                let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
                 ledger.with(|ledger| schedule.read_live(ledger, &chunk, now));
             }
             Event::Failure(failure) => {
-                tracing::warn!(camera = self.this.camera, error = %failure, "GetMedia");
+                tracing::warn!(camera = self.proof.camera, error = %failure, "GetMedia");
                 self.skip_ahead(now);
             }
         }
@@ -332,11 +332,11 @@ impl Running {
 
     fn newest_ms(&self) -> u64 {
         let newest = |record: &kvs::ledger::Record| record.timecode.as_millis();
-        self.this.ledger.with(|ledger| ledger.records().next_back().map_or(0, newest))
+        self.proof.ledger.with(|ledger| ledger.records().next_back().map_or(0, newest))
     }
 
     fn asked(&mut self, asked: Asked, now: Instant) {
-        let (schedule, ledger, random) = (&mut self.schedule, &self.this.ledger, rand::random());
+        let (schedule, ledger, random) = (&mut self.schedule, &self.proof.ledger, rand::random());
         let failure = match asked {
             Asked::Fetched(fetched) => {
                 ledger.with(|ledger| schedule.fetched(ledger, &fetched, random, now));
@@ -359,20 +359,20 @@ impl Running {
 
     fn tell_failure(&self, failure: ReadFailure) {
         tracing::warn!(
-            camera = self.this.camera,
+            camera = self.proof.camera,
             error = failure.text,
             fix = failure.fix,
             "read-back failed"
         );
-        self.this.report.send_modify(|report| report.failures += 1);
+        self.proof.report.send_modify(|report| report.failures += 1);
     }
 
     /// Shows where the proof stands; nobody wakes if nothing changed.
     fn publish(&mut self, now: Instant) {
-        let (schedule, ledger) = (&mut self.schedule, &self.this.ledger);
+        let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
         let (verdict, counts) = ledger.with(|ledger| (schedule.verdict(ledger, now), ledger.counts()));
         let (others, overdue) = (self.schedule.others(), self.schedule.overdue());
-        let wall = self.this.clock.wall();
+        let wall = self.proof.clock.wall();
         let failure = self.reader_failure.as_ref().or(self.schedule.failure());
         let failed = failure.map(|failure| {
             // Whatever the cause is: the upload has its own problem.
@@ -393,14 +393,14 @@ impl Running {
                 Some(Problem::new(Reason::VerifyMismatch, found, wall))
             }
             Verdict::Late => failed.or_else(|| {
-                let late_s = self.this.config.late_after.as_secs();
+                let late_s = self.proof.config.late_after.as_secs();
                 let found =
                     format!("{overdue} fragments are not read back {late_s} s after they were persisted");
                 Some(Problem::new(Reason::VerifyLate, found, wall))
             }),
             Verdict::Ok | Verdict::Unknown => failed,
         };
-        self.this.report.send_if_modified(|report| {
+        self.proof.report.send_if_modified(|report| {
             let problem = problem.map(|problem| problem.again(report.problem.as_ref()));
             let before =
                 (report.verdict, report.counts, report.others, report.overdue, report.needs_somebody);

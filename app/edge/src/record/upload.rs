@@ -64,9 +64,9 @@ impl Uploader {
             Backoff::new(Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(60));
         loop {
             backoff.up(self.clock.now());
-            let (this, feed, abort) = (self.clone(), feed.clone(), ending.abort.clone());
+            let (uploader, feed, abort) = (self.clone(), feed.clone(), ending.abort.clone());
             let mut task = JoinSet::new();
-            task.spawn(async move { this.run(&mut *feed.lock().await, abort).await });
+            task.spawn(async move { uploader.run(&mut *feed.lock().await, abort).await });
             match task.join_next().await {
                 Some(Err(crash)) => {
                     let lost = self.abandon(&LossReason::Crashed);
@@ -117,7 +117,7 @@ impl Uploader {
 }
 
 struct Running<'a> {
-    this: &'a Uploader,
+    uploader: &'a Uploader,
     stream: StreamId,
     fragmenter: Fragmenter,
     driver: Driver,
@@ -159,14 +159,14 @@ enum Answer {
 }
 
 impl<'a> Running<'a> {
-    fn new(this: &'a Uploader) -> Self {
-        let upload = &this.camera.upload;
+    fn new(uploader: &'a Uploader) -> Self {
+        let upload = &uploader.camera.upload;
         let fragmenter = Fragmenter::new(FragmenterConfig {
             fragment_ms: millis(upload.fragment),
             fragment_max_ms: millis(upload.fragment_max),
-            ids: this.ids.clone(),
-            device: this.device.clone(),
-            camera: this.camera.id.clone(),
+            ids: uploader.ids.clone(),
+            device: uploader.device.clone(),
+            camera: uploader.camera.id.clone(),
             writing_app: concat!("kvs-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
             segment_uid: rand::random(),
         });
@@ -180,8 +180,8 @@ impl<'a> Running<'a> {
             ..UploadConfig::default()
         });
         Self {
-            this,
-            stream: StreamId::name(&this.camera.stream),
+            uploader,
+            stream: StreamId::name(&uploader.camera.stream),
             fragmenter,
             driver,
             connection: None,
@@ -197,12 +197,12 @@ impl<'a> Running<'a> {
         // Set again only when it is too late: waking early costs a poll, setting it for each picture costs more.
         let mut alarm = std::pin::pin!(tokio::time::sleep(PULSE));
         loop {
-            self.this.pulse.beat();
+            self.uploader.pulse.beat();
             self.act();
             if self.driver.is_over() {
                 return;
             }
-            let mut wake_at = self.this.clock.now() + PULSE;
+            let mut wake_at = self.uploader.clock.now() + PULSE;
             if let Some(deadline) = self.driver.next_deadline() {
                 wake_at = wake_at.min(deadline);
             }
@@ -233,7 +233,7 @@ impl<'a> Running<'a> {
     }
 
     fn woken(&mut self, wake: Wake) {
-        let now = self.this.clock.now();
+        let now = self.uploader.clock.now();
         match wake {
             Wake::Feed(unit) => self.take(unit, now),
             Wake::Opened(outcome) => {
@@ -243,7 +243,7 @@ impl<'a> Running<'a> {
                     Err(error) => {
                         return self
                             .driver
-                            .not_opened(failure_of(&error, &self.this.client, &self.stream), now);
+                            .not_opened(failure_of(&error, &self.uploader.client, &self.stream), now);
                     }
                 };
                 let (accepted, sender_failed, ended) = (false, false, false);
@@ -266,7 +266,7 @@ impl<'a> Running<'a> {
             Wake::Sent(Err(error)) => {
                 self.pending = None;
                 self.connection.iter_mut().for_each(|connection| connection.sender_failed = true);
-                self.driver.sender_failed(failure_of(&error, &self.this.client, &self.stream), now);
+                self.driver.sender_failed(failure_of(&error, &self.uploader.client, &self.stream), now);
             }
             Wake::Answer(Ok(Answer::Accepted)) => {
                 self.connection.iter_mut().for_each(|connection| connection.accepted = true);
@@ -281,7 +281,7 @@ impl<'a> Running<'a> {
 
     fn ended(&mut self, outcome: Result<(), &Error>, now: Instant) {
         self.connection.iter_mut().for_each(|connection| connection.ended = true);
-        let outcome = outcome.map_err(|error| failure_of(error, &self.this.client, &self.stream));
+        let outcome = outcome.map_err(|error| failure_of(error, &self.uploader.client, &self.stream));
         self.driver.ended(outcome, now);
     }
 
@@ -300,7 +300,7 @@ impl<'a> Running<'a> {
         while let Some(part) = self.fragmenter.next_part() {
             match &part {
                 Part::Start(start) => {
-                    self.this.ledger.with(|ledger| ledger.begin(start.id, start.timecode, now));
+                    self.uploader.ledger.with(|ledger| ledger.begin(start.id, start.timecode, now));
                 }
                 Part::End(end) => self.complete(&end.summary, now),
                 Part::Block { .. } => {}
@@ -313,9 +313,9 @@ impl<'a> Running<'a> {
     }
 
     fn complete(&self, summary: &FragmentSummary, now: Instant) {
-        self.this.ledger.with(|ledger| ledger.complete(summary.clone(), now));
+        self.uploader.ledger.with(|ledger| ledger.complete(summary.clone(), now));
         let forced_cuts = self.fragmenter.stats().forced_cuts;
-        self.this.report.send_modify(|report| {
+        self.uploader.report.send_modify(|report| {
             report.complete += 1;
             report.newest = Some(summary.end());
             report.forced_cuts = report.forced_cuts.max(forced_cuts);
@@ -325,7 +325,7 @@ impl<'a> Running<'a> {
 
     /// Does all that the driver wants, and tells what happened.
     fn act(&mut self) {
-        let now = self.this.clock.now();
+        let now = self.uploader.clock.now();
         if let Some(connection) = &self.connection {
             let (written, at) = connection.put_media.sender.written();
             self.driver.socket(written, at);
@@ -335,15 +335,15 @@ impl<'a> Running<'a> {
         }
         let mut told = false;
         while let Some(event) = self.driver.next_event() {
-            self.this.ledger.with(|ledger| event.note(ledger, now));
+            self.uploader.ledger.with(|ledger| event.note(ledger, now));
             self.tell(event, now);
             told = true;
         }
         let state = self.driver.state();
-        if told || self.this.report.borrow().state != state {
-            let wall = self.this.clock.wall();
-            self.this.report.send_modify(|report| {
-                self.this.ledger.with(|ledger| report.count(ledger));
+        if told || self.uploader.report.borrow().state != state {
+            let wall = self.uploader.clock.wall();
+            self.uploader.report.send_modify(|report| {
+                self.uploader.ledger.with(|ledger| report.count(ledger));
                 report.enter(state, wall);
                 report.backlog = self.driver.backlog();
             });
@@ -352,7 +352,7 @@ impl<'a> Running<'a> {
 
     fn execute(&mut self, action: Action) {
         let (client, stream, clock) =
-            (self.this.client.clone(), self.stream.clone(), self.this.clock.clone());
+            (self.uploader.client.clone(), self.stream.clone(), self.uploader.clock.clone());
         match action {
             Action::Reconcile { fragments, retention } => {
                 self.looking =
@@ -365,9 +365,9 @@ impl<'a> Running<'a> {
                     Some(Box::pin(async move { look_up(&client, &stream, &clock, &fragments, false).await }));
             }
             Action::Open => {
-                let start_ms = self.this.clock.wall_ms();
+                let start_ms = self.uploader.clock.wall_ms();
                 let (timecode_type, write_timeout) =
-                    (TimecodeType::Absolute, Some(self.this.camera.upload.write_timeout));
+                    (TimecodeType::Absolute, Some(self.uploader.camera.upload.write_timeout));
                 self.opening = Some(Box::pin(async move {
                     let input = PutMediaInput { stream, timecode_type, start_ms, write_timeout };
                     client.put_media(&input).await
@@ -388,7 +388,7 @@ impl<'a> Running<'a> {
 
     /// Hands over at once what there is a place for.
     fn send(&mut self, bytes: Bytes) {
-        let now = self.this.clock.now();
+        let now = self.uploader.clock.now();
         let Some(connection) = self.connection.as_mut().filter(|connection| !connection.sender_failed) else {
             return;
         };
@@ -397,15 +397,15 @@ impl<'a> Running<'a> {
             Ok(waits) => self.pending = waits,
             Err(error) => {
                 connection.sender_failed = true;
-                self.driver.sender_failed(failure_of(&error, &self.this.client, &self.stream), now);
+                self.driver.sender_failed(failure_of(&error, &self.uploader.client, &self.stream), now);
             }
         }
     }
 
     /// Into the report and the log.
     fn tell(&self, event: Event, now: Instant) {
-        let (camera, wall) = (&self.this.camera.id, self.this.clock.wall());
-        let report = |change: &mut dyn FnMut(&mut UploadReport)| self.this.report.send_modify(change);
+        let (camera, wall) = (&self.uploader.camera.id, self.uploader.clock.wall());
+        let report = |change: &mut dyn FnMut(&mut UploadReport)| self.uploader.report.send_modify(change);
         match event {
             Event::SessionBegun => report(&mut |report| report.sessions += 1),
             Event::SessionEnded(reason) => tracing::debug!(camera, %reason, "PutMedia ends"),
@@ -441,7 +441,7 @@ impl<'a> Running<'a> {
                 tracing::warn!(camera, error = failure.text, "cannot ask what is in KVS");
             }
             Event::Failed { failure, retry_in } => {
-                let (stream, retry_in_ms) = (&self.this.camera.stream, millis(retry_in));
+                let (stream, retry_in_ms) = (&self.uploader.camera.stream, millis(retry_in));
                 tracing::warn!(camera, stream, error = failure.text, retry_in_ms, "upload interrupted");
                 report(&mut |report| {
                     report.fail(&failure, wall);

@@ -1,6 +1,6 @@
 //! How well the whole daemon sees, and what that costs.
 //!
-//! `cargo bench -p kvs-edge --bench seeing [-- --help]`; `cargo xtask bench` also brings the Python package that judges.
+//! `cargo bench -p kvs-edge --bench analytics [-- --help]`; `cargo xtask bench` also brings the Python package that judges.
 //!
 //! * Accuracy: rendered 1280x720 cameras, 25 pictures per second, 1 Mbit/s H.264 over TCP, with scenes that the model was
 //!   not trained on. The daemon runs in this process with its real parts, upload included; each picture that it looked
@@ -95,7 +95,7 @@ fn main() -> Result<(), Error> {
         std::fs::create_dir_all(folder)?;
         eprintln!("judging {} cameras for {} s ...", arguments.cameras, arguments.seconds);
         println!("{}", runtime.block_on(watch(&arguments, folder))?);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/seeing/judge.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/analytics/judge.py");
         let mut judge = Command::new(python);
         judge.arg(script).arg(folder).arg(arguments.fps.to_string());
         if !judge.status()?.success() {
