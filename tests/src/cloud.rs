@@ -199,7 +199,7 @@ pub fn documents(media: &Bytes) -> Vec<Bytes> {
 }
 
 /// A client with the keys of kvs-local.
-pub fn streams_client(endpoint: &str) -> Client {
+fn streams_client(endpoint: &str) -> Client {
     let keys = Credentials::local();
     let mut config = Config::new(REGION, static_credentials(keys.access_key, keys.secret_key, None));
     config.endpoints.control = Some(endpoint.parse().expect("kvs-local gives its address"));

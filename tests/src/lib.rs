@@ -11,19 +11,19 @@
 
 mod broker;
 mod cloud;
+mod events;
 mod footage;
 mod observer;
 mod process;
 mod rig;
-mod seen;
 
 pub use broker::Mosquitto;
-pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, documents, free_port, streams_client};
+pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, documents, free_port};
+pub use events::{FootageAndEvents, Life, jpeg_size};
 pub use footage::{Footage, PictureBack, Sent};
 pub use observer::{Message, Observer};
 pub use process::{Process, asked_for, binary, decode_errors, program, skip};
 pub use rig::{Camera, Rig, RigBuilder, clip_cache, small_clip};
-pub use seen::{Life, SeenFootage, jpeg_size};
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again until `look` gives something, or panics with `what` after [`DEADLINE`]. For peers that
+/// Looks again and again until `look` returns something, or panics with `what` after [`DEADLINE`]. For peers that
 /// do not say when they change.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let clock = clock::Clock::system();

@@ -15,8 +15,8 @@ use tokio::task::JoinHandle;
 
 use crate::within;
 
-/// Messages shown when the awaited one does not come.
-const SHOWN: usize = 12;
+/// Messages printed when the awaited one does not come.
+const PRINTED: usize = 12;
 
 /// Above what the box sends; a larger packet would end the connection.
 const PACKET_LIMIT_BYTES: u32 = 1 << 20;
@@ -120,24 +120,7 @@ impl Observer {
         topic: &str,
         mut pleases: impl FnMut(&T) -> bool,
     ) -> T {
-        let mut changed = self.changed.clone();
-        let mut seen = mark;
-        let found = async {
-            loop {
-                changed.borrow_and_update();
-                {
-                    let messages = self.lock();
-                    for message in messages.iter().skip(seen).filter(|message| message.topic == topic) {
-                        let body = parse(message);
-                        if pleases(&body) {
-                            return body;
-                        }
-                    }
-                    seen = messages.len();
-                }
-                changed.changed().await.expect("the observer's task lives");
-            }
-        };
+        let found = self.find_after(mark, topic, |message| Some(parse(message)).filter(|body| pleases(body)));
         match tokio::time::timeout(crate::DEADLINE, found).await {
             Ok(body) => body,
             Err(_) => panic!("no such message on {topic}; the last there: {:#?}", self.tail(topic)),
@@ -154,23 +137,31 @@ impl Observer {
         topic: &str,
         mut pleases: impl FnMut(&Message) -> bool,
     ) -> Message {
-        let mut changed = self.changed.clone();
-        let mut seen = mark;
-        let found = async {
-            loop {
-                changed.borrow_and_update();
-                {
-                    let messages = self.lock();
-                    let new = messages.iter().skip(seen).filter(|message| message.topic == topic);
-                    if let Some(found) = new.into_iter().find(|message| pleases(message)) {
-                        return found.clone();
-                    }
-                    seen = messages.len();
-                }
-                changed.changed().await.expect("the observer's task lives");
-            }
-        };
+        let found = self.find_after(mark, topic, |message| pleases(message).then(|| message.clone()));
         within(&format!("message on {topic}"), found).await
+    }
+
+    /// The first thing that `find` makes of a message on `topic` after `mark`, as soon as there is one.
+    async fn find_after<T>(
+        &self,
+        mark: usize,
+        topic: &str,
+        mut find: impl FnMut(&Message) -> Option<T>,
+    ) -> T {
+        let mut changed = self.changed.clone();
+        let mut next = mark;
+        loop {
+            changed.borrow_and_update();
+            {
+                let messages = self.lock();
+                let mut new = messages.iter().skip(next).filter(|message| message.topic == topic);
+                if let Some(found) = new.find_map(&mut find) {
+                    return found;
+                }
+                next = messages.len();
+            }
+            changed.changed().await.expect("the observer's task lives");
+        }
     }
 
     /// Raw text of a topic that is not JSON (`availability`).
@@ -190,7 +181,7 @@ impl Observer {
 
     fn tail(&self, topic: &str) -> Vec<String> {
         let texts = self.texts(topic);
-        texts[texts.len().saturating_sub(SHOWN)..].to_vec()
+        texts[texts.len().saturating_sub(PRINTED)..].to_vec()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Message>> {

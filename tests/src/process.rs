@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::within;
 
-/// Lines shown of a process when a test fails.
-const SHOWN: usize = 150;
+/// Lines printed of a process when a test fails.
+const PRINTED: usize = 150;
 
 /// A running child. Dropped, it is killed; dropped by a failing test, it shows its last words.
 pub struct Process {
@@ -36,20 +36,20 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let (said, changed) = watch::channel(0);
-        let said = Arc::new(said);
+        let (count, changed) = watch::channel(0);
+        let count = Arc::new(count);
         let outputs: [(bool, Box<dyn Read + Send>); 2] = [
             (true, Box::new(child.stdout.take().expect("piped"))),
             (false, Box::new(child.stderr.take().expect("piped"))),
         ];
         let mut readers = Vec::new();
         for (stdout, output) in outputs {
-            let (lines, said) = (lines.clone(), said.clone());
+            let (lines, count) = (lines.clone(), count.clone());
             readers.push(std::thread::spawn(move || {
                 for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                     let line = Line { stdout, text: String::from_utf8_lossy(&line).into_owned() };
                     lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-                    said.send_modify(|count| *count += 1);
+                    count.send_modify(|count| *count += 1);
                 }
             }));
         }
@@ -142,7 +142,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             let lines = self.output();
             eprintln!("---- {} wrote {} lines, the last of them:", self.name, lines.len());
-            for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+            for line in &lines[lines.len().saturating_sub(PRINTED)..] {
                 eprintln!("     {line}");
             }
         }

@@ -94,15 +94,7 @@ impl Camera {
 
 /// 320x180, 10 fps, a random access point each second, loop of 4 s.
 pub fn small_clip() -> ClipSpec {
-    ClipSpec {
-        width: 320,
-        height: 180,
-        fps: 10,
-        bitrate_kbps: 300,
-        gop: 10,
-        loop_seconds: 4,
-        ..ClipSpec::default()
-    }
+    ClipSpec { height: 180, bitrate_kbps: 300, ..ClipSpec::small() }
 }
 
 /// Encoded clips of all tests, kept from run to run.
@@ -118,6 +110,7 @@ pub struct RigBuilder {
     cameras: Vec<Camera>,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
     files: Vec<(String, String)>,
     kvs: KvsKind,
     daemon: bool,
@@ -137,12 +130,6 @@ impl RigBuilder {
     /// A key of the configuration, dotted, with a TOML value; the last word counts: `set("aws.region", "\"x\"")`.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.push((key.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Leaves a key out that the rig would write.
-    pub fn unset(mut self, key: &str) -> Self {
-        self.settings.push((key.to_owned(), String::new()));
         self
     }
 
@@ -170,6 +157,12 @@ impl RigBuilder {
     /// A variable in the daemon's environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Further arguments of the daemon's command line; it runs in [`Rig::folder`].
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&text| text.to_owned()));
         self
     }
 
@@ -209,8 +202,9 @@ impl RigBuilder {
         for (name, text) in &self.files {
             write_secret(&folder.path().join(name), text);
         }
-        let (settings, environment) = (self.settings, self.environment);
-        let mut rig = Rig { mqtt, daemon: None, cameras, kvs, broker, folder, settings, environment };
+        let (settings, environment, arguments) = (self.settings, self.environment, self.arguments);
+        let mut rig =
+            Rig { mqtt, daemon: None, cameras, kvs, broker, folder, settings, environment, arguments };
         rig.write_config();
         if self.daemon {
             rig.start_daemon().await;
@@ -244,6 +238,7 @@ pub struct Rig {
     folder: tempfile::TempDir,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
 }
 
 /// Methods that take a camera's id panic when there is no such camera.
@@ -254,6 +249,7 @@ impl Rig {
             cameras: Vec::new(),
             settings: Vec::new(),
             environment: Vec::new(),
+            arguments: Vec::new(),
             files: Vec::new(),
             kvs: KvsKind::Local(Vec::new()),
             daemon: true,
@@ -362,7 +358,8 @@ impl Rig {
     /// Starts the daemon and does not wait for anything.
     pub fn spawn_daemon(&mut self) {
         let mut command = Command::new(binary("kvs-edge"));
-        command.arg("run").arg("--config").arg(self.config_file()).current_dir(self.folder.path());
+        command.arg("run").arg("--config").arg(self.config_file()).args(&self.arguments);
+        command.current_dir(self.folder.path());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("AWS_")
@@ -450,12 +447,12 @@ impl Rig {
     }
 }
 
-/// TOML lines; a later value of a key replaces an earlier one, an empty one removes it.
+/// TOML lines; a later value of a key replaces an earlier one.
 fn lines(settings: &[(String, String)]) -> String {
     let mut text = String::new();
     for (place, (key, value)) in settings.iter().enumerate() {
         let again = settings.iter().skip(place + 1).any(|(later, _)| later == key);
-        if !again && !value.is_empty() {
+        if !again {
             let _ = writeln!(text, "{key} = {value}");
         }
     }
@@ -475,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_last_word_about_a_key_counts() {
-        let settings = [("a.b", "1"), ("c", "2"), ("a.b", "3"), ("d", "4"), ("d", "")];
+        let settings = [("a.b", "1"), ("c", "2"), ("a.b", "3")];
         let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(lines(&settings), "c = 2\na.b = 3\n");
     }

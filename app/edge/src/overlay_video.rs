@@ -238,6 +238,28 @@ mod tests {
     }
 
     #[test]
+    fn a_camera_that_is_not_there_or_detects_nothing_is_refused_before_anything_runs() {
+        let environment = config::Environment::default();
+        let file = |detect: &str| {
+            let text = format!(
+                "[device]\nid = \"box\"\n[aws]\nregion = \"us-west-2\"\n{detect}\n[[camera]]\nid = \"gate\"\nurl = \"rtsp://192.0.2.1/x\"\n"
+            );
+            Config::parse(text.as_bytes(), &environment).expect("a right configuration")
+        };
+        let error = |text: &str, config: &Config| {
+            let video: SaveVideo = text.parse().expect("a camera and a file");
+            video.check(config).expect_err(text).to_string()
+        };
+        let (without, with) = (file(""), file("[detect]"));
+        let expected = "--save-video yard: the configuration has no such camera; it has gate";
+        assert_eq!(error("yard=a.mp4", &with), expected);
+        assert!(error("gate=a.mp4", &without).contains("add [detect]"));
+        let mut off = file("[detect]");
+        off.cameras[0].enabled = false;
+        assert!(error("gate=a.mp4", &off).contains("set enabled = true"));
+    }
+
+    #[test]
     fn drawn_sizes_fit_the_file_and_keep_their_shape() {
         for (size, drawn) in [
             ((640, 360), (640, 360)),

@@ -5,7 +5,7 @@ use std::process::Command;
 use kvs_edge_tests::{Camera, Mosquitto, Observer, Process, Rig, free_port, program, within};
 use messages::{CameraState, OFFLINE, ONLINE, Status, Topics};
 
-use crate::manager::Manager;
+use crate::service_manager::ServiceManager;
 
 /// Somebody who subscribes now, and what the broker has kept.
 pub(crate) async fn newcomer(rig: &Rig, topics: &[String]) -> Observer {
@@ -119,7 +119,7 @@ async fn broker_with_password(rig: &Rig) -> Option<(Process, u16)> {
 }
 
 async fn the_box_is_ready_and_stops_in_order_with_nothing_around_it() {
-    let mut manager = Manager::new();
+    let mut manager = ServiceManager::new();
     let rig = Rig::builder()
         .camera(Camera::at("cam", "rtsp://127.0.0.1:1/none"))
         .set("aws.endpoint", "\"http://127.0.0.1:1\"")

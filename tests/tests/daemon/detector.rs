@@ -10,7 +10,7 @@ use messages::{
     CameraState, Detector, DetectorState, Event, EventKind, Reason, Stats, Status, WorkerSummary,
 };
 
-use crate::seeing::{camera, detector_runs, event, seeing, summary};
+use crate::analytics::{camera, detector_runs, event, rig_with_detection, summary};
 
 const MODEL: &str = "detect.model_file";
 const LABELS: &str = "detect.labels_file";
@@ -212,7 +212,7 @@ async fn a_model_that_is_repaired_is_loaded_without_a_restart_and_rules_that_do_
     let summary = stop_and_prove(&rig, "cam").await;
     let frames: Vec<_> = summary.cameras.iter().map(|camera| camera.figures.frames > 0).collect();
     assert_eq!(frames, [true, false, false]);
-    rig.expect_seen_truly("cam").await;
+    rig.expect_events_proven("cam").await;
     for camera in ["zone", "labels"] {
         rig.expect_everything_proven(camera).await.expect_no_picture_missing();
     }
@@ -221,7 +221,7 @@ async fn a_model_that_is_repaired_is_loaded_without_a_restart_and_rules_that_do_
 const NOWHERE: &str = "no libonnxruntime found in";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn onnx_runtime_is_taken_where_it_opens_and_sees_the_same_else_the_built_in_backend_is() {
+async fn onnx_runtime_is_taken_where_it_opens_and_finds_the_same_else_the_built_in_backend_is() {
     let auto = (BACKEND, "\"auto\"");
     let named = daemon(&[auto, (LIBRARY, "\"libonnxruntime.so\"")]);
     let environment = daemon(&[auto]).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so.1");
@@ -244,7 +244,7 @@ async fn onnx_runtime_is_taken_where_it_opens_and_sees_the_same_else_the_built_i
         check(named, &["named in the configuration does not open", "libonnxruntime.so: "]),
         check(environment, &["named by ORT_DYLIB_PATH does not open", "/nowhere/libonnxruntime.so.1: "]),
         check(none, &[NOWHERE, "/usr/lib"]),
-        onnx_runtime_sees_the_same(),
+        onnx_runtime_finds_the_same(),
     );
 }
 
@@ -265,10 +265,10 @@ fn onnxruntime() -> Option<PathBuf> {
     found
 }
 
-async fn onnx_runtime_sees_the_same() {
+async fn onnx_runtime_finds_the_same() {
     let Some(library) = onnxruntime() else { return };
     let library = library.canonicalize().expect("it exists");
-    let started = seeing()
+    let started = rig_with_detection()
         .set("detect.backend", "\"ort\"")
         .set("detect.onnxruntime_file", &format!("{library:?}"))
         .camera(camera("plain"))
@@ -278,7 +278,7 @@ async fn onnx_runtime_sees_the_same() {
     assert_eq!(running.backend.as_deref(), Some("ort"), "{running:#?}");
     event(&rig, 0, "plain", |event| event.kind == EventKind::End).await;
     rig.stop().await;
-    let found = rig.expect_seen_truly("plain").await;
+    let found = rig.expect_events_proven("plain").await;
     found.footage.expect_no_picture_missing();
     assert_eq!(summary(&rig).backend.as_deref(), Some("ort"));
 }

@@ -10,7 +10,7 @@ use messages::{
     Verdict, Verify, VerifyMethod,
 };
 
-use crate::manager::Manager;
+use crate::service_manager::ServiceManager;
 
 /// The cameras: what differs between them, and what has to be seen of it.
 const CAMERAS: [Expected; 3] = [
@@ -27,7 +27,7 @@ struct Expected {
     sound: bool,
 }
 
-async fn rig(manager: &Manager) -> Option<Rig> {
+async fn rig(manager: &ServiceManager) -> Option<Rig> {
     let h265 = |camera: Camera| {
         camera.h265().clip(|clip| {
             clip.audio = Audio::Aac;
@@ -55,7 +55,7 @@ async fn rig(manager: &Manager) -> Option<Rig> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn footage_is_stored_proven_and_told_of_and_a_stop_completes_it() {
-    let mut manager = Manager::new();
+    let mut manager = ServiceManager::new();
     let Some(rig) = rig(&manager).await else { return };
     let first = manager.until("READY=1").await;
     assert!(!first.iter().any(|line| line.starts_with("STOPPING")), "{first:?}");

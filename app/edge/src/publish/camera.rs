@@ -223,13 +223,14 @@ mod tests {
     use crate::record::{SharedLedger, UploadReport};
     use crate::status::{BoxStatus, Judge};
 
-    fn view(ingest: watch::Receiver<IngestReport>) -> CameraView {
+    /// A camera with these reports.
+    fn view(ingest: watch::Receiver<IngestReport>, upload: UploadReport, verify: ProofReport) -> CameraView {
         CameraView {
             config: Arc::new(config::Camera::new("cam", "rtsp://192.0.2.10/".parse().expect("a URL"))),
             ingest,
-            upload: watch::channel(UploadReport::new(UNIX_EPOCH)).1,
+            upload: watch::channel(upload).1,
             ledger: SharedLedger::default(),
-            verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
+            verify: watch::channel(verify).1,
             analytics: None,
         }
     }
@@ -239,7 +240,7 @@ mod tests {
     async fn a_camera_that_fails_between_two_looks_is_not_online_with_a_failed_attempt() {
         let clock = clock::Clock::simulated(UNIX_EPOCH);
         let ingest = watch::Sender::new(IngestReport::new(UNIX_EPOCH));
-        let view = view(ingest.subscribe());
+        let view = view(ingest.subscribe(), UploadReport::new(UNIX_EPOCH), ProofReport::new(UNIX_EPOCH));
         ingest.send_modify(|report| report.state = IngestState::Live);
         let (_cameras, cameras) = watch::channel(Arc::new(vec![view.clone()]));
         let (_wall, wall_clock) = watch::channel(Default::default());
@@ -260,9 +261,42 @@ mod tests {
     }
 
     #[test]
+    fn what_upload_and_proof_report_is_published_with_reason_finding_and_fix() {
+        let at = ProducerTimestamp::from_millis;
+        let mut recorded = UploadReport::new(UNIX_EPOCH);
+        let problem = Problem::new(Reason::StreamMissing, "no stream `cam`", UNIX_EPOCH);
+        recorded.problem = Some(problem.fix("create it"));
+        (recorded.state, recorded.sessions, recorded.error_acks) = (UploadState::Failed, 3, 2);
+        (recorded.complete, recorded.persisted, recorded.lost) = (9, 6, 1);
+        recorded.backlog.bytes = 70_000;
+        (recorded.backlog.oldest, recorded.newest) = (Some(at(10_000)), Some(at(16_500)));
+        let mut proven = ProofReport::new(UNIX_EPOCH);
+        let found = "fragment 7 read back with another sha256";
+        proven.problem = Some(Problem::new(Reason::VerifyMismatch, found, UNIX_EPOCH));
+        (proven.verdict, proven.overdue) = (Verdict::Mismatch, 4);
+        (proven.counts.identical, proven.counts.corrupt, proven.counts.missing) = (5, 1, 2);
+        (proven.counts.listed, proven.counts.duplicate, proven.counts.unproven) = (8, 3, 7);
+        let view = view(watch::channel(IngestReport::new(UNIX_EPOCH)).1, recorded, proven);
+
+        let body = upload(&view, clock::Clock::system().now(), UNIX_EPOCH);
+        assert_eq!((body.state, body.reason), (messages::UploadState::Failed, Some(Reason::StreamMissing)));
+        assert_eq!(body.detail.as_deref(), Some("no stream `cam`; create it"));
+        assert_eq!((body.fragments_sent, body.fragments_persisted, body.fragments_lost), (9, 6, 1));
+        assert_eq!((body.backlog_bytes, body.sessions, body.error_acks), (70_000, Some(3), Some(2)));
+        assert!((body.backlog_s - 6.5).abs() < 1e-9, "{body:?}");
+
+        let body = verify(&view, UNIX_EPOCH);
+        assert_eq!((body.verdict, body.reason), (messages::Verdict::Mismatch, Some(Reason::VerifyMismatch)));
+        assert_eq!((body.detail.as_deref(), body.method), (Some(found), VerifyMethod::Sampled));
+        assert_eq!((body.identical, body.corrupt, body.missing, body.compared), (5, 1, 2, 6));
+        assert_eq!((body.listed, body.duplicate, body.unproven, body.late), (8, 3, 7, 4));
+    }
+
+    #[test]
     fn gaps_are_counted_beyond_those_that_are_listed_and_closed_ones_are_not_open() {
         let now = clock::Clock::system().now();
-        let view = view(watch::channel(IngestReport::new(UNIX_EPOCH)).1);
+        let ingest = watch::channel(IngestReport::new(UNIX_EPOCH)).1;
+        let view = view(ingest, UploadReport::new(UNIX_EPOCH), ProofReport::new(UNIX_EPOCH));
         let fragment = |sequence| {
             let id = FragmentId { run: RunId::new(7), sequence };
             (id, ProducerTimestamp::from_millis(sequence * 10_000))

@@ -1,4 +1,4 @@
-//! A camera of small pictures, the upload of a box and a KVS in memory, all on one paused clock.
+//! A camera of small pictures, upload and proof of a box and a KVS in memory, all on one paused clock.
 
 use std::io;
 use std::pin::Pin;
@@ -13,13 +13,15 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use bytes::Bytes;
 use clock::Clock;
 use kvs::api::{
-    CreateStreamInput, FragmentSelector, FragmentSelectorType, StreamId, TimestampRange, seconds,
+    CreateStreamInput, FragmentSelector, FragmentSelectorType, StreamId, TimestampRange, path, seconds,
 };
 use kvs::fragmenter::FragmentSummary;
 use kvs::ledger::LossReason;
+use kvs::proof::schedule::{ProofConfig, ProofMode, Verdict};
 use kvs::{FragmentIds, RunId};
 use kvs_client::{ByteStream, Client, Config, Endpoints, SharedDialler};
 use kvs_edge::camera::Ending;
+use kvs_edge::record::proof::{self, Proof, ProofReport};
 use kvs_edge::record::{SharedLedger, UploadReport, Uploader};
 use kvs_edge::watchdog::Pulses;
 use kvs_local::{AckKind, Credentials, Fault, FaultKind, KvsLocal, Options, SentAck};
@@ -29,6 +31,7 @@ use rtsp::source::IngestReport;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Between two pictures; each fifth is a random access point.
 const PICTURE_MS: u64 = 200;
@@ -44,6 +47,7 @@ pub(crate) struct Setting {
     pub(crate) write_timeout: Duration,
     pub(crate) window_bytes: u64,
     /// Of the box.
+    pub(crate) access_key: String,
     pub(crate) secret: String,
     /// `None`: the stream does not exist.
     pub(crate) retention_h: Option<u32>,
@@ -52,6 +56,8 @@ pub(crate) struct Setting {
     pub(crate) disk_limit_bytes: Option<u64>,
     /// Of what ListFragments names.
     pub(crate) list_lag: Duration,
+    /// Whether the footage is read back and compared meanwhile, by a network that works.
+    pub(crate) proof: ProofMode,
 }
 
 impl Default for Setting {
@@ -60,11 +66,13 @@ impl Default for Setting {
             ack_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             window_bytes: 64 << 20,
+            access_key: Credentials::local().access_key,
             secret: Credentials::local().secret_key,
             retention_h: Some(24),
             clock_ahead: Duration::ZERO,
             disk_limit_bytes: None,
             list_lag: Duration::ZERO,
+            proof: ProofMode::Off,
         }
     }
 }
@@ -85,6 +93,8 @@ pub(crate) struct Rig {
     pub(crate) network: Network,
     pub(crate) ledger: SharedLedger,
     pub(crate) report: watch::Receiver<UploadReport>,
+    pub(crate) proof: watch::Receiver<ProofReport>,
+    mode: ProofMode,
     pub(crate) pulses: Pulses,
     /// Pictures that the upload had no place for.
     pub(crate) dropped: u64,
@@ -93,7 +103,9 @@ pub(crate) struct Rig {
     pictures: u64,
     feed: Option<mpsc::Sender<Feed>>,
     task: JoinSet<usize>,
-    secret: Arc<Mutex<String>>,
+    upload_ended: CancellationToken,
+    proving: JoinSet<()>,
+    keys: Keys,
     format: Arc<VideoFormat>,
     _folder: tempfile::TempDir,
 }
@@ -112,8 +124,8 @@ impl Rig {
         }
         let kvs = KvsLocal::start_in_memory(options).await.expect("a server");
         let network = Network::default();
-        let secret = Arc::new(Mutex::new(setting.secret.clone()));
-        let client = client(&kvs, &clock, &network, Keys(secret.clone()));
+        let keys = Keys::new(setting.access_key, setting.secret);
+        let client = client(&kvs, &clock, &network, keys.clone());
 
         let mut camera = config::Camera::new("cam", "rtsp://192.0.2.10/stream1".parse().expect("a URL"));
         camera.stream = STREAM.to_owned();
@@ -137,6 +149,21 @@ impl Rig {
         let (feed, pictures) = RtspSource::channel(reports);
         let mut task = JoinSet::new();
         task.spawn(uploader.supervise(pictures, Ending::default()));
+        let (proof_report, proof) = watch::channel(ProofReport::new(clock.wall()));
+        let upload_ended = CancellationToken::new();
+        let mut proving = JoinSet::new();
+        let reader = Proof {
+            camera: "cam".to_owned(),
+            stream: StreamId::name(STREAM),
+            config: ProofConfig { mode: setting.proof, ..ProofConfig::default() },
+            stop_grace: Duration::from_secs(10),
+            client: operator(&kvs, &clock_of_kvs),
+            clock: clock.clone(),
+            ledger: ledger.clone(),
+            report: proof_report,
+            upload_ended: upload_ended.clone(),
+        };
+        proving.spawn(proof::supervise(reader, Duration::from_secs(60), CancellationToken::new()));
         let codec_private = Bytes::from_static(b"\x01\x42\xc0\x1e\xff\xe1\x00\x00\x01\x00\x00");
         let codec = VideoCodec::H264;
         Self {
@@ -146,13 +173,17 @@ impl Rig {
             network,
             ledger,
             report: report.subscribe(),
+            proof,
+            mode: setting.proof,
             pulses,
             dropped: 0,
             unconfirmed: None,
             pictures: 0,
             feed: Some(feed),
             task,
-            secret,
+            upload_ended,
+            proving,
+            keys,
             format: Arc::new(VideoFormat { codec, codec_private, width: 640, height: 480, frame_rate: None }),
             _folder: folder,
         }
@@ -191,10 +222,16 @@ impl Rig {
         self.kvs.connections(STREAM).expect("the stream").put_media_ever
     }
 
+    /// Calls that ask the archive for fragments or a list of them.
+    pub(crate) fn looks(&self) -> u64 {
+        let paths = [path::LIST_FRAGMENTS, path::GET_MEDIA_FOR_FRAGMENT_LIST];
+        paths.iter().filter_map(|path| self.kvs.calls().get(*path).copied()).sum()
+    }
+
     /// The operator mends what was wrong.
     pub(crate) async fn make_right(&self) {
-        *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = Credentials::local().secret_key;
-        let operator = self.operator();
+        self.keys.correct();
+        let operator = operator(&self.kvs, &self.clock_of_kvs);
         let stream = CreateStreamInput {
             stream_name: STREAM.to_owned(),
             data_retention_in_hours: Some(24),
@@ -213,10 +250,17 @@ impl Rig {
         stored.len() as u64
     }
 
-    /// The camera ends, and the upload with it; returns what is stored.
-    pub(crate) async fn end(&mut self) -> Vec<Stored> {
+    /// The camera ends, and the upload with it.
+    pub(crate) async fn end_upload(&mut self) {
         self.feed = None;
         self.unconfirmed = Some(self.task.join_next().await.expect("one task").expect("no crash at the end"));
+        self.upload_ended.cancel();
+    }
+
+    /// The camera ends, and upload and proof with it; returns what is stored.
+    pub(crate) async fn end(&mut self) -> Vec<Stored> {
+        self.end_upload().await;
+        self.proving.join_next().await.expect("one task").expect("no crash at the end");
         self.clock.sleep(Duration::from_secs(5)).await; // a list may lag
         let listed = self.listed().await;
         let mut all = Vec::new();
@@ -244,14 +288,10 @@ impl Rig {
         let (start_timestamp, end_timestamp) = (seconds(0), seconds((START_S + 100_000) * 1000));
         let timestamp_range = TimestampRange { start_timestamp, end_timestamp };
         let selector = FragmentSelector { fragment_selector_type, timestamp_range };
-        let rows = self.operator().list_all_fragments(&StreamId::name(STREAM), selector).await;
+        let rows = operator(&self.kvs, &self.clock_of_kvs)
+            .list_all_fragments(&StreamId::name(STREAM), selector)
+            .await;
         rows.expect("it can be listed").into_iter().map(|row| row.fragment_number).collect()
-    }
-
-    /// Another caller, with the right key and a network that works.
-    fn operator(&self) -> Client {
-        let keys = Keys(Arc::new(Mutex::new(Credentials::local().secret_key)));
-        client(&self.kvs, &self.clock_of_kvs, &Network::default(), keys)
     }
 
     /// Ends; each picture is stored exactly once, as it was recorded, and the ledger knows that.
@@ -271,7 +311,22 @@ impl Rig {
         assert_eq!((self.unconfirmed, self.dropped), (Some(0), 0));
         let gaps = self.ledger.with(|ledger| ledger.gaps().count());
         assert_eq!(gaps, 0);
+        self.expect_proven(&stored);
         stored
+    }
+
+    /// After the end: where footage is read back, all that is stored was found identical, and nothing is missed.
+    pub(crate) fn expect_proven(&self, stored: &[Stored]) {
+        let report = self.proof.borrow();
+        let counts = report.counts;
+        let bad = [counts.missing, counts.corrupt, counts.misstated, counts.duplicate, counts.healed];
+        assert_eq!(bad, [0; 5], "missing, corrupt, misstated, duplicate, healed: {report:#?}");
+        let (verdict, identical) = match self.mode {
+            ProofMode::Off => (Verdict::Unknown, 0),
+            ProofMode::Continuous | ProofMode::Sampled => (Verdict::Ok, stored.len() as u64),
+        };
+        assert_eq!((report.verdict, counts.identical), (verdict, identical), "{report:#?}");
+        assert_eq!((report.overdue, &report.problem), (0, &None), "{report:#?}");
     }
 
     /// Timecodes of what the ledger calls lost.
@@ -300,6 +355,7 @@ impl Rig {
         let ends =
             self.summaries(|record| record.timecode.as_millis() == *lost.last().expect("some are lost"));
         assert_eq!(gaps.last().map(|gap| gap.end), ends.first().map(FragmentSummary::end));
+        self.expect_proven(stored);
     }
 
     fn summaries(&self, wanted: impl Fn(&kvs::ledger::Record) -> bool) -> Vec<FragmentSummary> {
@@ -311,6 +367,12 @@ impl Rig {
                 .collect()
         })
     }
+}
+
+/// Another caller, with the right key and a network that works.
+fn operator(kvs: &KvsLocal, clock: &Clock) -> Client {
+    let Credentials { access_key, secret_key, .. } = Credentials::local();
+    client(kvs, clock, &Network::default(), Keys::new(access_key, secret_key))
 }
 
 fn client(kvs: &KvsLocal, clock: &Clock, network: &Network, keys: Keys) -> Client {
@@ -326,17 +388,28 @@ fn client(kvs: &KvsLocal, clock: &Clock, network: &Network, keys: Keys) -> Clien
     Client::new(config).expect("a client")
 }
 
-/// The key of the box; its secret can be corrected.
-#[derive(Debug)]
-struct Keys(Arc<Mutex<String>>);
+/// Key and secret of the box; they can be corrected.
+#[derive(Clone, Debug)]
+struct Keys(Arc<Mutex<(String, String)>>);
+
+impl Keys {
+    fn new(access_key: String, secret: String) -> Self {
+        Self(Arc::new(Mutex::new((access_key, secret))))
+    }
+
+    fn correct(&self) {
+        let Credentials { access_key, secret_key, .. } = Credentials::local();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (access_key, secret_key);
+    }
+}
 
 impl ProvideCredentials for Keys {
     fn provide_credentials<'a>(&'a self) -> Provided<'a>
     where
         Self: 'a,
     {
-        let secret = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Provided::ready(Ok(AwsCredentials::new(Credentials::local().access_key, secret, None, None, "test")))
+        let (access_key, secret) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Provided::ready(Ok(AwsCredentials::new(access_key, secret, None, None, "test")))
     }
 }
 

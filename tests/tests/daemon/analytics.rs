@@ -1,11 +1,12 @@
-//! What cameras show is seen, told truly, found again in the cloud, and costs the recording nothing.
+//! What cameras show becomes events that are true and whose footage is in the cloud, and the recording loses nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use camera_sim::{ClipSpec, Fault, FaultPlan, HandshakeStep};
 use futures_util::future::join_all;
-use kvs_edge_tests::{Camera, Life, Observer, Rig, RigBuilder, SeenFootage, jpeg_size, within};
+use kvs_edge_tests::{Camera, FootageAndEvents, Life, Observer, Rig, RigBuilder, jpeg_size, program, within};
 use messages::{
     CameraState, DetectionRecord, Detector, DetectorState, Direction, Event, EventKind, OFF, ON, Severity,
     Stats, WorkerSummary,
@@ -27,7 +28,7 @@ pub(crate) fn camera(id: &str) -> Camera {
 }
 
 /// Looks at five pictures per second. A slow machine looks at fewer, but no camera is refused for that.
-pub(crate) fn seeing() -> RigBuilder {
+pub(crate) fn rig_with_detection() -> RigBuilder {
     Rig::builder()
         .set("detect.backend", "\"rten\"")
         .set("detect.core_share", "800")
@@ -51,9 +52,10 @@ pub(crate) async fn detector_runs(rig: &Rig) -> Detector {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_there_is_seen_told_and_found_again_in_the_cloud() {
-    let started = seeing()
+async fn what_cameras_show_is_told_as_events_whose_footage_is_in_the_cloud() {
+    let started = rig_with_detection()
         .set("detect.events_folder", "\"events\"")
+        .arguments(&["--save-video", "plain=plain.mp4"])
         .camera(camera("plain"))
         .camera(camera("h265").h265())
         .camera(camera("guarded").set("detect.zone", EVERYWHERE).set("detect.line", MIDDLE))
@@ -82,9 +84,9 @@ async fn what_is_there_is_seen_told_and_found_again_in_the_cloud() {
     check_figures(&rig, &cameras).await;
     rig.stop().await;
 
-    let mut seen = Vec::new();
+    let mut all = Vec::new();
     for camera in cameras {
-        let found = rig.expect_seen_truly(camera).await;
+        let found = rig.expect_events_proven(camera).await;
         found.footage.expect_no_picture_missing();
         check_pictures(&rig, camera, &found).await;
         check_files(&rig, camera, &found);
@@ -92,16 +94,17 @@ async fn what_is_there_is_seen_told_and_found_again_in_the_cloud() {
         if camera == "guarded" {
             check_rules(&found.lives);
         }
-        seen.push(found);
+        all.push(found);
     }
     let blind = rig.expect_everything_proven("blind").await;
     blind.expect_no_picture_missing();
     let mut numbers: Vec<u64> =
-        seen.iter().flat_map(|seen| &seen.lives).flat_map(|life| &life.messages).map(|e| e.seq).collect();
+        all.iter().flat_map(|found| &found.lives).flat_map(|life| &life.messages).map(|e| e.seq).collect();
     numbers.sort_unstable();
     let count = numbers.len() as u64;
     assert_eq!(numbers, (1..=count).collect::<Vec<_>>(), "numbers of events have holes");
-    check_summary(&rig, &cameras, &seen);
+    check_summary(&rig, &cameras, &all);
+    check_video(&rig, "plain").await;
     let loud: Vec<_> = rig.daemon().output().into_iter().filter(|line| line.contains("ERROR")).collect();
     assert!(loud.is_empty(), "{loud:#?}");
 }
@@ -150,7 +153,7 @@ async fn check_figures(rig: &Rig, cameras: &[&str]) {
 }
 
 /// Snapshots, counts and motion, as they are and as the broker keeps them.
-async fn check_pictures(rig: &Rig, camera: &str, found: &SeenFootage) {
+async fn check_pictures(rig: &Rig, camera: &str, found: &FootageAndEvents) {
     let topics = &rig.mqtt.topics;
     let late = Observer::start(rig.broker.port, topics.clone()).await;
     let labels: BTreeSet<_> = found
@@ -220,7 +223,7 @@ fn files(rig: &Rig, camera: &str) -> Vec<(String, DetectionRecord, Option<Vec<u8
 }
 
 /// Each event is one file, in which it stands as its last message told it.
-fn check_files(rig: &Rig, camera: &str, found: &SeenFootage) {
+fn check_files(rig: &Rig, camera: &str, found: &FootageAndEvents) {
     let files = files(rig, camera);
     assert_eq!(files.len(), found.lives.len(), "{camera}: files and events");
     let times: BTreeSet<_> = found.footage.pictures.iter().map(|picture| picture.time_ms).collect();
@@ -251,11 +254,11 @@ pub(crate) fn summary(rig: &Rig) -> WorkerSummary {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-fn check_summary(rig: &Rig, cameras: &[&str], seen: &[SeenFootage]) {
+fn check_summary(rig: &Rig, cameras: &[&str], found: &[FootageAndEvents]) {
     let summary = summary(rig);
     let by_camera: Vec<_> = summary.cameras.iter().map(|camera| (&*camera.camera, camera.events)).collect();
     let expected: Vec<_> =
-        cameras.iter().zip(seen).map(|(camera, seen)| (*camera, seen.lives.len() as u64)).collect();
+        cameras.iter().zip(found).map(|(camera, found)| (*camera, found.lives.len() as u64)).collect();
     assert_eq!(by_camera, expected);
     assert_eq!((summary.backend.as_deref(), summary.model.as_deref()), (Some("rten"), Some("scene")));
     assert_eq!(summary.events, by_camera.iter().map(|(_, events)| events).sum::<u64>());
@@ -263,14 +266,14 @@ fn check_summary(rig: &Rig, cameras: &[&str], seen: &[SeenFootage]) {
     let frames: u64 = summary.cameras.iter().map(|camera| camera.figures.frames).sum();
     assert_eq!((summary.figures.frames, summary.figures.errors), (frames, 0));
     assert!(summary.latency_ms.is_some_and(|latency| latency.p95 > 0.0), "{summary:#?}");
-    for (camera, seen) in summary.cameras.iter().zip(seen) {
+    for (camera, found) in summary.cameras.iter().zip(found) {
         let inference = camera.figures.inference_ms.unwrap_or_default();
         let ordered =
             0.0 < inference.min && inference.min <= inference.mean && inference.mean <= inference.max;
         assert!(ordered && inference.p95 <= inference.max * 1.1, "{camera:#?}");
         assert!(camera.figures.frames <= camera.decoded, "{camera:#?}");
         // Five pictures per second of ten.
-        let sent = seen.footage.sent.len() as u64;
+        let sent = found.footage.sent.len() as u64;
         assert!(
             camera.figures.frames > 0 && camera.figures.frames <= sent * 6 / 10 + 5,
             "{sent}: {camera:#?}"
@@ -280,9 +283,27 @@ fn check_summary(rig: &Rig, cameras: &[&str], seen: &[SeenFootage]) {
     }
 }
 
+/// `--save-video`: the pictures that the detector looked at, as a file that others can play.
+async fn check_video(rig: &Rig, camera: &str) {
+    let file = format!("{camera}.mp4");
+    let line = rig.daemon().line(&format!("file={file}")).await;
+    let pictures = line.split_once("pictures=").map_or("", |(_, rest)| rest).trim();
+    let summary = summary(rig);
+    let of_camera = summary.cameras.iter().find(|of| of.camera == camera).expect("it has detection");
+    let most = of_camera.figures.frames;
+    assert!((1..=most).contains(&pictures.parse().unwrap_or(0)), "of {most} that were looked at: {line}");
+    let Some(ffprobe) = program("ffprobe", "ffmpeg") else { return };
+    let entries = "stream=codec_name,width,height,r_frame_rate,nb_read_frames";
+    let arguments = ["-v", "error", "-count_frames", "-show_entries", entries, "-of", "csv=p=0"];
+    let output = Command::new(ffprobe).args(arguments).arg(rig.folder().join(&file)).output();
+    let output = output.expect("ffprobe starts");
+    let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert_eq!(found, format!("h264,640,360,5/1,{pictures}"), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_cameras_that_go_away_change_their_size_or_lose_packets_end_and_new_ones_begin() {
-    let started = seeing()
+    let started = rig_with_detection()
         .set("detect.events_folder", "\"events\"")
         .set("detect.events_keep", &KEPT.to_string())
         .set("detect.lost_after_ms", "500")
@@ -295,16 +316,16 @@ async fn events_of_cameras_that_go_away_change_their_size_or_lose_packets_end_an
     tokio::join!(go_away(&rig), switch(&rig, "switch"), switch(&rig, "switch-h265"), lose_packets(&rig));
     rig.stop().await;
 
-    let found = rig.expect_seen_truly("gone").await;
+    let found = rig.expect_events_proven("gone").await;
     let tracks: BTreeSet<_> = found.lives.iter().map(|life| life.first().track).collect();
     assert_eq!(tracks.len(), found.lives.len(), "numbers of tracks are used twice");
     assert!(found.footage.sessions().len() >= 2);
     for camera in ["switch", "switch-h265"] {
-        let found = rig.expect_seen_truly(camera).await;
+        let found = rig.expect_events_proven(camera).await;
         found.footage.expect_no_picture_missing();
         check_newest_kept(&rig, camera, &found, KEPT);
     }
-    let lossy = rig.expect_seen_truly("lossy").await;
+    let lossy = rig.expect_events_proven("lossy").await;
     lossy.footage.expect_nothing_behind_a_loss();
     check_newest_kept(&rig, "lossy", &lossy, KEPT);
     let stats = lossy.footage.stats.last().expect("each second");
@@ -358,7 +379,7 @@ async fn lose_packets(rig: &Rig) {
     rig.more_fragments("lossy", 2).await;
 }
 
-fn check_newest_kept(rig: &Rig, camera: &str, found: &SeenFootage, keep: usize) {
+fn check_newest_kept(rig: &Rig, camera: &str, found: &FootageAndEvents, keep: usize) {
     let files = files(rig, camera);
     assert_eq!(files.len(), keep.min(found.lives.len()), "{camera}");
     for (name, record, _) in &files {

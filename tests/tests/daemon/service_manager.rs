@@ -1,4 +1,4 @@
-//! The service manager, as the daemon sees it.
+//! A service manager such as systemd, as the daemon knows it: the socket that NOTIFY_SOCKET names.
 
 use kvs_edge_tests::within;
 use tokio::net::UnixDatagram;
@@ -6,15 +6,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// What the daemon tells its service manager.
-pub(crate) struct Manager {
+pub(crate) struct ServiceManager {
     folder: tempfile::TempDir,
     lines: mpsc::UnboundedReceiver<String>,
     /// Reads all the time, as a real one does: a full socket would hold the daemon up.
     reader: JoinHandle<()>,
 }
 
-impl Manager {
-    pub(crate) fn new() -> Manager {
+impl ServiceManager {
+    pub(crate) fn new() -> ServiceManager {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let socket = UnixDatagram::bind(folder.path().join("notify")).expect("a socket in it");
         let (sender, lines) = mpsc::unbounded_channel();
@@ -26,14 +26,14 @@ impl Manager {
                 }
             }
         });
-        Manager { folder, lines, reader }
+        ServiceManager { folder, lines, reader }
     }
 
     pub(crate) fn address(&self) -> String {
         self.folder.path().join("notify").display().to_string()
     }
 
-    /// Reads until a line begins with `wanted`; gives all lines read.
+    /// Reads until a line begins with `wanted`; returns all lines read.
     pub(crate) async fn until(&mut self, wanted: &str) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         let read = async {
@@ -46,7 +46,7 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
+impl Drop for ServiceManager {
     fn drop(&mut self) {
         self.reader.abort();
     }

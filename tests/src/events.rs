@@ -1,4 +1,4 @@
-//! The proof of what was seen: events against the stored footage and what the simulated camera really showed.
+//! The proof of events: they are compared with the stored footage and what the simulated camera really showed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,9 +12,9 @@ use crate::rig::Rig;
 /// An event is right about a picture when its box and one of the truth share this much (intersection over union).
 const SAME: f64 = 0.4;
 
-/// What was seen by one camera, and the footage of it.
+/// The footage of one camera, and the events in it.
 #[derive(Debug)]
-pub struct SeenFootage {
+pub struct FootageAndEvents {
     pub footage: Footage,
     /// In the order in which they began.
     pub lives: Vec<Life>,
@@ -38,7 +38,7 @@ impl Life {
 }
 
 /// A stored picture that events may be about.
-struct Shown<'a> {
+struct StoredPicture<'a> {
     back: PictureBack,
     size: [u32; 2],
     truth: &'a [TruthBox],
@@ -51,7 +51,7 @@ impl Rig {
     ///
     /// # Panics
     /// When that is not so.
-    pub async fn expect_seen_truly(&self, camera: &str) -> SeenFootage {
+    pub async fn expect_events_proven(&self, camera: &str) -> FootageAndEvents {
         let footage = self.expect_everything_proven(camera).await;
         let events: Vec<Event> = self.mqtt.bodies(&self.mqtt.topics.events(camera));
         assert!(
@@ -72,34 +72,34 @@ impl Rig {
 
         let sim = self.sim(camera).expect("a simulated camera");
         let clips = [Some(sim.clip(0).clone()), self.other_clip(camera).await];
-        let shown: HashMap<u64, Shown<'_>> = footage
+        let pictures: HashMap<u64, StoredPicture<'_>> = footage
             .pictures
             .iter()
             .map(|back| {
                 let clip = clips[usize::from(back.sent.switched)].as_ref().expect("it was played");
                 let size = [clip.spec().width, clip.spec().height];
                 let truth = &*clip.truth()[back.sent.index as usize].objects;
-                (back.time_ms, Shown { back: *back, size, truth })
+                (back.time_ms, StoredPicture { back: *back, size, truth })
             })
             .collect();
         let stream = self.stream_of(camera);
         for life in &lives {
             check_life(&life.messages);
             for event in &life.messages {
-                check_event(event, camera, &stream, &shown);
+                check_event(event, camera, &stream, &pictures);
             }
-            check_clip(life, &footage.stored, &shown);
+            check_clip(life, &footage.stored, &pictures);
         }
         // A model of half a megabyte errs now and then, and how many pictures it saw is up to the machine: its share of
         // right ones is measured by the bench.
-        let right = lives.iter().filter(|life| is_right(life.first(), &shown)).count();
+        let right = lives.iter().filter(|life| is_right(life.first(), &pictures)).count();
         assert!(
             right > 0 || lives.is_empty(),
             "{camera}: {right} of {} events began with what is there",
             lives.len()
         );
         self.check_counts(camera, &events);
-        SeenFootage { footage, lives }
+        FootageAndEvents { footage, lives }
     }
 
     /// The counts go as the events do. All changes of one picture make one count, and one that a newer one overtakes
@@ -158,20 +158,23 @@ fn check_life(messages: &[Event]) {
     }
 }
 
-fn check_event(event: &Event, camera: &str, stream: &str, shown: &HashMap<u64, Shown<'_>>) {
+fn check_event(event: &Event, camera: &str, stream: &str, pictures: &HashMap<u64, StoredPicture<'_>>) {
     let place = (&*event.device, &*event.camera, &*event.clip.kvs_stream, &*event.clip.region);
     assert_eq!(place, ("box", camera, stream, REGION));
     assert_eq!((event.clock, event.replayed), (ClockSource::Rtcp, false), "{event:#?}");
     let times = [Some(event.ts), Some(event.start), event.end];
     for time in times.into_iter().flatten() {
-        assert!(shown.contains_key(&time.as_millis()), "{time} is the time of no stored picture: {event:#?}");
+        assert!(
+            pictures.contains_key(&time.as_millis()),
+            "{time} is the time of no stored picture: {event:#?}"
+        );
     }
     assert!(event.start <= event.ts && event.end.is_none_or(|end| event.start <= end && end <= event.ts));
     assert_eq!(event.end.is_some(), event.kind == EventKind::End || is_late(event), "{event:#?}");
     assert_eq!(event.clip.producer_ts_ms, event.start.as_millis(), "{event:#?}");
     assert_eq!(event.clip.persisted, event.clip.fragment.is_some(), "{event:#?}");
     if event.kind != EventKind::End && !is_late(event) {
-        assert_eq!(event.frame, shown[&event.ts.as_millis()].size, "{event:#?}");
+        assert_eq!(event.frame, pictures[&event.ts.as_millis()].size, "{event:#?}");
     }
     let [x, y, w, h] = event.rect.0.map(|part| part.get());
     assert!(w > 0.0 && h > 0.0 && x + w <= 1.0002 && y + h <= 1.0002, "{event:#?}");
@@ -179,23 +182,23 @@ fn check_event(event: &Event, camera: &str, stream: &str, shown: &HashMap<u64, S
 }
 
 /// The fragment is there and holds the very picture that the event began with.
-fn check_clip(life: &Life, stored: &[Stored], shown: &HashMap<u64, Shown<'_>>) {
+fn check_clip(life: &Life, stored: &[Stored], pictures: &HashMap<u64, StoredPicture<'_>>) {
     let last = life.messages.last().expect("it has a first one");
     let number = last.clip.fragment.clone().unwrap_or_else(|| panic!("it has no fragment: {last:#?}"));
     let numbers = life.messages.iter().filter_map(|event| event.clip.fragment.as_ref());
     assert!(numbers.into_iter().all(|found| *found == number), "{life:#?}");
     let fragment = stored.iter().position(|fragment| fragment.number() == number);
     let fragment = fragment.unwrap_or_else(|| panic!("fragment {number} is not stored: {last:#?}"));
-    let holder = shown[&last.clip.producer_ts_ms].back.fragment;
+    let holder = pictures[&last.clip.producer_ts_ms].back.fragment;
     assert_eq!(fragment, holder, "another fragment holds the picture: {last:#?}");
 }
 
-fn is_right(event: &Event, shown: &HashMap<u64, Shown<'_>>) -> bool {
-    let seen = event.rect.0.map(|part| part.get());
-    let truth = shown[&event.ts.as_millis()].truth;
+fn is_right(event: &Event, pictures: &HashMap<u64, StoredPicture<'_>>) -> bool {
+    let found = event.rect.0.map(|part| part.get());
+    let truth = pictures[&event.ts.as_millis()].truth;
     truth.iter().filter(|there| name(there.label) == event.label).any(|there| {
         let there = [there.x, there.y, there.w, there.h].map(f64::from);
-        overlap(seen, there) >= SAME
+        overlap(found, there) >= SAME
     })
 }
 
