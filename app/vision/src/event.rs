@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!                confirm_frames pictures                lost_after_ms unseen, track gone,
-//!                with enough score and area             time ran back, finish()
+//!                with enough score and area,            time ran back, finish()
+//!                track confirmed
 //!   sightings -----------------------------> New --+--------------------------------------> End
 //!   (not told)                                     |
 //!                                                  +--> Update  at once when a zone, line, label, stationarity or
@@ -483,7 +484,7 @@ impl Progress {
         if self.told.is_none() {
             // Only pictures from here on are kept.
             self.event.best = shot;
-            if self.sure_frames < judge.confirm_frames {
+            if self.sure_frames < judge.confirm_frames || !track.confirmed {
                 self.why.retain(|why| !matches!(why, Why::Relabelled { .. })); // nobody knew
                 self.why.truncate(MOST_REASONS);
                 return None;

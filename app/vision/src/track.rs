@@ -21,7 +21,8 @@
 //!      +----------------------------> ended <------------------------+
 //! ```
 //!
-//! Boxes with a low score continue a track, but they use up what is believed of it: after a while of nothing better (1 s at
+//! A track is confirmed when it was seen with a high score in enough pictures and nothing spoke against it meanwhile: what is
+//! seen in one picture of five is not. Boxes with a low score continue a confirmed track, but they use up what is believed of it: after a while of nothing better (1 s at
 //! the lowest scores, many seconds just below `begin_score`) it counts as not seen, though it is still followed, and after
 //! `lost_after_ms` it has ended. So an object that was seen well is told of while it is half hidden, and a cone that once
 //! looked like a person is not told of for ever.
@@ -208,6 +209,9 @@ impl Tracker {
         open.retain(|&n| self.states[n].track.confirmed);
         self.associate(at, &boxes[high..], &mut open, LEAST_GAIN_LOW);
 
+        for state in self.states.iter_mut().filter(|state| !state.track.confirmed && state.missed > 0) {
+            state.belief.miss(self.step_s);
+        }
         self.states.retain(|state| {
             let unseen_ms = at.checked_ms_since(state.track.last_seen).unwrap_or(0);
             let believed =
@@ -391,7 +395,7 @@ impl State {
         track.smoothed_score += NEWEST * (score - track.smoothed_score);
         track.top_score = track.top_score.max(score);
         track.seen_now = true;
-        track.confirmed |= self.sure_hits >= confirm_hits;
+        track.confirmed |= self.sure_hits >= confirm_hits && self.belief.confirms();
         track.hits = track.hits.saturating_add(1);
         track.last_seen = at;
     }

@@ -301,10 +301,25 @@ fn lives_on(seen_well: &[f32], then: f32, fps: f32, seconds: f32) -> Vec<(f32, b
 fn a_cone_that_once_looked_like_a_person_is_not_told_of_for_ever() {
     for fps in [2.0, 5.0, 10.0, 30.0] {
         for (after, there, seen) in lives_on(&[0.55, 0.51, 0.6], 0.3, fps, 20.0) {
-            let known = after <= 0.3 || after >= 3.0;
+            let known = after <= 0.3 || after >= 3.5;
             assert!(!known || seen == (after <= 0.3), "{fps} fps: {after} s");
-            let known = after <= 5.0 || after >= 8.5;
+            let known = after <= 5.0 || after >= 9.0;
             assert!(!known || there == (after <= 5.0), "{fps} fps: {after} s");
+        }
+    }
+}
+
+#[test]
+fn a_cone_that_looks_like_a_person_now_and_then_is_not_confirmed() {
+    for fps in [2.0, 5.0, 10.0, 30.0] {
+        for often in [3, 4, 7, 20] {
+            let mut tracker = Tracker::new(TrackerConfig::default());
+            for n in 0..(60.0 * fps) as u64 {
+                let score = if n % often == 0 { 0.55 } else { 0.45 };
+                let at = ms(10_000 + (1_000.0 * n as f32 / fps) as u64);
+                let tracks = tracker.update(at, &[person(0.5, score)], None);
+                assert!(tracks.iter().all(|track| !track.confirmed), "{fps} fps, {often}: {tracks:?}");
+            }
         }
     }
 }
