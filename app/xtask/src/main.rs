@@ -93,6 +93,7 @@ fn bench() -> Result<ExitCode, String> {
         ("vision", "track"),
         ("decode", "decode"),
         ("detect", "backends"),
+        ("detect", "footage"),
         ("kvs-edge", "upload"),
         ("kvs-edge", "analytics"),
     ] {
