@@ -31,7 +31,7 @@ pub enum VideoError {
     #[error("--save-video {camera}: the configuration has no such camera; it has {}", .cameras.join(", "))]
     NoCamera { camera: String, cameras: Vec<String> },
     #[error(
-        "--save-video {camera}: nothing is detected on this camera; add [detect], and set enabled = true"
+        "--save-video {camera}: nothing is detected on this camera; install a detector (`cargo xtask model`) or name one in [detect], and leave enabled"
     )]
     NoDetection { camera: String },
     #[error("`{ENCODER}` does not start: {0}; install the Debian package gstreamer1.0-tools")]
