@@ -17,7 +17,7 @@ mod clip;
 mod people;
 mod sequence;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,6 +37,7 @@ use sequence::Sequence;
 type Error = Box<dyn std::error::Error>;
 
 const CLIP: &str = "/usr/share/doc/opencv-doc/examples/data/vtest.avi";
+const LABELLED_CLIP: &str = "vtest";
 const MODEL: &str = "nanodet-416x416.onnx";
 /// Has motmetrics 1.4 and trackers 2.6.
 const PYTHON: &str = "KVS_EDGE_BENCH_PYTHON";
@@ -48,8 +49,8 @@ const NMS_IOU: f32 = 0.5;
 const USAGE: &str = "\
 cargo bench -p detect --bench footage [-- ARGUMENTS]
   --model FILE       nanodet-416x416.onnx, if it is not where `cargo xtask model` installs it
-  --clip FILE        vtest.avi, if it is not where Debian installs it
-  --truth FILE       gt.txt of MOTChallenge's PETS09-S2L1: judges the whole clip
+  --clip FILE        vtest.avi, if it is not where Debian installs it; or another clip, with its --truth
+  --truth FILE       gt.txt of MOTChallenge's PETS09-S2L1 (or of the other clip): judges the whole clip
   --every N          only every Nth picture
   --sequence FOLDER  a sequence of MOTChallenge by its own boxes; may be given more than once
   --keep FOLDER      keeps boxes, tracks and truth as MOTChallenge text
@@ -117,9 +118,10 @@ fn main() -> Result<(), Error> {
             }
             None => println!("skipped: {MODEL} is missing; run cargo xtask model"),
             Some(model) => {
-                let whole = watch(&arguments, &clip, &model, folder)?;
+                let name = clip.file_stem().ok_or("a clip without a name")?.to_string_lossy().into_owned();
+                let whole = watch(&arguments, &clip, &name, &model, folder)?;
                 if let Some(truth) = &arguments.truth {
-                    fs::copy(truth, folder.join("vtest.truth.txt"))?;
+                    fs::copy(truth, folder.join(format!("{name}.truth.txt")))?;
                     judged.push(whole);
                 }
             }
@@ -148,10 +150,16 @@ fn installed() -> Option<PathBuf> {
     folders.into_iter().flatten().map(|folder| folder.join(MODEL)).find(|file| file.is_file())
 }
 
-/// Runs the whole clip, prints what the labelled pictures and the events say, and writes `vtest.boxes.txt` and
-/// `vtest.tracks.txt`. Returns what to tell `judge.py` of it.
+/// Runs the whole clip, prints what the labelled pictures and the events say, and writes `NAME.boxes.txt` and
+/// `NAME.tracks.txt`. Returns what to tell `judge.py` of it.
 #[expect(clippy::print_stdout, reason = "the tables are what this is for")]
-fn watch(arguments: &Arguments, clip: &Path, model: &Path, folder: &Path) -> Result<String, Error> {
+fn watch(
+    arguments: &Arguments,
+    clip: &Path,
+    name: &str,
+    model: &Path,
+    folder: &Path,
+) -> Result<String, Error> {
     let options = LoadOptions { backend: BackendChoice::Auto, ..LoadOptions::default() };
     let loaded = detect::load(&ModelSource::File(model.to_owned()), &LabelSource::Model, &options)?;
     let labels = loaded.labels.clone();
@@ -163,7 +171,7 @@ fn watch(arguments: &Arguments, clip: &Path, model: &Path, folder: &Path) -> Res
     let mut detector = Detector::new(loaded.backend, loaded.head, settings, Clock::system());
     let mut tracker = Tracker::new(rules.tracker(&labels));
     let mut events = Events::new(rules.clone(), &labels)?;
-    let people = people::read()?;
+    let people = if name == LABELLED_CLIP { people::read()? } else { BTreeMap::new() };
 
     let mut clip = Clip::open(clip)?;
     let clip_fps = clip.fps;
@@ -213,24 +221,21 @@ fn watch(arguments: &Arguments, clip: &Path, model: &Path, folder: &Path) -> Res
             by_tracks.add(people, &seen.iter().map(|track| track.rect).collect::<Vec<_>>(), size);
         }
     }
-    fs::write(folder.join("vtest.boxes.txt"), boxes)?;
-    fs::write(folder.join("vtest.tracks.txt"), tracks)?;
+    fs::write(folder.join(format!("{name}.boxes.txt")), boxes)?;
+    fs::write(folder.join(format!("{name}.tracks.txt")), tracks)?;
     if let Some(file) = &arguments.record {
         fs::write(file, record)?;
     }
 
     println!("{pictures} pictures at {fps:.1} per second, {} on {}\n", MODEL, detector.backend());
-    println!(
-        "{LABELLED} labelled pictures | persons | found | of these | false | per picture\n---|---:|---:|---:|---:|---:"
-    );
-    for (what, counted) in [("boxes from 0.5 on", by_boxes), ("tracks", by_tracks)] {
-        println!("{what} | {}", counted.row());
+    println!("{} events, {of_persons} of them of persons", told.len());
+    if name == LABELLED_CLIP {
+        println!("a person counts {PASSES} passes of persons, and 2 parked vehicles\n");
+        println!("{LABELLED} labelled pictures | persons | found | of these | false | per picture");
+        println!("---|---:|---:|---:|---:|---:");
+        println!("boxes from 0.5 on | {}\ntracks | {}\n", by_boxes.row(), by_tracks.row());
     }
-    println!(
-        "\n{} events, {of_persons} of them of persons; a person counts {PASSES} passes of persons, and 2 parked vehicles\n",
-        told.len(),
-    );
-    Ok(sequence::judged("vtest", fps, size))
+    Ok(sequence::judged(name, fps, size))
 }
 
 /// The time of a picture, counted from 1.
