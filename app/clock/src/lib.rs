@@ -28,6 +28,8 @@ pub struct Clock {
     trust: Arc<AtomicU8>,
     /// Microseconds to add to the wall's time.
     correction: Arc<AtomicI64>,
+    /// Monotonic time when this clock was made.
+    begun: Instant,
 }
 
 /// Whether wall time may be written into footage.
@@ -69,7 +71,8 @@ impl Clock {
     }
 
     fn with(wall: Wall) -> Self {
-        Self { wall, trust: Arc::new(AtomicU8::new(Trust::Unknown as u8)), correction: Arc::default() }
+        let trust = Arc::new(AtomicU8::new(Trust::Unknown as u8));
+        Self { wall, trust, correction: Arc::default(), begun: monotonic() }
     }
 
     /// Whether wall time is the machine's own: what the system says of its clock is said of this one.
@@ -151,6 +154,21 @@ impl Clock {
         tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await;
     }
 
+    /// When somebody who looks at something each `every` looks next: at multiples of it since this clock was made, so that
+    /// all who do wake the processor together. A beat that would come within a quarter of `every` after the last one, because
+    /// that came late, is left out: whoever counts beats sees no more time than there was.
+    pub fn next_beat(&self, every: Duration) -> Instant {
+        let every = every.max(Duration::from_millis(1));
+        let earliest = self.since(self.begun) + every * 3 / 4;
+        let beats = earliest.as_nanos().div_ceil(every.as_nanos());
+        self.begun + u32::try_from(beats).map_or(earliest, |beats| every * beats)
+    }
+
+    /// Waits for the [next beat](Self::next_beat).
+    pub async fn beat(&self, every: Duration) {
+        self.sleep_until(self.next_beat(every)).await;
+    }
+
     /// Waits for `duration` of monotonic time.
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
@@ -194,6 +212,23 @@ mod tests {
         clock.sleep_until(clock.now() + Duration::from_millis(250)).await;
         assert_eq!(same.wall_ms(), 250);
         assert_eq!(clock.since(begun + Duration::from_secs(9000)), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_regularly_looks_together_and_never_twice_in_a_row() {
+        let clock = Clock::simulated(UNIX_EPOCH + START);
+        let (begun, half, ms) = (clock.now(), Duration::from_millis(500), Duration::from_millis);
+        clock.sleep(ms(40)).await;
+        assert_eq!(clock.next_beat(half), begun + half);
+        assert_eq!(clock.next_beat(2 * half), begun + 2 * half);
+        for turn in 1..=4 {
+            clock.beat(half).await;
+            assert_eq!(clock.since(begun), half * turn);
+            clock.sleep(ms(3)).await;
+        }
+        clock.sleep(ms(400)).await;
+        assert_eq!(clock.next_beat(half), begun + ms(3000), "the one at 2500 would be 97 ms away");
+        assert_eq!(clock.next_beat(Duration::ZERO), clock.now() + ms(1));
     }
 
     #[test]

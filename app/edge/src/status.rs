@@ -5,13 +5,15 @@
 //!  broker, clock ----------> problems of the box ----------------^
 //! ```
 //!
-//! The reports change with each picture, so they are looked at four times a second and not waited for; outputs wake only
-//! when the judgement changes.
+//! The reports change with each picture, so they are looked at twice a second and not waited for, except for the state of
+//! a camera's pictures, which is told at once; outputs wake only when the judgement changes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clock::Clock;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use health::{CameraFacts, CameraHealth, Pictures, Problem, Reason};
 use mqtt::MqttHandle;
 use tokio::sync::watch;
@@ -25,8 +27,8 @@ use crate::wall_clock::WallClockReport;
 use kvs::proof::schedule::Verdict;
 use rtsp::source::{IngestReport, IngestState};
 
-/// How soon a change of state is noticed.
-const LOOK: Duration = Duration::from_millis(250);
+/// How soon a change is noticed that nobody tells of.
+const LOOK: Duration = Duration::from_millis(500);
 /// A camera clock further off than this is worth a word.
 const CLOCK_NOTICE_US: i64 = 1_000_000;
 /// A camera's clock that is no further from the box's uncorrected one shows the same time.
@@ -75,6 +77,8 @@ pub struct Judge {
     stopping: CancellationToken,
     /// Of the last look.
     before: BoxStatus,
+    /// Likewise, in the order of the views.
+    pictures: Vec<IngestState>,
 }
 
 impl Judge {
@@ -86,7 +90,8 @@ impl Judge {
         clock: Clock,
         stopping: CancellationToken,
     ) -> Self {
-        Self { cameras, mqtt, wall_clock, clock, stopping, before: BoxStatus::default() }
+        let (before, pictures) = (BoxStatus::default(), Vec::new());
+        Self { cameras, mqtt, wall_clock, clock, stopping, before, pictures }
     }
 
     /// Until everybody who watches has gone.
@@ -100,8 +105,11 @@ impl Judge {
                 }
                 changed
             });
+            let views = self.cameras.borrow().clone();
+            let looked_at = views.iter().map(|view| view.ingest.clone()).zip(self.pictures.drain(..));
             tokio::select! {
-                () = self.clock.sleep(LOOK) => {}
+                () = self.clock.beat(LOOK) => {}
+                () = change_of_pictures(looked_at.collect()) => {}
                 () = self.stopping.cancelled(), if !self.before.stopping => {}
                 () = status.closed() => return,
                 _ = self.cameras.changed() => {}
@@ -114,6 +122,8 @@ impl Judge {
         let stopping = self.stopping.is_cancelled();
         let views = self.cameras.borrow_and_update().clone();
         let now = self.clock.wall();
+        // Before they are judged: what changes meanwhile is looked at again.
+        self.pictures = views.iter().map(|view| view.ingest.borrow().state).collect();
         let cameras = views.iter().map(|view| self.look_at(view, stopping, now)).collect();
         let wall_clock = self.wall_clock.borrow().clone();
         let broker = self.mqtt.as_ref().and_then(MqttHandle::problem);
@@ -213,6 +223,20 @@ impl Judge {
         let loss = ingest.loss.as_ref().filter(|loss| self.clock.since(loss.at) < LOSS_NOTICE)?;
         Some(loss.problem.clone())
     }
+}
+
+/// Waits until the state of a camera's pictures is another one than it was.
+async fn change_of_pictures(cameras: Vec<(watch::Receiver<IngestReport>, IngestState)>) {
+    let change = |(mut ingest, before): (watch::Receiver<IngestReport>, IngestState)| async move {
+        ingest.wait_for(|report| report.state != before).await.is_ok()
+    };
+    let mut changes: FuturesUnordered<_> = cameras.into_iter().map(change).collect();
+    while let Some(changed) = changes.next().await {
+        if changed {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn upload_problem(upload: &UploadReport) -> Option<Problem> {

@@ -66,7 +66,7 @@ impl WallClock {
                 next_ask = self.clock.now() + ASK;
                 self.provoke_answer().await;
             } else {
-                self.clock.sleep(LOOK).await;
+                self.clock.beat(LOOK).await;
             }
         }
     }
@@ -74,10 +74,10 @@ impl WallClock {
     /// Any answer, a refusal too, tells the service's time.
     async fn provoke_answer(&self) {
         let stream = self.cameras.borrow().first().map(|view| StreamId::name(&view.config.stream));
-        let Some(stream) = stream else { return self.clock.sleep(LOOK).await };
+        let Some(stream) = stream else { return self.clock.beat(LOOK).await };
         let asked = self.client.describe_stream(&stream);
         if tokio::time::timeout(ASK, asked).await.is_err() || self.client.service_time().is_none() {
-            self.clock.sleep(LOOK).await;
+            self.clock.beat(LOOK).await;
         }
     }
 

@@ -94,7 +94,7 @@ pub async fn run(
     let mut fed = clock.now();
     let mut said = String::new();
     loop {
-        clock.sleep(every).await;
+        clock.beat(every).await;
         match pulses.oldest() {
             Some((name, age)) if age >= STUCK => {
                 tracing::error!(task = name, still_s = age.as_secs(), "stuck: the watchdog is not fed");

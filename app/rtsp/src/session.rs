@@ -73,7 +73,7 @@ pub(crate) enum Next {
     Picture(Picture),
     Sound(Sound),
     SenderReport(SenderReport),
-    /// At least `look` has passed since the one before. Whoever counts these sees no more time than the box did: while it
+    /// A beat of `look` has passed since the one before. Whoever counts these sees no more time than the box did: while it
     /// stands still (starved, its virtual machine paused) there are none, and the camera is not blamed for it.
     Tick,
 }
@@ -211,7 +211,7 @@ impl<'a> Described<'a> {
         let options = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Permissive);
         let playing = self.target.step("PLAY", self.session.play(options)).await?;
         let demuxed = playing.demuxed().map_err(|error| self.target.error("PLAY", &error))?;
-        let tick = Box::pin(sleep_until((clocks.clock.now() + look).into()));
+        let tick = Box::pin(sleep_until(clocks.clock.next_beat(look).into()));
         let mut session = Session { demuxed, tracks, format: Ok(None), clocks: clocks.clone(), look, tick };
         session.read_format();
         Ok(session)
@@ -276,7 +276,7 @@ impl Session {
                 biased;
                 item = self.demuxed.next() => item,
                 () = &mut self.tick => {
-                    self.tick.as_mut().reset((self.clocks.clock.now() + self.look).into());
+                    self.tick.as_mut().reset(self.clocks.clock.next_beat(self.look).into());
                     return Ok(Next::Tick);
                 }
             };

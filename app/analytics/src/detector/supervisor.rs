@@ -109,7 +109,7 @@ impl Supervisor {
                     let _ = tokio::time::timeout(STOP_LIMIT, &mut end).await;
                     return End::Stopped;
                 }
-                () = clock.sleep(LOOK) => {
+                () = clock.beat(LOOK) => {
                     let mut inner = self.shared.lock();
                     if inner.busy_since.is_some_and(|since| clock.since(since) > self.options.hang) {
                         inner.turn += 1;
