@@ -87,6 +87,7 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
 
 fn bench() -> Result<ExitCode, String> {
     let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS, python::TRACKERS])?;
+    let daemon = daemon_of_the_image()?;
     for (package, bench) in [
         ("media", "mkv_read"),
         ("vision", "letterbox"),
@@ -99,9 +100,22 @@ fn bench() -> Result<ExitCode, String> {
     ] {
         let mut cargo = cargo();
         cargo.args(["bench", "--package", package, "--bench", bench]);
+        if bench == "upload" {
+            cargo.arg("--").arg("--daemon").arg(&daemon);
+        }
         run(cargo.env("KVS_EDGE_BENCH_PYTHON", &python))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the daemon as it is shipped: this is what costs are measured of.
+fn daemon_of_the_image() -> Result<PathBuf, String> {
+    println!("xtask: building kvs-edge as in the image (link-time optimisation takes some minutes)");
+    let features = ["--no-default-features", "--features", "bench,relr"];
+    run(cargo().args(["build", "--profile", "image", "--package", "kvs-edge"]).args(features))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let daemon = target.join("image/kvs-edge");
+    daemon.canonicalize().map_err(|error| format!("{}: {error}", daemon.display()))
 }
 
 /// The cargo that runs us.
