@@ -157,6 +157,27 @@ async fn a_broken_configuration_is_refused_with_each_mistake_its_line_and_each_m
     }
 }
 
+#[tokio::test]
+async fn check_names_the_command_that_installs_a_detector_where_there_is_none() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (file, models) = (folder.path().join("good.toml"), folder.path().join("models"));
+    let check = async |detect: &str| {
+        let text =
+            "[aws]\nregion = \"us-west-2\"\n\n[[camera]]\nid = \"cam\"\nurl = \"rtsp://127.0.0.1/x\"\n";
+        std::fs::write(&file, format!("{text}{detect}")).expect("it can be written");
+        let mut kvs_edge = Command::new(binary("kvs-edge"));
+        kvs_edge.arg("check").arg("--config").arg(&file).env("KVS_EDGE_MODELS", &models);
+        let process = Process::spawn("kvs-edge", &mut kvs_edge);
+        assert!(process.ended().await.success(), "{:#?}", process.output());
+        process.stdout()
+    };
+    let command = format!("`cargo xtask model --folder {}`", models.display());
+    let (absent, asked) = (check("").await, check("[detect]\n").await);
+    assert!(absent[0].starts_with("detection is off: ") && absent[0].contains(&command), "{absent:#?}");
+    assert!(asked[0].starts_with("warning: ") && asked[0].contains(&command), "{asked:#?}");
+    assert_eq!(check("[detect]\nenabled = false\n").await.len(), 1, "nobody misses it");
+}
+
 /// What `kvs-edge COMMAND --config FILE` has to say when it fails.
 async fn fails(command: &str, file: &Path) -> Vec<String> {
     let mut kvs_edge = Command::new(binary("kvs-edge"));
