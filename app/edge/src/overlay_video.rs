@@ -253,10 +253,10 @@ mod tests {
         let (without, with) = (file(""), file("[detect]"));
         let expected = "--save-video yard: the configuration has no such camera; it has gate";
         assert_eq!(error("yard=a.mp4", &with), expected);
-        assert!(error("gate=a.mp4", &without).contains("add [detect]"));
+        assert!(error("gate=a.mp4", &without).contains("install a detector"));
         let mut off = file("[detect]");
         off.cameras[0].enabled = false;
-        assert!(error("gate=a.mp4", &off).contains("set enabled = true"));
+        assert!(error("gate=a.mp4", &off).contains("leave enabled"));
     }
 
     #[test]
