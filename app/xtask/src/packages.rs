@@ -72,10 +72,11 @@ fn ensure(wanted: &[&str], install: bool) -> Result<(), String> {
         missing.len(),
         if root { "as root" } else { "by sudo" }
     );
-    // A stale package index is the usual reason for a first failure.
-    if apt(root, &["install", "--yes", "--no-install-recommends"], &missing).is_err() {
-        apt(root, &["update"], &[])?;
-        apt(root, &["install", "--yes", "--no-install-recommends"], &missing)?;
+    let install = || apt(root, &["install", "--yes", "--no-install-recommends"], &missing);
+    // An index that is stale or not there is the usual reason for a first failure; any other one comes again, and is shown.
+    if crate::run(install().stderr(Stdio::null())).is_err() {
+        crate::run(&mut apt(root, &["update"], &[]))?;
+        crate::run(&mut install())?;
     }
     Ok(())
 }
@@ -91,12 +92,12 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-fn apt(root: bool, action: &[&str], packages: &[&str]) -> Result<(), String> {
+fn apt(root: bool, action: &[&str], packages: &[&str]) -> Command {
     let mut command = Command::new(if root { "apt-get" } else { "sudo" });
     if !root {
         command.arg("apt-get");
     }
     command.arg("--quiet").args(action).args(packages).env("DEBIAN_FRONTEND", "noninteractive");
     command.stdout(Stdio::null()).stdin(Stdio::null());
-    crate::run(&mut command)
+    command
 }
