@@ -305,11 +305,10 @@ impl Connection {
     async fn clip(&mut self, plan: &FaultPlan) -> Result<Arc<Clip>, ClipError> {
         let target = self.target.as_mut().expect("a camera was found");
         let camera = &self.shared.cameras[target.camera];
-        let mut spec = camera.clip.spec().clone();
-        spec.b_frames = plan.b_frames.unwrap_or(spec.b_frames);
-        spec.gop = plan.gop.unwrap_or(spec.gop);
+        let spec = camera.clip.spec().coded(plan.b_frames, plan.gop);
         let clip = match &target.clip {
             Some(clip) if *clip.spec() == spec => clip.clone(),
+            _ if *camera.clip.spec() == spec => camera.clip.clone(),
             _ => self.shared.clips.get(&spec).await?,
         };
         target.clip = Some(clip.clone());

@@ -1,8 +1,8 @@
 //! A simulated RTSP camera with faults on demand and a rendered scene with ground truth.
 //!
 //! [`CameraSim`] serves any number of cameras over RTSP/1.0 (interleaved TCP and UDP) from one process. Each plays
-//! a [`Clip`] for ever, aligned to UTC: the picture of the moment shows the second of the moment, and sender reports
-//! lead from RTP time to the true capture time. What can go wrong with a camera can be asked for, by URL or by
+//! a [`Clip`] for ever, aligned to UTC: the picture of the moment shows the second of the moment (or is one of a user's own
+//! file, [`ClipSpec::of_file`]), and sender reports lead from RTP time to the true capture time. What can go wrong with a camera can be asked for, by URL or by
 //! [`Faults`] handle; the table is in [`faults`].
 //!
 //! ```no_run
@@ -32,7 +32,7 @@ mod server;
 mod sim;
 pub mod stats;
 
-pub use clip::{Audio, AudioClip, Clip, ClipError, ClipSpec, Codec, Picture, default_cache_dir};
+pub use clip::{Audio, AudioClip, Clip, ClipError, ClipSpec, Codec, Footage, Picture, default_cache_dir};
 pub use faults::{Fault, FaultError, FaultPlan, Faults, ForeignCodec, HandshakeStep, Start};
 pub use rtsp::auth::AuthKind;
 pub use scene::{FrameTruth, Label, TruthBox, read_frame_index};

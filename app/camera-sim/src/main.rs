@@ -20,6 +20,11 @@ struct Arguments {
     /// Render at most so many different clips
     #[arg(long)]
     distinct: Option<usize>,
+    /// Play this video file: H.264 and H.265 as they are, else encoded once. Without its sound
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "distinct", "size", "fps", "audio", "seed", "loop_seconds", "ground_truth",
+    ])]
+    clip: Option<PathBuf>,
     /// Width and height in pixels
     #[arg(long, default_value = "1280x720", value_parser = parse_size)]
     size: (u32, u32),
@@ -112,7 +117,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(out.write_all(faults::TABLE.as_bytes())?);
     }
     let (width, height) = arguments.size;
-    let clip = ClipSpec {
+    let mut clip = ClipSpec {
         width,
         height,
         fps: arguments.fps,
@@ -131,7 +136,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         },
         seed: arguments.seed,
         loop_seconds: arguments.loop_seconds,
+        footage: None,
     };
+    if let Some(file) = &arguments.clip {
+        clip = clip.of_file(file)?;
+    }
     let mut builder = CameraSim::builder().clip(clip).cameras(arguments.cameras).bind(arguments.listen);
     builder = builder.faults(arguments.faults);
     if let Some(distinct) = arguments.distinct {
@@ -150,6 +159,12 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let sim = builder.start().await?;
     if let Some(path) = &arguments.ground_truth {
         write_ground_truth(&sim, path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if arguments.clip.is_some() {
+        let (clip, how) = (sim.clip(0), if sim.clip(0).encoded() { "encoded" } else { "as it is" });
+        let ClipSpec { codec, width, height, .. } = clip.spec();
+        let (codec, pictures) = (codec.name(), clip.pictures().len());
+        tracing::info!("the file is {pictures} pictures of {width}x{height}, {codec}, {how}");
     }
     for camera in 0..sim.cameras() {
         writeln!(out, "{}", sim.url(camera))?;

@@ -1,13 +1,13 @@
 //! One client's media: which packets leave at which moment. No IO; time comes in as ns since 1970.
 //!
-//! Pictures are numbered since 1970 (`number / fps` seconds is the capture time), so every client and every camera
-//! shows the picture of the moment, and timestamps run on over the end of the loop. With B pictures the camera
+//! Pictures are numbered since 1970, and the clip's [`Timing`](crate::clip::Timing) says when each is taken, so every
+//! client and every camera shows the picture of the moment, and timestamps run on over the end of the loop. With B pictures the camera
 //! sends in coding order and is late by as many pictures as it has to look ahead.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::clip::{Audio, Clip, Codec};
+use crate::clip::{Audio, Clip, Codec, TICKS};
 use crate::faults::{Fault, FaultPlan, Start};
 use crate::rtp::sr::{RtpClock, SenderReport, ntp};
 use crate::rtp::{FRAMING, HEADER, MAX_PAYLOAD, Packets, Stamp, aac, h264, h265, packetise};
@@ -167,19 +167,17 @@ impl Player {
         player
     }
 
-    fn fps(&self) -> u64 {
-        u64::from(self.setting.clip.spec().fps)
-    }
-
     /// When the picture at a coding position is sent.
     fn due_ns(&self, position: u64) -> u64 {
-        scale(position + u64::from(self.setting.clip.reorder()), SECOND_NS, self.fps())
+        let clip = &self.setting.clip;
+        scale(clip.timing().capture(position + u64::from(clip.reorder())), SECOND_NS, TICKS)
     }
 
     /// First position that is due from now on, or the first random access point from there.
     fn entry(&self, now_ns: u64, random_access: bool) -> u64 {
         let clip = &self.setting.clip;
-        let mut position = scale(now_ns, self.fps(), SECOND_NS).saturating_sub(u64::from(clip.reorder()));
+        let number = clip.timing().first_from(scale(now_ns, TICKS, SECOND_NS));
+        let mut position = number.saturating_sub(u64::from(clip.reorder()));
         while self.due_ns(position) < now_ns {
             position += 1;
         }
@@ -199,8 +197,8 @@ impl Player {
 
     /// RTP time of the first packets of video and audio that will be sent.
     pub(crate) fn first_rtp_times(&self) -> (Option<u32>, Option<u32>) {
-        let video =
-            self.video.as_ref().map(|source| source.clock.at_count(self.number(self.position), self.fps()));
+        let first = self.setting.clip.timing().capture(self.number(self.position));
+        let video = self.video.as_ref().map(|source| source.clock.at_count(first, TICKS));
         let audio = self.audio.as_ref().zip(self.setting.clip.audio()).map(|(source, clip)| {
             source
                 .clock
@@ -285,9 +283,14 @@ impl Player {
         }
     }
 
-    /// The clip for [`Fault::SwitchParameters`]; same length and frame rate as the first.
+    /// The clip for [`Fault::SwitchParameters`]. One whose pictures are not taken at the same moments, as may come out of
+    /// a damaged file, is not used.
     pub(crate) fn set_other_clip(&mut self, clip: Arc<Clip>) {
-        self.other_clip = Some(clip);
+        if clip.timing() == self.setting.clip.timing() {
+            self.other_clip = Some(clip);
+        } else {
+            tracing::warn!("no parameter switch: not every picture of the file could be encoded again");
+        }
     }
 
     /// Appends all packets that are due, in the order in which they are: also after a pause the tracks stay
@@ -327,7 +330,10 @@ impl Player {
         let within = within_loop(&self.setting.clip, self.position);
         if self.switch_pending
             && let Some(other) = &mut self.other_clip
-            && other.pictures()[within].random_access
+            && let (picture, now) = (&other.pictures()[within], &self.setting.clip.pictures()[within])
+            && picture.random_access
+            && now.random_access
+            && picture.index == now.index
         {
             std::mem::swap(other, &mut self.setting.clip);
             self.switch_pending = false;
@@ -335,24 +341,26 @@ impl Player {
         }
         let number = self.number(self.position);
         self.position += 1;
+        let next_due_ns = self.due_ns(self.position);
         let (clip, Some(source)) = (&self.setting.clip, &mut self.video) else { return };
         if self.stall.is_some() || self.setting.plan.foreign.is_some() {
             return;
         }
-        let (picture, fps) = (&clip.pictures()[within], u64::from(clip.spec().fps));
+        let picture = &clip.pictures()[within];
         let flight = &mut self.in_flight;
         flight.packets.clear();
         match clip.spec().codec {
             Codec::H264 => packetise::<h264::H264>(&mut flight.packets, &picture.nal_units, MAX_PAYLOAD),
             Codec::H265 => packetise::<h265::H265>(&mut flight.packets, &picture.nal_units, MAX_PAYLOAD),
         }
-        let timestamp = source.clock.at_count(number, fps);
+        let timestamp = source.clock.at_count(clip.timing().capture(number), TICKS);
         let stamp =
             Stamp { payload_type: sdp::VIDEO_TYPE, timestamp, ssrc: source.ssrc, channel: source.channel };
         flight.packets.finish(&stamp, true, || next_sequence(&mut source.sequence));
         let slices = flight.packets.len().div_ceil(self.setting.slice) as u64;
         // Seven tenths of the interval, so that a picture is complete before the next one comes.
-        flight.gap_ns = if self.setting.plan.burst { 0 } else { SECOND_NS / fps * 7 / 10 / slices.max(1) };
+        let interval_ns = next_due_ns.saturating_sub(due_ns).min(SECOND_NS);
+        flight.gap_ns = if self.setting.plan.burst { 0 } else { interval_ns * 7 / 10 / slices.max(1) };
         (flight.next, flight.due_ns, flight.number, flight.dropped) = (0, due_ns, number, 0);
         (flight.index, flight.size_bytes) = (picture.index, picture.size_bytes());
     }
@@ -376,7 +384,7 @@ impl Player {
                 session: self.setting.session,
                 number: flight.number,
                 index: flight.index,
-                capture_utc_ms: scale(flight.number, 1000, self.fps()),
+                capture_utc_ms: scale(self.setting.clip.timing().capture(flight.number), 1000, TICKS),
                 size_bytes: flight.size_bytes,
                 packets: u32::try_from(end).unwrap_or(u32::MAX),
                 packets_dropped: dropped,

@@ -38,7 +38,7 @@ pub struct CameraSimBuilder {
 }
 
 impl CameraSimBuilder {
-    /// The clip of the first camera; the others get the following seeds.
+    /// The clip of the first camera; the others get the following seeds, or the same file.
     pub fn clip(mut self, clip: ClipSpec) -> Self {
         self.clip = clip;
         self
@@ -90,7 +90,10 @@ impl CameraSimBuilder {
         let distinct = self.distinct.unwrap_or(self.cameras).max(1);
         let mut cameras = Vec::with_capacity(self.cameras);
         for number in 0..self.cameras {
-            let spec = ClipSpec { seed: self.clip.seed + (number % distinct) as u64, ..self.clip.clone() };
+            let mut spec = self.clip.clone();
+            if spec.footage.is_none() {
+                spec.seed += (number % distinct) as u64;
+            }
             cameras.push(Camera {
                 path: format!("cam{number}"),
                 clip: clips.get(&spec).await?,
@@ -163,7 +166,7 @@ impl CameraSim {
         &self.shared.cameras[camera].clip
     }
 
-    /// Ground truth by presentation index within the loop.
+    /// Ground truth by presentation index within the loop; none of a file.
     pub fn ground_truth(&self, camera: usize) -> &[FrameTruth] {
         self.clip(camera).truth()
     }

@@ -13,7 +13,7 @@ const REMEMBERED: usize = 8192;
 pub struct SentPicture {
     /// Counts the sessions of the camera from 1.
     pub session: u64,
-    /// Pictures since 1970 in presentation order: the capture time is `number / fps` seconds.
+    /// Pictures since 1970 in presentation order: of the rendered scene the capture time is `number / fps` seconds.
     pub number: u64,
     /// Presentation index within the loop, for [`Clip::access_unit`](crate::Clip::access_unit).
     pub index: u32,

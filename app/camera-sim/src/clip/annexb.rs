@@ -48,12 +48,53 @@ pub(super) fn is_random_access(codec: Codec, nal: &[u8]) -> bool {
     }
 }
 
+/// Kinds of parameter sets by codec, in the order VPS, SPS, PPS.
+pub(super) const PARAMETER_SETS: [&[u8]; 2] = [&[7, 8], &[32, 33, 34]];
+
+pub(super) fn is_parameter_set(codec: Codec, nal: &[u8]) -> bool {
+    PARAMETER_SETS[codec as usize].contains(&kind(codec, nal))
+}
+
+/// An access unit delimiter.
+pub(super) fn is_delimiter(codec: Codec, nal: &[u8]) -> bool {
+    kind(codec, nal) == if codec == Codec::H264 { 9 } else { 35 }
+}
+
+/// Whether the picture is certainly shown in coding order. H.264: it has no B slice (7.4.3, `slice_type` 1 or 6, after
+/// `first_mb_in_slice`, both Exp-Golomb coded). H.265: not known without its parameter sets.
+pub(super) fn in_order(codec: Codec, nal_units: &[Bytes]) -> bool {
+    codec == Codec::H264
+        && nal_units.iter().filter(|nal| is_vcl(codec, nal)).all(|nal| {
+            let mut at = 8;
+            let slice_type = exp_golomb(nal, &mut at).and_then(|_| exp_golomb(nal, &mut at));
+            slice_type.is_some_and(|kind| kind % 5 != 1)
+        })
+}
+
+/// An unsigned Exp-Golomb code (H.264 9.1) that begins at bit `at`.
+fn exp_golomb(nal: &[u8], at: &mut usize) -> Option<u32> {
+    let mut bit = || {
+        let value = nal.get(*at / 8)? >> (7 - *at % 8) & 1;
+        *at += 1;
+        Some(u32::from(value))
+    };
+    let mut zeros = 0;
+    while bit()? == 0 {
+        zeros += 1;
+    }
+    if zeros > 31 {
+        return None;
+    }
+    let mut value = 1;
+    for _ in 0..zeros {
+        value = value << 1 | bit()?;
+    }
+    Some(value - 1)
+}
+
 /// The first parameter set of each kind, in the order VPS, SPS, PPS.
 pub(super) fn parameter_sets(codec: Codec, pictures: &[Picture]) -> Vec<Bytes> {
-    let kinds: &[u8] = match codec {
-        Codec::H264 => &[7, 8],
-        Codec::H265 => &[32, 33, 34],
-    };
+    let kinds = PARAMETER_SETS[codec as usize];
     let all = || pictures.iter().flat_map(|picture| &picture.nal_units);
     kinds.iter().filter_map(|&wanted| all().find(|nal| kind(codec, nal) == wanted).cloned()).collect()
 }
@@ -67,5 +108,24 @@ mod tests {
         let stream = Bytes::from_static(&[0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 0, 0, 3, 0, 0, 0, 1, 0x65, 9]);
         assert_eq!(nal_units(&stream), [&[0x67, 1][..], &[0x68, 0, 0, 3], &[0x65, 9]]);
         assert!(nal_units(&Bytes::from_static(&[1, 2, 3])).is_empty());
+    }
+
+    #[test]
+    fn b_slices_are_told_from_others() {
+        // ue(v) of 0, 1, 2, 5, 6, 7: 1, 010, 011, 00110, 00111, 0001000; the first is first_mb_in_slice.
+        for (bits, ordered) in [
+            (0b1100_0000, true),
+            (0b1010_0000, false),
+            (0b1011_0000, true),
+            (0b1001_1000, true),
+            (0b1001_1100, false),
+            (0b1000_1000, true),
+            (0b1000_0000, false),
+        ] {
+            let nal = Bytes::from(vec![0x41, bits]);
+            assert_eq!(in_order(Codec::H264, &[nal]), ordered, "{bits:#010b}");
+        }
+        assert!(!in_order(Codec::H264, &[Bytes::from_static(&[0x41])]), "cut");
+        assert!(!in_order(Codec::H265, &[Bytes::from_static(&[0x26, 1, 0xff])]));
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{Audio, ClipError, ClipSpec, audio, encode};
+use super::{Audio, ClipError, ClipSpec, Codec, audio, encode, footage};
 use crate::scene::FrameTruth;
 
 pub(super) const INDEX: &str = "index.json";
@@ -27,8 +27,8 @@ pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> ClipError {
     move |source| ClipError::Cache { path, source }
 }
 
-pub(super) fn video_name(spec: &ClipSpec) -> String {
-    format!("video.{}", spec.codec.name())
+pub(super) fn video_name(codec: Codec) -> String {
+    format!("video.{}", codec.name())
 }
 
 /// The complete folder of a clip; makes it if need be.
@@ -41,7 +41,10 @@ pub(super) fn folder(spec: &ClipSpec, cache_dir: &Path) -> Result<PathBuf, ClipE
     let unique = format!(".{}-{}-{:08x}", spec.key(), std::process::id(), rand::random::<u32>());
     let unfinished = Unfinished(cache_dir.join(unique));
     fs::create_dir(&unfinished.0).map_err(failed(&unfinished.0))?;
-    encode::video(spec, &unfinished.0)?;
+    match &spec.footage {
+        Some(file) => footage::make(spec, file, &unfinished.0)?,
+        None => encode::video(spec, &unfinished.0)?,
+    }
     if spec.audio != Audio::None {
         audio::make(spec, &unfinished.0)?;
     }
@@ -65,8 +68,8 @@ impl Drop for Unfinished {
 /// Presentation index and size in bytes of each picture, in coding order.
 pub(super) type Index = Vec<(u32, usize)>;
 
-pub(super) fn read_video(spec: &ClipSpec, folder: &Path) -> Result<(Bytes, Index), ClipError> {
-    let path = folder.join(video_name(spec));
+pub(super) fn read_video(codec: Codec, folder: &Path) -> Result<(Bytes, Index), ClipError> {
+    let path = folder.join(video_name(codec));
     let video = fs::read(&path).map_err(failed(&path))?;
     let path = folder.join(INDEX);
     let index = fs::read(&path).map_err(failed(&path))?;

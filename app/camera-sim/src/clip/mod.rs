@@ -1,14 +1,16 @@
-//! The clip that a camera plays for ever: rendered and encoded once, then kept in a cache folder.
+//! The clip that a camera plays for ever: rendered and encoded once, or taken from a file, then kept in a cache folder.
 //!
 //! One folder per clip, named after all that went into it: `video.h264` or `video.h265` (Annex B, playable),
-//! `audio.aac` or `audio.ulaw`, `truth.jsonl` (one [`FrameTruth`] a line) and `index.json`. It is made under
-//! another name and renamed when complete, so processes that race for the same clip do not harm each other.
+//! `audio.aac` or `audio.ulaw`, `truth.jsonl` (one [`FrameTruth`] a line) and `index.json`; of a file, `footage.json`
+//! instead of sound and truth. It is made under another name and renamed when complete, so processes that race for the same clip do not harm each other.
 
 mod annexb;
 mod audio;
 mod cache;
 mod encode;
+mod footage;
 mod gdp;
+mod timing;
 
 use std::sync::Arc;
 
@@ -16,10 +18,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use footage::Facts;
+
 use crate::scene::{FrameTruth, MIN_WIDTH, RENDERER_VERSION, SceneSpec};
 
 pub use audio::AudioClip;
 pub use cache::default_cache_dir;
+pub use footage::Footage;
+pub(crate) use timing::{TICKS, Timing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -58,6 +64,9 @@ pub struct ClipSpec {
     pub seed: u64,
     /// Seconds until the clip repeats; must divide 60, so that the burnt-in second is true.
     pub loop_seconds: u32,
+    /// What is played instead of the rendered scene; see [`ClipSpec::of_file`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub footage: Option<Footage>,
 }
 
 impl Default for ClipSpec {
@@ -74,6 +83,7 @@ impl Default for ClipSpec {
             audio: Audio::None,
             seed: 0,
             loop_seconds: 20,
+            footage: None,
         }
     }
 }
@@ -92,6 +102,18 @@ pub enum ClipError {
     Output(String),
     #[error("{path}: {source}; choose another cache folder with KVS_EDGE_SIM_CACHE")]
     Cache { path: String, source: std::io::Error },
+    #[error("{path}: {source}; expected a video file that this user may read")]
+    File { path: String, source: std::io::Error },
+    #[error(
+        "{path} holds no video that GStreamer reads; `gst-discoverer-1.0` (gstreamer1.0-plugins-base-apps) lists what it holds"
+    )]
+    NoVideo { path: String },
+    #[error("{path} is damaged, or no video file; GStreamer: {message}")]
+    Footage { path: String, message: String },
+    #[error(
+        "{path} is {size_bytes} bytes of video, expected at most {largest_bytes}, since all is held in memory; cut it"
+    )]
+    TooLarge { path: String, size_bytes: u64, largest_bytes: u64 },
 }
 
 impl ClipSpec {
@@ -108,7 +130,35 @@ impl ClipSpec {
         }
     }
 
-    /// Number of pictures until the clip repeats.
+    /// These options for a video file: of any format that GStreamer reads, without its sound. Its H.264 or H.265 is
+    /// played as it is, and so are size, rate and length; codec, bit rate, GOP and B pictures are for what has to be
+    /// encoded. There is no ground truth.
+    pub fn of_file(self, path: &std::path::Path) -> Result<ClipSpec, ClipError> {
+        let footage = Some(Footage::open(path)?);
+        Ok(ClipSpec { width: 0, height: 0, audio: Audio::None, footage, ..self })
+    }
+
+    /// This clip with another GOP, where one is asked for; of a file it is encoded then.
+    pub(crate) fn coded(&self, b_frames: Option<u32>, gop: Option<u32>) -> ClipSpec {
+        let mut spec = self.clone();
+        if b_frames.is_some() || gop.is_some() {
+            spec.b_frames = b_frames.unwrap_or(spec.b_frames);
+            spec.gop = gop.unwrap_or(spec.gop);
+            spec = spec.resized(self.width, self.height);
+        }
+        spec
+    }
+
+    fn resized(&self, width: u32, height: u32) -> ClipSpec {
+        let mut spec = ClipSpec { width, height, ..self.clone() };
+        if let Some(footage) = &mut spec.footage {
+            footage.encode = true;
+            (spec.width, spec.height) = (width & !1, height & !1);
+        }
+        spec
+    }
+
+    /// Number of pictures until the rendered scene repeats.
     pub fn pictures(&self) -> u32 {
         self.fps * self.loop_seconds
     }
@@ -128,29 +178,29 @@ impl ClipSpec {
     #[must_use]
     pub fn switched(&self) -> ClipSpec {
         let half = |side: u32| side / 4 * 2;
-        let halved = ClipSpec { width: half(self.width), height: half(self.height), ..self.clone() };
+        let halved = self.resized(half(self.width), half(self.height));
         if halved.check().is_ok() {
             return halved;
         }
-        ClipSpec { width: self.width * 2, height: self.height * 2, ..self.clone() }
+        self.resized(self.width * 2, self.height * 2)
     }
 
     pub(crate) fn check(&self) -> Result<(), ClipError> {
-        let narrow = (self.width as usize) < MIN_WIDTH;
+        let (from_file, unknown) = (self.footage.is_some(), self.width == 0 && self.height == 0);
+        let small = if from_file {
+            !unknown && (self.width < 32 || self.height < 32)
+        } else {
+            (self.width as usize) < MIN_WIDTH || self.height < 96
+        };
         let size = || format!("{}x{}", self.width, self.height);
         let wrong = |option, found: String, expected| Err(ClipError::Option { option, found, expected });
-        if narrow
-            || self.height < 96
-            || self.width > 7680
-            || self.height > 4320
-            || (self.width | self.height) & 1 != 0
-        {
+        if small || self.width > 7680 || self.height > 4320 || (self.width | self.height) & 1 != 0 {
             return wrong("size", size(), "even sides between 192x96 and 7680x4320");
         }
-        if !(1..=120).contains(&self.fps) {
+        if !from_file && !(1..=120).contains(&self.fps) {
             return wrong("fps", self.fps.to_string(), "1 to 120");
         }
-        if self.loop_seconds == 0 || !60_u32.is_multiple_of(self.loop_seconds) {
+        if !from_file && (self.loop_seconds == 0 || !60_u32.is_multiple_of(self.loop_seconds)) {
             return wrong("loop-seconds", self.loop_seconds.to_string(), "a divisor of 60");
         }
         if self.gop == 0 || self.b_frames > 8 || self.b_frames >= self.gop.max(2) {
@@ -168,6 +218,9 @@ impl ClipSpec {
         let spec = serde_json::to_string(self).expect("a struct of numbers and names serialises");
         let digest = Sha256::digest(format!("{RENDERER_VERSION} {} {spec}", encode::VERSION));
         let hash: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.footage.is_some() {
+            return format!("file-{hash}");
+        }
         let codec = self.codec.name();
         format!("{codec}-{}x{}-{}fps-{hash}", self.width, self.height, self.fps)
     }
@@ -215,6 +268,8 @@ pub struct Clip {
     parameter_sets: Vec<Bytes>,
     audio: Option<AudioClip>,
     truth: Vec<FrameTruth>,
+    timing: Timing,
+    encoded: bool,
     /// Largest number of pictures by which one is coded ahead of its turn.
     reorder: u32,
 }
@@ -224,7 +279,13 @@ impl Clip {
     pub fn load(spec: &ClipSpec, cache_dir: &std::path::Path) -> Result<Arc<Clip>, ClipError> {
         spec.check()?;
         let folder = cache::folder(spec, cache_dir)?;
-        let (bytes, index) = cache::read_video(spec, &folder)?;
+        let facts = spec.footage.as_ref().map(|_| Facts::read(&folder)).transpose()?;
+        let encoded = facts.as_ref().is_none_or(Facts::encoded);
+        let (spec, timing) = match facts {
+            Some(facts) => (&facts.spec(spec), facts.timing),
+            None => (spec, Timing::of_scene(spec)),
+        };
+        let (bytes, index) = cache::read_video(spec.codec, &folder)?;
         let mut pictures = Vec::with_capacity(index.len());
         let mut rest = bytes;
         for (presentation, size) in index {
@@ -237,7 +298,7 @@ impl Clip {
             pictures.push(Picture { index: presentation, random_access, nal_units });
         }
         let parameter_sets = annexb::parameter_sets(spec.codec, &pictures);
-        let count = spec.pictures() as usize;
+        let count = timing.pictures();
         let mut by_index = vec![u32::MAX; count];
         for (position, picture) in (0..).zip(&pictures) {
             if let Some(slot) = by_index.get_mut(picture.index as usize) {
@@ -253,12 +314,29 @@ impl Clip {
         let ahead = (0..).zip(&pictures).map(|(position, picture)| picture.index.saturating_sub(position));
         let reorder = ahead.max().unwrap_or(0);
         let audio = audio::read(spec, &folder)?;
-        let truth = cache::read_truth(&folder)?;
-        Ok(Arc::new(Clip { spec: spec.clone(), pictures, by_index, parameter_sets, audio, truth, reorder }))
+        let truth = if spec.footage.is_none() { cache::read_truth(&folder)? } else { Vec::new() };
+        let spec = spec.clone();
+        Ok(Arc::new(Clip {
+            spec,
+            pictures,
+            by_index,
+            parameter_sets,
+            audio,
+            truth,
+            timing,
+            encoded,
+            reorder,
+        }))
     }
 
+    /// What was asked for; of a file codec, size and rate as they are.
     pub fn spec(&self) -> &ClipSpec {
         &self.spec
+    }
+
+    /// Whether the pictures were encoded here: always, except of a file whose own coding is played.
+    pub fn encoded(&self) -> bool {
+        self.encoded
     }
 
     /// All pictures in coding order, which is the order in which they are sent.
@@ -268,7 +346,7 @@ impl Clip {
 
     /// The picture that shows `index` (taken modulo the loop).
     pub fn access_unit(&self, index: u32) -> &Picture {
-        let position = self.by_index[(index % self.spec.pictures()) as usize];
+        let position = self.by_index[index as usize % self.by_index.len()];
         &self.pictures[position as usize]
     }
 
@@ -281,9 +359,13 @@ impl Clip {
         self.audio.as_ref()
     }
 
-    /// Ground truth by presentation index.
+    /// Ground truth by presentation index; none of a file.
     pub fn truth(&self) -> &[FrameTruth] {
         &self.truth
+    }
+
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     pub(crate) fn reorder(&self) -> u32 {

@@ -3,6 +3,7 @@
 mod client;
 mod clips;
 mod faults;
+mod files;
 mod media;
 mod other_clients;
 
