@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use camera_sim::{Audio, ClipSpec, Codec};
+use camera_sim::{Audio, ClipSpec, Codec, SimError};
 use clap::{Args, ValueEnum};
 use clock::Clock;
 use config::{Config, ConfigErrors};
@@ -49,6 +49,9 @@ pub struct DemoArguments {
     /// Show a recovery: this goes wrong on the first camera after a third of the time.
     #[arg(long, value_enum)]
     pub fault: Option<DemoFault>,
+    /// Play this video file instead of the drawn scene; the installed model looks at it (`cargo xtask model`).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "fps", "audio"])]
+    pub clip: Option<PathBuf>,
     /// Video codec of the cameras.
     #[arg(long, value_enum, default_value_t = DemoCodec::H264)]
     pub codec: DemoCodec,
@@ -62,9 +65,9 @@ pub struct DemoArguments {
     /// Give the cameras an AAC track.
     #[arg(long)]
     pub audio: bool,
-    /// Pictures per second and camera that the detector looks at; 0: no detection.
-    #[arg(long, default_value_t = 10.0, value_parser = detect_fps)]
-    pub detect_fps: f64,
+    /// Pictures per second and camera that the detector looks at; 0: no detection. 10 by default, with --clip 5.
+    #[arg(long, value_parser = detect_fps)]
+    pub detect_fps: Option<f64>,
     /// Write what the first camera's detector sees, with boxes, track ids and zones, into this MP4 file.
     #[arg(long, value_name = "FILE")]
     pub save_video: Option<PathBuf>,
@@ -150,8 +153,11 @@ enum DemoError {
 pub async fn run(arguments: DemoArguments) -> ExitCode {
     let clock = Clock::system();
     say("kvs-edge demo: simulated cameras -> kvs-edge -> local KVS -> read back");
-    say("  cameras  rendering the scene (once; kept in the cache) ...");
-    let rig = match Rig::start(rig_options(&arguments)).await {
+    say(match arguments.clip {
+        Some(_) => "  cameras  reading the file (encoded once where it has to be) ...",
+        None => "  cameras  rendering the scene (once; kept in the cache) ...",
+    });
+    let rig = match start(&arguments).await {
         Ok(rig) => rig,
         Err(error) => {
             say(&format!("the demo does not start: {}", health::chain(&error)));
@@ -179,13 +185,13 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-fn rig_options(arguments: &DemoArguments) -> RigOptions {
-    RigOptions {
-        device: "demo".to_owned(),
-        cameras: usize::from(arguments.cameras),
-        scenes: DISTINCT_SCENES,
-        clip: clip(arguments),
+async fn start(arguments: &DemoArguments) -> Result<Rig, RigError> {
+    let mut clip = clip(arguments);
+    if let Some(file) = &arguments.clip {
+        clip = clip.of_file(file).map_err(SimError::from)?;
     }
+    let cameras = usize::from(arguments.cameras);
+    Rig::start(RigOptions { device: "demo".to_owned(), cameras, scenes: DISTINCT_SCENES, clip }).await
 }
 
 async fn show(arguments: &DemoArguments, rig: &Rig, clock: &Clock) -> Result<bool, DemoError> {
@@ -323,11 +329,14 @@ fn settings(arguments: &DemoArguments) -> (String, &'static str) {
     let record = format!(
         "[verify]\nmode = \"{mode}\"\nsample_every_s = 10\nlist_every_s = 10\n\n[health]\ninterval_s = 1\n"
     );
-    if arguments.detect_fps == 0.0 {
+    let fps = arguments.detect_fps.unwrap_or(if arguments.clip.is_some() { 5.0 } else { 10.0 });
+    if fps == 0.0 {
         return (record + "\n[detect]\nenabled = false\n", "");
     }
-    let fps = arguments.detect_fps;
-    let detect =
-        format!("\n[detect]\nmodel = \"scene\"\nfps = {fps}\nmin_score = 0.35\nevents_folder = \"events\"\n");
+    let model = match arguments.clip {
+        Some(_) => "model = \"nanodet\"",
+        None => "model = \"scene\"\nmin_score = 0.35",
+    };
+    let detect = format!("\n[detect]\n{model}\nfps = {fps}\nevents_folder = \"events\"\n");
     (record + &detect, SCENE_RULES)
 }

@@ -15,6 +15,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 cargo xtask demo [ARGUMENTS]   the product on simulated cameras, a local KVS and a local broker;
                                ARGUMENTS go to `kvs-edge demo` (--cameras N, --seconds S, --fault NAME, --help)
+cargo xtask demo --real        likewise on real footage (a street with people), by NanoDet-g; installs both
 cargo xtask test               what CI runs: format, lints, all tests against what Debian has
 cargo xtask test --peers       besides, tests against heavy programs of others
 cargo xtask test --full        besides, tests that take long
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         "test" | "bench" if !arguments.is_empty() => {
             Err(format!("found `{}` after {task}, expected nothing there\n\n{USAGE}", arguments.join(" ")))
         }
-        "demo" => packages::demo(install).and_then(|()| demo(&arguments)),
+        "demo" => prepare_demo(install, &mut arguments).and_then(|()| demo(&arguments)),
         "test" => packages::test(install, scope.peers).and_then(|()| check::everything(scope)),
         "bench" => packages::test(install, false).and_then(|()| bench()),
         "model" => folder(&arguments).and_then(|folder| {
@@ -76,6 +77,17 @@ fn folder(arguments: &[String]) -> Result<Option<PathBuf>, String> {
             other.join(" ")
         )),
     }
+}
+
+/// Installs what the demo needs; with `--real` also footage and model, and asks for them.
+fn prepare_demo(install: bool, arguments: &mut Vec<String>) -> Result<(), String> {
+    let real = take(arguments, "--real");
+    packages::demo(install, real)?;
+    if real {
+        model::install(None)?;
+        arguments.splice(0..0, ["--clip".to_owned(), packages::FOOTAGE.to_owned()]);
+    }
+    Ok(())
 }
 
 fn demo(arguments: &[String]) -> Result<ExitCode, String> {

@@ -34,15 +34,18 @@ const PEERS: &[&str] = &[
 /// What converts a model.
 const MODEL: &[&str] = &["python3", "python3-venv"];
 
-/// Real footage, for tests with the real model.
+/// Real footage, for tests and the demo with the real model.
 const HEAVY: &[&str] = &["opencv-doc"];
+/// People in a street, 768x576, 79.5 s.
+pub(crate) const FOOTAGE: &str = "/usr/share/doc/opencv-doc/examples/data/vtest.avi";
 
 pub(crate) fn model(install: bool) -> Result<(), String> {
     ensure(MODEL, install)
 }
 
-pub(crate) fn demo(install: bool) -> Result<(), String> {
-    ensure(DEMO, install)
+/// `real`: on real footage, by the real model.
+pub(crate) fn demo(install: bool, real: bool) -> Result<(), String> {
+    ensure(&[DEMO, if real { HEAVY } else { &[] }, if real { MODEL } else { &[] }].concat(), install)
 }
 
 /// `heavy`: what `--peers` asks for, too.
