@@ -8,6 +8,7 @@ use media::mkv::write;
 use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoCodec, VideoFormat};
 
 use crate::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part, StreamHeader};
+use crate::read::chunk::{Chunk, ChunkStart};
 use crate::tag;
 use crate::{FragmentIds, FragmentNumber, RunId};
 
@@ -130,4 +131,10 @@ pub(crate) fn chunk_bytes(fragment: &Whole, sequence: u64, closing: bool) -> Vec
         bytes.extend_from_slice(&write::tags_fixed4(&tags));
     }
     bytes
+}
+
+/// The end of a chunk of which nothing was kept but its start.
+pub(crate) fn bare_chunk(start: ChunkStart, complete: bool) -> Chunk {
+    let (cluster, tags, millis_behind_now, continuation_token) = (None, Vec::new(), None, None);
+    Chunk { start, cluster, tags, millis_behind_now, continuation_token, complete }
 }

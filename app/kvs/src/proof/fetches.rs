@@ -117,6 +117,7 @@ mod tests {
     use super::*;
     use crate::RunId;
     use crate::read::chunk::ChunkStart;
+    use crate::testing::bare_chunk;
 
     fn fragment(n: u64) -> (FragmentId, FragmentNumber) {
         (FragmentId { run: RunId::new(1), sequence: n }, FragmentNumber::new(n, 5, 1))
@@ -125,14 +126,7 @@ mod tests {
     fn chunk(number: FragmentNumber, complete: bool) -> Chunk {
         let (number, tracks) = (Some(number), Arc::default());
         let start = ChunkStart { number, server_timestamp_ms: None, producer_timestamp_ms: None, tracks };
-        Chunk {
-            start,
-            cluster: None,
-            tags: Vec::new(),
-            millis_behind_now: None,
-            continuation_token: None,
-            complete,
-        }
+        bare_chunk(start, complete)
     }
 
     fn failure(kind: ReadFailureKind) -> Option<ReadFailure> {

@@ -210,6 +210,7 @@ mod tests {
     use super::*;
     use crate::epoch;
     use crate::read::chunk::ChunkStart;
+    use crate::testing::bare_chunk;
 
     const S: Duration = Duration::from_secs(1);
 
@@ -220,15 +221,7 @@ mod tests {
             producer_timestamp_ms: None,
             tracks: Arc::default(),
         };
-        let continuation_token = token.map(str::to_owned);
-        Chunk {
-            start,
-            cluster: None,
-            tags: Vec::new(),
-            millis_behind_now: None,
-            continuation_token,
-            complete,
-        }
+        Chunk { continuation_token: token.map(str::to_owned), ..bare_chunk(start, complete) }
     }
 
     fn failure(kind: ReadFailureKind) -> ReadFailure {

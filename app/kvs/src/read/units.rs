@@ -191,6 +191,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::testing::bare_chunk;
 
     const T0: u64 = 1_795_186_073_000;
     /// 640x360 of x264: avcC with one SPS and one PPS.
@@ -231,14 +232,7 @@ mod tests {
 
     fn end(complete: bool) -> Event {
         let Event::Start(start) = start(1, None, vec![]) else { unreachable!("it makes one") };
-        Event::End(Chunk {
-            start,
-            cluster: None,
-            tags: Vec::new(),
-            millis_behind_now: None,
-            continuation_token: None,
-            complete,
-        })
+        Event::End(bare_chunk(start, complete))
     }
 
     /// The items in short: pictures with times behind `T0` and K for a random access point.
