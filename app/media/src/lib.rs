@@ -1,4 +1,5 @@
-//! Access units, H.264 and H.265 parameter sets, Matroska write and incremental read. No IO.
+//! Access units, H.264 and H.265 parameter sets, Matroska write and incremental read, fragmented MP4 write and read,
+//! MPEG transport stream write. No IO.
 //!
 //! Bytes come in as arguments and go out as values. Payloads are `Bytes` and are passed on, never copied.
 //! Nothing here knows a clock, a socket or a runtime, and nothing that comes from outside panics.
@@ -9,9 +10,11 @@ mod feed;
 pub mod h264;
 pub mod h265;
 pub mod mkv;
+pub mod mp4;
 pub mod nal;
 mod record;
 mod source;
+pub mod ts;
 
 pub use access_unit::{
     AccessUnit, AudioCodec, AudioFormat, AudioFrame, ClockSource, FormatError, ProducerTimestamp, VideoCodec,
