@@ -3,6 +3,10 @@
 //! Names and rules after the service's public model, API version 2017-09-30. Every operation is a POST to its
 //! path; times are epoch seconds with a fraction.
 
+mod playback;
+
+pub use playback::*;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +32,9 @@ pub mod path {
     pub const GET_MEDIA: &str = "/getMedia";
     pub const LIST_FRAGMENTS: &str = "/listFragments";
     pub const GET_MEDIA_FOR_FRAGMENT_LIST: &str = "/getMediaForFragmentList";
+    pub const GET_HLS_STREAMING_SESSION_URL: &str = "/getHLSStreamingSessionURL";
+    pub const GET_DASH_STREAMING_SESSION_URL: &str = "/getDASHStreamingSessionURL";
+    pub const GET_CLIP: &str = "/getClip";
 }
 
 /// Request headers of PutMedia (API page; the acknowledgement one is not documented, all SDKs send it).
