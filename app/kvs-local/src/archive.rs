@@ -14,6 +14,7 @@ use crate::control::admit;
 use crate::errors::ServiceError;
 use crate::server::{Body, json, parse};
 use crate::service::Service;
+use crate::session::keeps_data;
 use crate::store::FragmentMeta;
 use crate::stream::Place;
 
@@ -32,10 +33,7 @@ pub(crate) async fn list_fragments(
     if !(1..=MAX_RESULTS).contains(&max_results) {
         return Err(ServiceError::invalid_argument("MaxResults must be from 1 to 1000."));
     }
-    if stream.retention_hours() == 0 {
-        let message = format!("Stream {} has a data retention of 0.", stream.name);
-        return Err(ServiceError::operation("NoDataRetentionException", 400, message));
-    }
+    keeps_data(&stream)?;
     if !stream.rates.metadata_points.take(max_results.into(), service.now()) {
         return Err(ServiceError::client_limit(&format!(
             "fragment-metadata points of stream {}, {max_results} wanted",

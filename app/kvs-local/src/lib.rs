@@ -5,6 +5,8 @@
 //!   control      streams, tags, retention, endpoints
 //!   put_media -> ingest -> live -> store       acks back
 //!   get_media <------------ live or store      archive: ListFragments
+//!   session      URLs of HLS and DASH sessions; their playlists and media by hls and dash, by the token alone
+//!   clip         a range as one MP4
 //!   admin        faults and inspection, unsigned, off by default
 //! ```
 //! READ FIRST: `put_media`. Everything the real service is known to refuse is refused with its own words.
@@ -23,26 +25,35 @@
 //!   CodecIDs are not checked, as in the service.
 //! * Fragment numbers that the stream once gave get a notice in GetMediaForFragmentList's answer, whether their fragment
 //!   was lost, expired or deleted; only numbers it never gave are refused.
+//! * Players' times (`tfdt`, PTS) are the producer's; MPEG-TS has their lower 33 bits. See `session` for the rest about
+//!   playlists.
 //! * KMS keys are names: 4500 to 4506, like 4000, 4005 and 5000, come from faults only.
 
 mod admin;
 mod archive;
+mod clip;
 mod control;
+mod dash;
 mod dates;
 mod errors;
 mod faults;
 mod folder_lock;
+mod footage;
 mod fragment_reader;
 mod get_media;
+mod hls;
 mod ingest;
 mod inspect;
 mod live;
 mod local;
 mod options;
+mod playback;
+mod player;
 mod put_media;
 mod rate;
 mod server;
 mod service;
+mod session;
 mod sigv4;
 mod store;
 mod stream;

@@ -230,7 +230,7 @@ impl KvsLocal {
         Ok(connections(&*self.stream(stream)?))
     }
 
-    /// How often each path was called with a good signature.
+    /// How often each path was called with a good signature or session token.
     pub fn calls(&self) -> BTreeMap<&'static str, u64> {
         self.service.0.calls()
     }

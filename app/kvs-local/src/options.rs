@@ -185,16 +185,24 @@ pub struct Limits {
     /// Paced.
     pub fragment_list_bytes_per_second: Option<u64>,
     /// Fragment-metadata points per stream; the service has 10,000 (limits page). ListFragments costs its
-    /// MaxResults. Beyond: ClientLimitExceededException.
+    /// MaxResults, a playlist the most that it may list. Beyond: ClientLimitExceededException.
     pub metadata_points_per_second: Option<u32>,
-    /// Fragment-media points per stream; the service has 500 (limits page). GetMediaForFragmentList costs one
-    /// for each fragment asked for, which may be 1000 at once: a call that costs more than a second's worth
+    /// Fragment-media points per stream; the service has 500 (limits page). A media fragment of a session costs one,
+    /// GetMediaForFragmentList one for each fragment asked for, which may be 1000 at once: a call that costs more than a second's worth
     /// passes when nothing is spent, and the next one when all of it is back (ours, the page does not say).
     /// Beyond: ClientLimitExceededException.
     pub media_points_per_second: Option<u32>,
     /// Calls per operation and stream, control plane and media; the service has 5 (limits page, and API page for
     /// GetMediaForFragmentList). Beyond: ClientLimitExceededException.
     pub calls_per_second: Option<u32>,
+    /// URLs of HLS sessions, and as many of DASH sessions, per stream; the service has 25 (limits page; in its older versions
+    /// 1 after a burst of 5). Beyond: ClientLimitExceededException.
+    pub session_urls_per_second: Option<u32>,
+    /// Playlists, and as many initialisation fragments, of one session; the service has 5 (limits page). Beyond:
+    /// ClientLimitExceededException.
+    pub session_playlists_per_second: Option<u32>,
+    /// Media fragments of one session; the service has 20 (limits page). Beyond: ClientLimitExceededException.
+    pub session_fragments_per_second: Option<u32>,
     /// Calls per control operation over all streams, DescribeStream and GetDataEndpoint excepted; the service
     /// has 50 (limits page). Beyond: ClientLimitExceededException.
     pub account_calls_per_second: Option<u32>,
@@ -218,6 +226,9 @@ impl Limits {
             metadata_points_per_second: Some(10_000),
             media_points_per_second: Some(500),
             calls_per_second: Some(5),
+            session_urls_per_second: Some(25),
+            session_playlists_per_second: Some(5),
+            session_fragments_per_second: Some(20),
             account_calls_per_second: Some(50),
             account_lookups_per_second: Some(300),
             streams_per_account: Some(10_000),
@@ -254,6 +265,9 @@ impl Default for Limits {
             metadata_points_per_second: None,
             media_points_per_second: None,
             calls_per_second: None,
+            session_urls_per_second: None,
+            session_playlists_per_second: None,
+            session_fragments_per_second: None,
             account_calls_per_second: None,
             account_lookups_per_second: None,
             streams_per_account: None,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::errors::ServiceError;
 use crate::service::Service;
 use crate::sigv4::{Payload, Verifier};
-use crate::{admin, archive, control, get_media, put_media};
+use crate::{admin, archive, clip, control, dash, get_media, hls, put_media, session};
 
 /// 1000 fragment numbers are 50 kB.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
@@ -211,6 +211,12 @@ async fn route(
         let (parts, body) = request.into_parts();
         return admin::handle(service, &parts.method, parts.uri.path(), &collect(body).await?).await;
     }
+    if request.method() == Method::GET && request.uri().path().starts_with("/hls/v1/") {
+        return hls::handle(service, request.uri()).await;
+    }
+    if request.method() == Method::GET && request.uri().path().starts_with("/dash/v1/") {
+        return dash::handle(service, request.uri()).await;
+    }
     let operation = match request.method() {
         &Method::POST => operation(request.uri().path()),
         _ => None,
@@ -229,6 +235,9 @@ async fn route(
         path::GET_MEDIA_FOR_FRAGMENT_LIST => {
             get_media::handle_fragment_list(service, &body, connection).await
         }
+        path::GET_HLS_STREAMING_SESSION_URL => session::open_hls(service, &body).await,
+        path::GET_DASH_STREAMING_SESSION_URL => session::open_dash(service, &body).await,
+        path::GET_CLIP => clip::get_clip(service, &body).await,
         _ => control::handle(service, path, &body).await,
     }
 }
@@ -258,7 +267,7 @@ async fn put_media(
 
 /// The operation of exactly this path: case counts.
 fn operation(found: &str) -> Option<&'static str> {
-    const ALL: [&str; 14] = [
+    const ALL: [&str; 17] = [
         path::CREATE_STREAM,
         path::DESCRIBE_STREAM,
         path::LIST_STREAMS,
@@ -273,6 +282,9 @@ fn operation(found: &str) -> Option<&'static str> {
         path::GET_MEDIA,
         path::LIST_FRAGMENTS,
         path::GET_MEDIA_FOR_FRAGMENT_LIST,
+        path::GET_HLS_STREAMING_SESSION_URL,
+        path::GET_DASH_STREAMING_SESSION_URL,
+        path::GET_CLIP,
     ];
     ALL.into_iter().find(|path| *path == found)
 }

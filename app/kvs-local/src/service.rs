@@ -12,6 +12,7 @@ use crate::errors::ServiceError;
 use crate::faults::Faults;
 use crate::options::Options;
 use crate::rate::Bucket;
+use crate::session::Sessions;
 use crate::store::{Disk, StoreError, StreamRecord};
 use crate::stream::{Stream, blocking};
 
@@ -26,6 +27,7 @@ pub(crate) struct Service {
     /// Fires when it must be over, finished or not.
     pub(crate) abort: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    pub(crate) sessions: Sessions,
     streams: Mutex<BTreeMap<String, Arc<Stream>>>,
     creating: tokio::sync::Mutex<()>,
     calls: Mutex<Calls>,
@@ -55,6 +57,7 @@ impl Service {
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            sessions: Sessions::default(),
             streams: Mutex::new(streams),
             creating: tokio::sync::Mutex::default(),
             calls: Mutex::default(),
@@ -171,11 +174,20 @@ impl Service {
     /// Counts a call; an error if it is one too many for the stream (none: an empty name) or for the account.
     pub(crate) fn count_call(&self, path: &'static str, stream: &str) -> Result<(), ServiceError> {
         let limits = &self.options.limits;
-        let of_stream = limits.calls_per_second.filter(|_| !stream.is_empty());
-        let of_account = match path {
-            path::PUT_MEDIA | path::GET_MEDIA | path::LIST_FRAGMENTS | path::GET_MEDIA_FOR_FRAGMENT_LIST => {
-                None
+        let of_stream = match path {
+            path::GET_HLS_STREAMING_SESSION_URL | path::GET_DASH_STREAMING_SESSION_URL => {
+                limits.session_urls_per_second
             }
+            _ => limits.calls_per_second.filter(|_| !stream.is_empty()),
+        };
+        let of_account = match path {
+            path::PUT_MEDIA
+            | path::GET_MEDIA
+            | path::LIST_FRAGMENTS
+            | path::GET_MEDIA_FOR_FRAGMENT_LIST
+            | path::GET_HLS_STREAMING_SESSION_URL
+            | path::GET_DASH_STREAMING_SESSION_URL
+            | path::GET_CLIP => None,
             path::DESCRIBE_STREAM | path::GET_DATA_ENDPOINT => limits.account_lookups_per_second,
             _ => limits.account_calls_per_second,
         };
@@ -194,7 +206,12 @@ impl Service {
         Ok(())
     }
 
-    /// Path of each operation and how often it was called with a good signature.
+    /// Counts a request of a player.
+    pub(crate) fn count_fetch(&self, path: &'static str) {
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner).ever.entry(path).or_default() += 1;
+    }
+
+    /// Path of each operation and how often it was called with a good signature or session token.
     pub(crate) fn calls(&self) -> BTreeMap<&'static str, u64> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).ever.clone()
     }

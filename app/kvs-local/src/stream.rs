@@ -7,7 +7,7 @@
 //! ```
 //! The lock is held for look-ups and insertions only, never while a file is touched.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::footage::{Outline, Player};
 use crate::ingest::Shape;
 use crate::inspect::SentAck;
 use crate::live::Live;
@@ -51,6 +52,7 @@ pub(crate) struct Stream {
     pub(crate) get_media: Slots,
     pub(crate) fragment_lists: Slots,
     pub(crate) rates: Rates,
+    outlines: Mutex<HashMap<(FragmentNumber, Player), Outline>>,
 }
 
 /// What all connections to one stream share.
@@ -157,6 +159,7 @@ impl Stream {
                 metadata_points: Rate::new(limits.metadata_points_per_second, now),
                 media_points: Rate::new(limits.media_points_per_second, now),
             },
+            outlines: Mutex::default(),
         }
     }
 
@@ -384,6 +387,22 @@ impl Stream {
         let stored = state.stored.last_key_value().map(|(_, stored)| Available::Stored(stored.clone()));
         let live = state.live.last_key_value().map(|(_, live)| Available::Live(live.clone()));
         [stored, live].into_iter().flatten().max_by_key(Available::number)
+    }
+
+    /// What was found of a fragment when it was first played.
+    pub(crate) fn outline(&self, number: FragmentNumber, player: Player) -> Option<Outline> {
+        let outlines = self.outlines.lock().unwrap_or_else(PoisonError::into_inner);
+        outlines.get(&(number, player)).cloned()
+    }
+
+    pub(crate) fn keep_outline(&self, player: Player, outline: Outline) {
+        let stored: Vec<FragmentNumber> = self.state().stored.keys().copied().collect();
+        let mut outlines = self.outlines.lock().unwrap_or_else(PoisonError::into_inner);
+        // One for each kind of player, and some that have gone since.
+        if outlines.len() > 2 * stored.len() + 100 {
+            outlines.retain(|(number, _), _| stored.binary_search(number).is_ok());
+        }
+        outlines.insert((outline.number, player), outline);
     }
 
     pub(crate) fn log_ack(&self, ack: SentAck) {

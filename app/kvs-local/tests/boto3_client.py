@@ -14,7 +14,9 @@ import json
 import os
 import ssl
 import sys
+import urllib.error
 import urllib.parse
+import urllib.request
 
 import boto3
 from botocore.auth import SigV4Auth
@@ -189,6 +191,67 @@ def media():
     refused("InvalidArgumentException", 400, archive.get_media_for_fragment_list, StreamName=STREAM, Fragments=["1"])
 
 
+def fetch(url):
+    """Body, or the HTTP status of a refusal."""
+    cafile = os.environ.get("AWS_CA_BUNDLE")
+    context = ssl.create_default_context(cafile=cafile) if cafile else None
+    try:
+        with urllib.request.urlopen(url, timeout=20, context=context) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def playback():
+    archive = client("kinesis-video-archived-media")
+    day = dict(StartTimestamp=datetime.datetime.now() - datetime.timedelta(hours=12))
+    day["EndTimestamp"] = day["StartTimestamp"] + datetime.timedelta(hours=24)
+    selector = dict(FragmentSelectorType="SERVER_TIMESTAMP", TimestampRange=day)
+    for container, name in (("FRAGMENTED_MP4", "getMP4MediaFragment.mp4"), ("MPEG_TS", "getTSFragment.ts")):
+        url = archive.get_hls_streaming_session_url(
+            StreamName=STREAM,
+            PlaybackMode="ON_DEMAND",
+            HLSFragmentSelector=selector,
+            ContainerFormat=container,
+            DiscontinuityMode="ON_DISCONTINUITY",
+            DisplayFragmentTimestamp="ALWAYS",
+            Expires=300,
+            MaxMediaPlaylistFragmentResults=5000,
+        )["HLSStreamingSessionURL"]
+        assert url.startswith(ENDPOINT + "/hls/v1/getHLSMasterPlaylist.m3u8?SessionToken="), url
+        master = fetch(url).decode().splitlines()
+        media = fetch(urllib.parse.urljoin(url, master[-1])).decode().splitlines()
+        segments = [line for line in media if line.startswith(name + "?")]
+        found = [urllib.parse.parse_qs(segment.split("?")[1])["FragmentNumber"] for segment in segments]
+        assert found == [[number] for number in NUMBERS], media
+        assert media[-1] == "#EXT-X-ENDLIST", media
+        assert all(len(fetch(urllib.parse.urljoin(url, segment))) > 10_000 for segment in segments)
+        assert fetch(url.replace("SessionToken=", "SessionToken=x")) == 403
+    url = archive.get_dash_streaming_session_url(
+        StreamName=STREAM,
+        PlaybackMode="ON_DEMAND",
+        DASHFragmentSelector=selector,
+        DisplayFragmentNumber="ALWAYS",
+        DisplayFragmentTimestamp="ALWAYS",
+    )["DASHStreamingSessionURL"]
+    manifest = fetch(url).decode()
+    assert all(f'kvs:fn="{number}"' in manifest for number in NUMBERS), manifest
+    clip = archive.get_clip(StreamName=STREAM, ClipFragmentSelector=selector)
+    assert clip["ContentType"] == "video/mp4", clip
+    clip = clip["Payload"].read()
+    assert clip[4:8] == b"ftyp" and clip.count(b"moof") == len(NUMBERS), clip[:64]
+
+    live = archive.get_hls_streaming_session_url(StreamName=STREAM)["HLSStreamingSessionURL"]
+    assert b"#EXT-X-STREAM-INF" in fetch(live)
+    url_of = archive.get_hls_streaming_session_url
+    refused("InvalidArgumentException", 400, url_of, StreamName=STREAM, HLSFragmentSelector=selector)
+    refused("InvalidArgumentException", 400, url_of, StreamName=STREAM, PlaybackMode="ON_DEMAND")
+    client("kinesisvideo").create_stream(StreamName="boto-none")
+    refused("NoDataRetentionException", 400, url_of, StreamName="boto-none")
+    refused("NoDataRetentionException", 400, archive.get_clip, StreamName="boto-none", ClipFragmentSelector=selector)
+    refused("ResourceNotFoundException", 404, url_of, StreamName="nobody")
+
+
 class Signer(SigV4Auth):
     """SigV4 over what producers sign instead of the body."""
 
@@ -247,6 +310,7 @@ def signatures():
 
 control()
 media()
+playback()
 put_media()
 signatures()
 print("all operations as expected")

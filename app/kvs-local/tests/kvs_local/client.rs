@@ -216,7 +216,17 @@ impl Client {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    /// The same, with the answer's body still to come.
+    /// What a player fetches, unsigned.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        let mut request = Request::get(path).body(Sent::whole(Vec::new())).expect("a request");
+        request.headers_mut().insert("host", HeaderValue::from_static("kvs-local.test"));
+        let response = in_time(path, self.connect().await.send_request(request)).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let body = in_time(path, body.collect()).await.expect("a whole answer").to_bytes();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    /// An operation, with its answer's body still to come.
     pub(crate) async fn open(&self, path: &str, body: Vec<u8>) -> Response<Incoming> {
         let request = self.request(path, &[], &body, Sent::whole(body.clone()));
         in_time(path, self.connect().await.send_request(request)).await.expect("an answer")

@@ -13,7 +13,7 @@ use crate::mkv::{body, end_of_fragment};
 #[tokio::test]
 async fn a_wrong_path_is_answered_like_the_service_does() {
     let rig = Rig::new(1).await;
-    for path in ["/PutMedia", "/putmedia", "/", "/getHLSStreamingSessionURL", "/putMedia/"] {
+    for path in ["/PutMedia", "/putmedia", "/", "/getHlsStreamingSessionURL", "/putMedia/"] {
         let answer = rig.client.call(path, json!({})).await;
         assert_eq!(answer.status, 200);
         assert!(answer.headers.contains_key("x-amzn-requestid"));

@@ -7,6 +7,7 @@ mod faults;
 mod java_sdk;
 mod media;
 mod mkv;
+mod playback;
 mod rates;
 mod reading;
 mod refusals;
