@@ -116,6 +116,7 @@ fn row(camera: &PublishedCamera) -> String {
     let clock = match stats.and_then(|stats| stats.clock) {
         Some(ClockSource::Rtcp) => "camera",
         Some(ClockSource::Receive) => "receive",
+        Some(ClockSource::File) => "file",
         None => "-",
     };
     #[expect(clippy::cast_precision_loss, reason = "a bit rate")]

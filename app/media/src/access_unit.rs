@@ -247,13 +247,15 @@ fn wave_format_ex(tag: u16, sample_rate: u32, channels: u16) -> Bytes {
     out.freeze()
 }
 
-/// Where the producer timestamps of a camera come from.
+/// Where the producer timestamps of a camera come from, or of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClockSource {
     /// The camera's clock, by its RTCP sender reports.
     Rtcp,
     /// Our clock at arrival, smoothed.
     Receive,
+    /// Positions in a file, behind a time that somebody named, or 1970.
+    File,
 }
 
 /// One coded picture.

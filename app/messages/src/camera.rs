@@ -48,6 +48,8 @@ pub enum ClockSource {
     Rtcp,
     /// Our clock at arrival, smoothed.
     Receive,
+    /// Positions in a file: what `kvs-edge analyze` finds, no camera.
+    File,
 }
 
 /// What one camera delivered in the last `window_s`.
@@ -149,6 +151,7 @@ impl From<media::ClockSource> for ClockSource {
         match source {
             media::ClockSource::Rtcp => ClockSource::Rtcp,
             media::ClockSource::Receive => ClockSource::Receive,
+            media::ClockSource::File => ClockSource::File,
         }
     }
 }
