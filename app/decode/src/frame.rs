@@ -87,6 +87,11 @@ impl Layout {
         Ok(Layout { info, says_colour })
     }
 
+    /// Width and height.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        (self.info.width(), self.info.height())
+    }
+
     /// `coded_lines`: height of the coded picture. What is not said follows from it, as broadcast does: BT.601 up to 576
     /// lines, BT.709 above, limited range. BT.2020 is taken for BT.709, its nearest.
     fn colour(&self, coded_lines: u32) -> Colour {

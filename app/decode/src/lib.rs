@@ -1,4 +1,4 @@
-//! Access units in, pictures in memory out. The only crate that knows GStreamer.
+//! Access units in, pictures in memory out; or those of a video file ([`file`]). The only crate that knows GStreamer.
 //!
 //! ```text
 //!  push(AccessUnit) -> gate -> byte stream -> appsrc ! parser ! decoder ! [converter !] appsink -> Frame -> callback
@@ -29,6 +29,7 @@ mod bitstream;
 mod choose;
 mod decoder;
 mod figures;
+pub mod file;
 mod frame;
 mod ledger;
 mod pace;
