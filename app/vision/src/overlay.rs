@@ -6,6 +6,7 @@
 //! the height of the picture, so that no font file is needed. Whatever lies outside of the picture is cut off.
 
 mod canvas;
+pub mod sheet;
 
 use embedded_graphics::mono_font::iso_8859_1::{FONT_6X10, FONT_8X13_BOLD, FONT_10X20};
 use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
