@@ -8,16 +8,15 @@ use decode::{DecodeReport, Decoder, DecoderOptions, Frame, Preference, Stage};
 use health::{Problem, Reason};
 use media::{AccessUnit, ProducerTimestamp};
 use tokio::sync::watch;
-use vision::event::{Change, ChangeKind, Count, Events};
+use vision::event::{Change, ChangeKind, Count};
 use vision::figures::Latencies;
-use vision::rules::RulesError;
-use vision::track::Tracker;
 
 use crate::branch::Branch;
-use crate::detector::{Detections, DetectorReport, DetectorState, Model, RECENT};
-use crate::events::{EventLog, FrameInfo, Persisted};
+use crate::detector::{Detections, DetectorReport, DetectorState, RECENT};
+use crate::events::{FrameInfo, Ids, Persisted};
 use crate::gate::Gate;
 use crate::output::{AnnotatedFrame, Output};
+use crate::scene::{Scene, Seen};
 use crate::shots::{Cut, Shots};
 
 /// Between two snapshots of one label.
@@ -51,19 +50,6 @@ pub(crate) struct Analysis {
     /// Of the picture whose outputs are being handed over.
     handing_over: Option<ProducerTimestamp>,
     latency: Latencies,
-}
-
-/// What is known of the scene, in the labels of one model.
-struct Scene {
-    model: Arc<Model>,
-    /// Which of its classes are of one kind.
-    kinds: Vec<u16>,
-    tracker: Tracker,
-    events: Events,
-    log: EventLog,
-    /// Of the last picture that went through the model.
-    last: Option<FrameInfo>,
-    counts: BTreeMap<String, u32>,
 }
 
 impl Analysis {
@@ -103,7 +89,7 @@ impl Analysis {
             && self.scene.as_ref().is_none_or(|scene| scene.model != model)
         {
             self.finish_scene();
-            match self.new_scene(model) {
+            match Scene::new(model, &self.branch.detect, Ids::Random) {
                 Ok(scene) => {
                     self.scene = Some(scene);
                     self.announce();
@@ -125,19 +111,6 @@ impl Analysis {
     /// A problem that begins now.
     fn problem(&self, reason: Reason, found: impl Into<String>) -> Problem {
         Problem::new(reason, found, self.branch.clock.wall())
-    }
-
-    fn new_scene(&self, model: Arc<Model>) -> Result<Scene, RulesError> {
-        let rules = &self.branch.detect.rules;
-        Ok(Scene {
-            tracker: Tracker::new(rules.tracker(&model.labels)),
-            events: Events::new(rules.clone(), &model.labels)?,
-            kinds: rules.kinds(&model.labels),
-            log: EventLog::new(model.clone()),
-            model,
-            last: None,
-            counts: BTreeMap::new(),
-        })
     }
 
     /// Everything starts at nothing, also where somebody remembers an earlier run.
@@ -192,7 +165,7 @@ impl Analysis {
             ..DecoderOptions::default()
         };
         let frames = self.branch.slot.frames();
-        let gate = Gate::new(detect, self.moving.clone(), self.branch.clock.clone());
+        let gate = Gate::new(detect, self.moving.clone());
         Decoder::start(options, move |frame: Arc<Frame>| {
             if gate.passes(&frame) {
                 frames.offer(frame);
@@ -214,11 +187,8 @@ impl Analysis {
         self.last_result = self.branch.clock.now();
         let info =
             FrameInfo { at, clock: (self.branch.clock_source)(), size: found.frame.source_size().into() };
-        scene.last = Some(info);
-        let mut detections = found.detections.clone();
-        vision::nms::suppress_kinds(&mut detections, &scene.kinds, self.branch.detect.iou, usize::MAX);
-        let tracks = scene.tracker.update(at, &detections, Some(&found.frame.picture())).to_vec();
-        let outcome = scene.events.update(at, &tracks);
+        let Seen { detections, tracks, outcome } =
+            scene.see(info, found.detections.clone(), &found.frame.picture());
         self.shots.take(&outcome.better, found, self.frames, &tracks, &scene.model);
         self.report_changes(&outcome.changes, info);
         self.count();
@@ -379,9 +349,7 @@ impl Analysis {
     /// Ends every event.
     fn finish_scene(&mut self) {
         let Some(scene) = &mut self.scene else { return };
-        let Some(last) = scene.last else { return };
-        let changes = scene.events.finish(last.at);
-        // The tracker forgets by itself what it does not see, and goes on counting its tracks.
+        let Some((changes, last)) = scene.finish() else { return };
         if !changes.is_empty() {
             self.report_changes(&changes, last);
         }

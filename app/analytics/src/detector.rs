@@ -433,7 +433,7 @@ impl Shared {
 }
 
 /// Number of the size whose shape is nearest to that of a picture, where there is a choice.
-fn nearest(sizes: &[(usize, usize)], width: u32, height: u32) -> Option<usize> {
+pub(crate) fn nearest(sizes: &[(usize, usize)], width: u32, height: u32) -> Option<usize> {
     if sizes.len() < 2 || width == 0 || height == 0 {
         return None;
     }

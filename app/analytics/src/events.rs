@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use kvs::FragmentNumber;
 use media::{ClockSource, ProducerTimestamp};
+use sha2::{Digest, Sha256};
 use ulid::Ulid;
 use vision::event::{Change, ChangeKind};
 
@@ -35,6 +36,27 @@ impl Persisted {
     }
 }
 
+/// What makes the id of an event unique besides its time.
+#[derive(Clone, Debug)]
+pub(crate) enum Ids {
+    Random,
+    /// The name of a recording: the same event of it has the same id each time.
+    Of(String),
+}
+
+impl Ids {
+    fn id(&self, start: ProducerTimestamp, track: u64) -> String {
+        let unique = match self {
+            Self::Random => rand::random(),
+            Self::Of(name) => {
+                let digest = Sha256::digest(format!("{track} {name}"));
+                digest.iter().take(16).fold(0, |unique, byte| unique << 8 | u128::from(*byte))
+            }
+        };
+        Ulid::from_parts(start.as_millis(), unique).to_string()
+    }
+}
+
 /// What is the same in all changes that one picture makes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameInfo {
@@ -47,6 +69,7 @@ pub(crate) struct FrameInfo {
 /// Knows each event by its track, and which fragments are persisted.
 pub(crate) struct EventLog {
     model: Arc<Model>,
+    ids: Ids,
     /// The newest change of each event that has not ended, by track.
     open: BTreeMap<u64, EventChange>,
     /// Ended, its fragment not persisted yet.
@@ -55,8 +78,8 @@ pub(crate) struct EventLog {
 }
 
 impl EventLog {
-    pub(crate) fn new(model: Arc<Model>) -> Self {
-        Self { model, open: BTreeMap::new(), waiting: VecDeque::new(), persisted: VecDeque::new() }
+    pub(crate) fn new(model: Arc<Model>, ids: Ids) -> Self {
+        Self { model, ids, open: BTreeMap::new(), waiting: VecDeque::new(), persisted: VecDeque::new() }
     }
 
     /// One change as it is handed out. `has_snapshot`: a JPEG of it was handed out.
@@ -66,7 +89,7 @@ impl EventLog {
             Some(before) => (before.id, before.clip),
             None => {
                 let fragment = self.persisted.iter().find(|fragment| fragment.holds(event.start));
-                let id = Ulid::from_parts(event.start.as_millis(), rand::random()).to_string();
+                let id = self.ids.id(event.start, event.track);
                 (id, Clip { start: event.start, fragment: fragment.map(|fragment| fragment.number) })
             }
         };
@@ -124,14 +147,28 @@ mod tests {
     }
 
     fn log() -> EventLog {
-        EventLog::new(Arc::new(Model {
+        log_of(Ids::Random)
+    }
+
+    fn log_of(ids: Ids) -> EventLog {
+        let model = Arc::new(Model {
             name: "scene".into(),
             sha256: "ab".into(),
             labels: vec!["person".into()],
             backend: "rten",
             because: String::new(),
             input: (320, 192),
-        }))
+        });
+        EventLog::new(model, ids)
+    }
+
+    #[test]
+    fn ids_of_a_recording_are_its_own_and_the_same_each_time() {
+        let id = |name: &str, track, start| Ids::Of(name.to_owned()).id(time(start), track);
+        assert_eq!(id("a.mp4", 1, 5_000), id("a.mp4", 1, 5_000));
+        let others = [id("b.mp4", 1, 5_000), id("a.mp4", 2, 5_000), id("a.mp4", 1, 5_001)];
+        assert!(!others.contains(&id("a.mp4", 1, 5_000)), "{others:?}");
+        assert_eq!(others[0][..10], others[1][..10], "the time");
     }
 
     fn change(kind: ChangeKind, track: u64, start: u64, at: u64) -> Change {

@@ -1,33 +1,30 @@
 //! Which decoded pictures go to the detector.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use clock::Clock;
 use config::CameraDetect;
 use decode::Frame;
+use media::ProducerTimestamp;
 use tokio::sync::watch;
 use vision::motion::{Motion, MotionConfig};
 
-/// With the motion gate and nothing moving, a picture goes through the model this often.
-const STILL: Duration = Duration::from_secs(1);
+/// With the motion gate and nothing moving, a picture goes through the model this often, by the producer's time.
+const STILL_MS: u64 = 1_000;
 
 /// Decides on the decoder's thread whether a picture goes to the detector, and notices motion.
 pub(crate) struct Gate {
     watches: bool,
     holds: bool,
     moving: watch::Sender<bool>,
-    clock: Clock,
-    inner: Mutex<(Motion, Option<Instant>)>,
+    inner: Mutex<(Motion, Option<ProducerTimestamp>)>,
 }
 
 impl Gate {
-    pub(crate) fn new(detect: &CameraDetect, moving: watch::Sender<bool>, clock: Clock) -> Self {
+    pub(crate) fn new(detect: &CameraDetect, moving: watch::Sender<bool>) -> Self {
         Self {
             watches: detect.motion || detect.motion_gate,
             holds: detect.motion_gate,
             moving,
-            clock,
             inner: Mutex::new((Motion::new(MotionConfig::default()), None)),
         }
     }
@@ -41,9 +38,11 @@ impl Gate {
         motion.update(frame.timestamp(), &frame.picture());
         let moving = motion.is_moving();
         self.moving.send_if_modified(|before| std::mem::replace(before, moving) != moving);
-        let passes = !self.holds || moving || passed.is_none_or(|at| self.clock.since(at) >= STILL);
+        // Where time ran back nothing is known of the last one.
+        let since_ms = passed.and_then(|passed| frame.timestamp().checked_ms_since(passed));
+        let passes = !self.holds || moving || since_ms.is_none_or(|ms| ms >= STILL_MS);
         if passes {
-            *passed = Some(self.clock.now());
+            *passed = Some(frame.timestamp());
         }
         passes
     }

@@ -10,6 +10,8 @@
 //! One task per camera drives its branch ([`Branch`]); pictures are decoded on GStreamer's threads and go through the
 //! model on the detector's ([`detector`]). While the detector does not run, nothing is decoded. The branch may skip
 //! pictures, and nobody before it ever waits for it.
+//!
+//! Of recorded pictures none is skipped: [`offline`] looks at one after another, by the same gate, tracks and events.
 
 mod analysis;
 mod branch;
@@ -17,7 +19,9 @@ pub mod detector;
 mod events;
 mod gate;
 mod model;
+pub mod offline;
 mod output;
+mod scene;
 mod shots;
 mod snapshot;
 
@@ -28,6 +32,7 @@ pub use model::detector_options;
 pub use output::{
     AnalyticsReport, AnnotatedFrame, Clip, EventChange, LabelledBox, Output, Shot, annotated_frames,
 };
+pub use snapshot::{cut, encode};
 
 use media::AccessUnit;
 

@@ -6,15 +6,41 @@ use std::path::{Path, PathBuf};
 use clock::Clock;
 use config::models::{self, ModelFile};
 use config::{DetectBackend, Model};
-use detect::{BackendChoice, LabelSource, LoadOptions, Loaded, ModelSource};
+use detect::{BackendChoice, Detector, LabelSource, LoadOptions, Loaded, ModelSource, Settings};
 use sha2::{Digest, Sha256};
 
-use crate::detector::{DetectorOptions, HANG};
+use crate::detector::{DetectorOptions, HANG, Model as LoadedModel};
 
 /// Knows the rendered figures of the simulated cameras, and nothing else.
 const BUILT_IN: &[u8] = include_bytes!("../../model/scene.onnx");
 const BUILT_IN_LABELS: &str = include_str!("../../model/scene.labels");
 const BUILT_IN_NAME: &str = "scene";
+
+/// Boxes below this are noise; what lies between it and a camera's own scores only continues tracks.
+const LOW_SCORE: f32 = 0.1;
+
+/// What looks at pictures, made of what a [`Loader`](crate::detector::Loader) has returned. Boxes of one label that overlap more
+/// than `iou` are one.
+pub(crate) fn detector_of(
+    (loaded, sha256): (Loaded, String),
+    iou: f32,
+    clock: Clock,
+) -> (Detector, LoadedModel) {
+    for note in &loaded.notes {
+        tracing::warn!(model = loaded.model, note, "the model could be better");
+    }
+    let input = loaded.backend.input();
+    let model = LoadedModel {
+        name: loaded.model,
+        sha256,
+        backend: loaded.chosen.backend,
+        because: loaded.chosen.because,
+        input: (input.width, input.height),
+        labels: loaded.labels,
+    };
+    let settings = Settings { nms_iou: iou, ..Settings::new(model.labels.len(), LOW_SCORE) };
+    (Detector::new(loaded.backend, loaded.head, settings, clock), model)
+}
 
 /// What the detector is started with.
 pub fn detector_options(settings: &config::Detect, clock: Clock) -> DetectorOptions {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use jpeg_encoder::{ColorType, Encoder};
+use vision::rgb::Rgb;
 use vision::{Picture, Rect, rgb};
 
 /// What is shown around the object, in parts of its sides.
@@ -14,14 +15,23 @@ const TRIES: [(usize, u8); 4] = [(640, 85), (640, 70), (640, 50), (320, 40)];
 /// Cuts the object at `rect` out of `picture`; milliseconds of work. `None`: it is larger than `limit_bytes` whatever is
 /// tried, or has no area.
 pub(crate) fn jpeg(picture: &Picture<'_>, rect: Rect, limit_bytes: usize) -> Option<Bytes> {
-    let around = with_margin(rect);
     TRIES.iter().find_map(|(max_side, quality)| {
-        let cut = rgb::crop(picture, around, *max_side, *max_side);
-        let (width, height) = (u16::try_from(cut.width).ok()?, u16::try_from(cut.height).ok()?);
-        let mut jpeg = Vec::new();
-        Encoder::new(&mut jpeg, *quality).encode(&cut.bytes, width, height, ColorType::Rgb).ok()?;
+        let jpeg = encode(&cut(picture, rect, *max_side), *quality)?;
         (jpeg.len() <= limit_bytes).then(|| Bytes::from(jpeg))
     })
+}
+
+/// The object at `rect` with something around it, at most so many pixels wide and high.
+pub fn cut(picture: &Picture<'_>, rect: Rect, max_side: usize) -> Rgb {
+    rgb::crop(picture, with_margin(rect), max_side, max_side)
+}
+
+/// As JPEG of this quality, 1..=100. `None`: it has no area, or a side above 65,535 pixels.
+pub fn encode(rgb: &Rgb, quality: u8) -> Option<Vec<u8>> {
+    let (width, height) = (u16::try_from(rgb.width).ok()?, u16::try_from(rgb.height).ok()?);
+    let mut jpeg = Vec::new();
+    Encoder::new(&mut jpeg, quality).encode(&rgb.bytes, width, height, ColorType::Rgb).ok()?;
+    Some(jpeg)
 }
 
 /// The rectangle with its margin, within the picture.

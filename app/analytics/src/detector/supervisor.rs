@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vision::Detection;
 
 use super::{DetectorOptions, DetectorState, Model, Shared, SlotId};
+use crate::model::detector_of;
 
 /// So many errors in a row, and the model is loaded anew.
 pub(super) const ERRORS: u32 = 5;
@@ -22,8 +23,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 const MEASURED_SIZE: (usize, usize) = (1280, 720);
 const ROUNDS: usize = 30;
 const MEASURE: Duration = Duration::from_millis(500);
-/// Boxes below this are noise; what lies between it and a camera's own scores only continues tracks.
-const LOW_SCORE: f32 = 0.1;
 
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
@@ -202,22 +201,9 @@ impl Work {
 
     /// Loads and measures the model in one of its sizes, and tells everybody.
     fn load(&self, size: usize) -> Result<Detector, String> {
-        let (loaded, sha256) = (self.options.loader)(size)?;
-        for note in &loaded.notes {
-            tracing::warn!(model = loaded.model, note, "the model could be better");
-        }
-        let input = loaded.backend.input();
-        let model = Model {
-            name: loaded.model,
-            sha256,
-            backend: loaded.chosen.backend,
-            because: loaded.chosen.because,
-            input: (input.width, input.height),
-            labels: loaded.labels,
-        };
-        let mut settings = Settings::new(model.labels.len(), LOW_SCORE);
-        settings.nms_iou = self.shared.lock().iou();
-        let mut detector = Detector::new(loaded.backend, loaded.head, settings, self.shared.clock.clone());
+        let loaded = (self.options.loader)(size)?;
+        let iou = self.shared.lock().iou();
+        let (mut detector, model) = detector_of(loaded, iou, self.shared.clock.clone());
         let measured = detector.measure(MEASURED_SIZE, ROUNDS, MEASURE);
         self.introduce(size, model, measured.map_err(|error| health::chain(&error))?);
         Ok(detector)
