@@ -1,5 +1,6 @@
 //! The kvs-edge daemon as a library; `main.rs` adds arguments, signals and the exit code. Read `camera.rs` first.
 
+pub mod analyze;
 pub mod app;
 pub mod aws;
 pub mod camera;

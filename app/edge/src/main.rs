@@ -67,6 +67,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at video files as a camera's pictures are looked at: events as JSON lines on standard output.
+    ///
+    /// Of any format that GStreamer reads, with model, zones, lines, scores and rate of a camera of the configuration, or with the
+    /// defaults. The lines are those of the MQTT topic `events`; their `camera` is the file's name without ending, their times
+    /// are positions behind the first picture, counted from 1970-01-01T00:00:00Z or `--start`. The same file makes the same lines
+    /// again.
+    ///
+    /// Ctrl-C stops: what is done so far is complete (exit code 130). The exit code is 1 where a file could not be read to its
+    /// end; what was found up to there is kept as well.
+    Analyze(cli::analyze::AnalyzeArguments),
     /// Make ready in AWS what the configuration names.
     #[command(subcommand)]
     Provision(cli::provision::Provision),
@@ -120,6 +130,7 @@ fn main() -> ExitCode {
             Command::Probe { url, username, password_file, transport, seconds, json } => {
                 probe_camera(url, username.zip(password_file), transport, seconds, json).await
             }
+            Command::Analyze(arguments) => cli::analyze::run(arguments).await,
             Command::Provision(command) => cli::provision::run(command).await,
             #[cfg(feature = "bench")]
             Command::Bench(arguments) => bench::run(arguments).await,

@@ -16,7 +16,8 @@ use messages::UtcTime;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 use vision::overlay::{self, Mark};
-use vision::rgb;
+use vision::rgb::{self, Rgb};
+use vision::rules::{Line, Zone};
 
 use crate::camera::CameraView;
 
@@ -73,13 +74,16 @@ impl SaveVideo {
             Some(found) if !found.enabled || found.detect.is_none() || config.detect.is_none() => {
                 Err(VideoError::NoDetection { camera })
             }
-            Some(_) => {
-                let mut version = Command::new(ENCODER);
-                version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-                version.status().map(drop).map_err(VideoError::Encoder)
-            }
+            Some(_) => check_encoder(),
         }
     }
+}
+
+/// Whether there is something to encode with.
+pub(crate) fn check_encoder() -> Result<(), VideoError> {
+    let mut version = Command::new(ENCODER);
+    version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().map(drop).map_err(VideoError::Encoder)
 }
 
 /// A file that is being written.
@@ -136,13 +140,50 @@ fn write(
     camera: &str,
     detect: &CameraDetect,
 ) -> Result<u64, VideoError> {
-    let ended = |message: String| VideoError::Ended { path: path.to_owned(), message };
-    let mut encoder: Option<(Encoder, (usize, usize))> = None;
-    let mut written = 0;
+    let mut file = DrawnFile::new(path, detect, detect.fps);
     for annotated in pictures {
-        let size = drawn_size(annotated.frame.picture().width, annotated.frame.picture().height);
-        let mut picture = rgb::resize(&annotated.frame.picture(), size.0, size.1);
         let header = format!("{camera}  {}", UtcTime::from_millis(annotated.frame.timestamp().as_millis()));
+        file.add(&annotated, &header)?;
+    }
+    file.finish()
+}
+
+/// An MP4 file that grows by one drawn picture after another, at a constant rate. It is there from the first picture on.
+pub(crate) struct DrawnFile {
+    path: PathBuf,
+    fps: f64,
+    zones: Vec<Zone>,
+    lines: Vec<Line>,
+    encoder: Option<Encoder>,
+    /// Of the pictures in the file: one that comes in another size is drawn into the first one's.
+    size: (usize, usize),
+    /// The last picture as it was drawn.
+    drawn: Rgb,
+    written: u64,
+}
+
+impl DrawnFile {
+    /// With the zones and lines of `detect`.
+    pub(crate) fn new(path: &Path, detect: &CameraDetect, fps: f64) -> Self {
+        Self {
+            path: path.to_owned(),
+            fps,
+            zones: detect.rules.zones.clone(),
+            lines: detect.rules.lines.clone(),
+            encoder: None,
+            size: (0, 0),
+            drawn: Rgb::default(),
+            written: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, annotated: &AnnotatedFrame, header: &str) -> Result<(), VideoError> {
+        let picture = annotated.frame.picture();
+        if self.encoder.is_none() {
+            self.size = drawn_size(picture.width, picture.height);
+            self.encoder = Some(Encoder::start(&self.path, self.size, self.fps)?);
+        }
+        self.drawn = rgb::resize(&picture, self.size.0, self.size.1);
         let confirmed = annotated.tracks.iter().filter(|track| track.confirmed);
         let labels = &annotated.model.labels;
         let marks: Vec<_> = confirmed
@@ -155,21 +196,30 @@ fn write(
                 seen_now: track.seen_now,
             })
             .collect();
-        let (zones, lines) = (&detect.rules.zones, &detect.rules.lines);
-        overlay::draw(&mut picture, &overlay::Scene { header: &header, zones, lines, marks: &marks });
-        let (encoder, first) = match &mut encoder {
-            Some(started) => started,
-            None => encoder.insert((Encoder::start(path, size, detect.fps)?, size)),
-        };
-        // A file has one size; a camera that changes its own is drawn into the first one's.
-        if *first == size {
-            encoder.input.write_all(&picture.bytes).map_err(|error| ended(error.to_string()))?;
-            written += 1;
-        }
+        let scene = overlay::Scene { header, zones: &self.zones, lines: &self.lines, marks: &marks };
+        overlay::draw(&mut self.drawn, &scene);
+        self.again()
     }
-    let Some((encoder, _)) = encoder else { return Ok(0) };
-    encoder.finish().map_err(ended)?;
-    Ok(written)
+
+    /// The last picture once more.
+    pub(crate) fn again(&mut self) -> Result<(), VideoError> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        if let Err(error) = encoder.input.write_all(&self.drawn.bytes) {
+            // The encoder itself knows more.
+            let said = self.encoder.take().and_then(|encoder| encoder.finish().err());
+            let message = said.filter(|said| !said.is_empty()).unwrap_or_else(|| error.to_string());
+            return Err(VideoError::Ended { path: self.path.clone(), message });
+        }
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Completes the file; the number of pictures in it. Without any there is no file.
+    pub(crate) fn finish(self) -> Result<u64, VideoError> {
+        let Some(encoder) = self.encoder else { return Ok(0) };
+        encoder.finish().map_err(|message| VideoError::Ended { path: self.path, message })?;
+        Ok(self.written)
+    }
 }
 
 /// The size at which a picture is drawn: rows of whole words and even sides, as the encoder wants them.

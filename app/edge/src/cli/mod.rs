@@ -1,3 +1,4 @@
 //! Subcommands that are more than a few lines.
 
+pub(crate) mod analyze;
 pub(crate) mod provision;

@@ -35,7 +35,7 @@ const WRITE_LIMIT: Duration = Duration::from_secs(2);
 pub struct Sequence(Arc<AtomicU64>);
 
 impl Sequence {
-    fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
@@ -158,8 +158,8 @@ fn time(at: ProducerTimestamp) -> UtcTime {
     UtcTime::from_millis(at.as_millis())
 }
 
-/// `snapshots`: whether they are published at all.
-fn event(change: &EventChange, origin: &Origin, seq: u64, snapshots: bool) -> Event {
+/// The body of a message. `snapshots`: whether they are published at all.
+pub(crate) fn event(change: &EventChange, origin: &Origin, seq: u64, snapshots: bool) -> Event {
     let seen = &change.event;
     Event {
         v: Version::default(),

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::camera::CameraView;
 use crate::cameras::Views;
 use crate::status::{BoxStatus, CameraStatus};
+pub(crate) use analytics::event;
 pub use analytics::{AnalyticsPublisher, Origin, Sequence};
 use camera::Counters;
 pub use detector::DetectorPublisher;
