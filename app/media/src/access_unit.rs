@@ -60,6 +60,62 @@ impl ProducerTimestamp {
     }
 }
 
+impl ProducerTimestamp {
+    /// Reads a date and time of RFC 3339, in any time zone, with any fraction (digits behind the milliseconds are cut).
+    /// `None` for another form, a date that does not exist, and times before the epoch.
+    pub fn parse_rfc3339(text: &str) -> Option<ProducerTimestamp> {
+        let (date, time) = text.split_once(['T', 't', ' '])?;
+        let zone_at = time.find(['Z', 'z', '+', '-'])?;
+        let (time, zone) = time.split_at(zone_at);
+        let (time, fraction) = time.split_once('.').map_or((time, "0"), |(time, fraction)| (time, fraction));
+        let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+        let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
+        let ahead_minutes = match zone.split_at_checked(1)? {
+            ("Z" | "z", "") => 0,
+            (sign, zone) => {
+                let [hours, minutes] = numbers(zone, ':', [2, 2])?;
+                let ahead =
+                    i64::try_from(hours * 60 + minutes).ok().filter(|_| hours < 24 && minutes < 60)?;
+                if sign == "-" { -ahead } else { ahead }
+            }
+        };
+        if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let ms =
+            fraction.bytes().chain(*b"00").take(3).fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
+        let days = days_from_civil(year, month, day)?;
+        if hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let seconds = i64::try_from(((days * 24 + hour) * 60 + minute) * 60 + second).ok()?;
+        u64::try_from((seconds - ahead_minutes * 60) * 1_000 + ms).ok().map(ProducerTimestamp)
+    }
+}
+
+/// Decimal numbers of exactly so many digits.
+fn numbers<const N: usize>(text: &str, separator: char, digits: [usize; N]) -> Option<[u64; N]> {
+    let mut parts = text.split(separator);
+    let mut found = [0; N];
+    for (number, digits) in found.iter_mut().zip(digits) {
+        let part = parts.next()?;
+        *number =
+            part.parse().ok().filter(|_| part.len() == digits && part.bytes().all(|b| b.is_ascii_digit()))?;
+    }
+    parts.next().is_none().then_some(found)
+}
+
+/// The inverse of [`civil_from_days`]; `None` for a day that does not exist or lies before 1970.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let (from_march, month_from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = from_march / 4 - from_march / 100 + from_march / 400;
+    let days = from_march * 365 + leap_days + (153 * month_from_march + 2) / 5 + day - 1 - 719_468;
+    (civil_from_days(days) == (year, month, day)).then_some(days)
+}
+
 /// RFC 3339 in UTC with milliseconds: `2026-11-20T10:01:13.633Z`.
 impl fmt::Display for ProducerTimestamp {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -314,6 +370,43 @@ mod tests {
         check(1_735_689_599_000, "2024-12-31T23:59:59.000Z");
         check(1_795_186_073_633, "2026-11-20T14:47:53.633Z");
         check(4_107_542_400_000, "2100-03-01T00:00:00.000Z"); // 2100 is no leap year
+    }
+
+    #[test]
+    fn dates_of_rfc_3339_are_read_in_every_zone() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<u64>) {
+            let found = ProducerTimestamp::parse_rfc3339(text).map(ProducerTimestamp::as_millis);
+            assert_eq!(found, expected, "{text}");
+        }
+        for ms in
+            [0, 951_782_399_999, 951_782_400_000, 1_709_251_199_001, 1_795_186_073_633, 4_107_542_400_000]
+        {
+            check(&ProducerTimestamp::from_millis(ms).to_string(), Some(ms));
+        }
+        check("2026-11-20T14:47:53Z", Some(1_795_186_073_000));
+        check("2026-11-20T16:47:53.6339+02:00", Some(1_795_186_073_633));
+        check("2026-11-20T09:17:53.6-05:30", Some(1_795_186_073_600));
+        for text in [
+            "",
+            "yesterday",
+            "2026-11-20",
+            "2026-11-20T14:47:53",
+            "2026-11-20T14:47:53.Z",
+            "2026-11-20T14:47:53.6x3Z",
+            "2026-11-31T14:47:53Z",
+            "2026-02-29T14:47:53Z",
+            "2026-11-20T24:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+01:00",
+            "2026-11-20T14:47:53+2:00",
+            "2026-1-20T14:47:53Z",
+            "+026-11-20T14:47:53Z",
+            "2026-11-20T14:47:53Zé",
+            "2026-11-20T14:47:53é",
+        ] {
+            check(text, None);
+        }
     }
 
     #[test]
