@@ -1,7 +1,8 @@
-//! Reading a stream: the chunks of an answer, the access units in them, and the answer that lasts.
+//! Reading a stream: the chunks of an answer, the access units in them, the answer that lasts, and HLS.
 
 pub mod chunk;
 pub mod get_media;
+pub mod hls;
 pub mod units;
 
 use health::Reason;

@@ -23,7 +23,7 @@ use crate::FragmentNumber;
 /// Track type of Matroska.
 const VIDEO: u8 = 1;
 /// Lengths of NAL units in an access unit (see [`AccessUnit::data`]).
-const NAL_LENGTH_BYTES: u8 = 4;
+pub(super) const NAL_LENGTH_BYTES: u8 = 4;
 
 /// The fragment that an item came from, in the words of KVS. What it does not say is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Units {
 }
 
 /// The format as it was held before, where it is the same: consumers compare by address.
-fn kept<F: PartialEq>(before: Option<(u64, Arc<F>)>, format: F) -> Arc<F> {
+pub(super) fn kept<F: PartialEq>(before: Option<(u64, Arc<F>)>, format: F) -> Arc<F> {
     before.map(|(_, before)| before).filter(|before| **before == format).unwrap_or_else(|| Arc::new(format))
 }
 

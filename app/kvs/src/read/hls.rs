@@ -1,0 +1,13 @@
+//! A stream by HLS: playlists, the life of the session's URL, and media segments as access units. No IO.
+//!
+//! ```text
+//! session --Action--> whoever fetches --text--> playlist --segments--> session
+//!                                     --media-> units    --Feed
+//! ```
+
+pub mod playlist;
+pub mod session;
+mod units;
+
+pub use session::{Action, Asked, Failure, Hls, HlsConfig, HlsConfigError, Play, Skip};
+pub use units::{HlsUnits, UnitsError};
