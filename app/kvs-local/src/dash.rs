@@ -12,7 +12,7 @@ use media::mkv::elements::TrackFormat;
 
 use crate::errors::ServiceError;
 use crate::footage::Tracks;
-use crate::player::{Fetch, answer};
+use crate::player::Fetch;
 use crate::server::Body;
 use crate::service::Service;
 use crate::session::{Asked, Listing, Session};
@@ -28,7 +28,7 @@ pub(crate) async fn handle(service: &Arc<Service>, uri: &Uri) -> Result<Response
                 let message = "The codec private data changed inside the session.";
                 return Err(ServiceError::operation("InvalidCodecPrivateDataException", 400, message));
             }
-            Ok(answer("application/dash+xml", manifest(&fetch.session, &listing, service.now_ms())))
+            Ok(fetch.answer("application/dash+xml", manifest(&fetch.session, &listing, service.now_ms())))
         }
         path::DASH_INIT => admit(path::DASH_INIT, Asked::Init)?.init().await,
         path::DASH_FRAGMENT => admit(path::DASH_FRAGMENT, Asked::Fragment)?.fragment().await,

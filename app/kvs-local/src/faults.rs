@@ -123,6 +123,38 @@ pub enum FaultKind {
         #[serde(default = "one")]
         count: u64,
     },
+    /// The next `count` fetches of this path by a session's URL (see `kvs::api::session`) get this answer.
+    AnswerFetch {
+        path: String,
+        status: u16,
+        content_type: String,
+        /// Where a redirection leads.
+        #[serde(default)]
+        location: Option<String>,
+        #[serde(default)]
+        body: String,
+        #[serde(default = "one")]
+        count: u64,
+    },
+    /// The next `count` answers to fetches of this path break without an end after so many bytes.
+    CutFetch {
+        path: String,
+        after_bytes: u64,
+        #[serde(default = "one")]
+        count: u64,
+    },
+    /// The next `count` answers to fetches of this path come with their bytes from the fifth on overwritten for 32 bytes: neither a
+    /// playlist nor a segment is left.
+    GarbleFetch {
+        path: String,
+        #[serde(default = "one")]
+        count: u64,
+    },
+    /// The next `count` media playlists of a session are the first one that it gave.
+    OldPlaylist {
+        #[serde(default = "one")]
+        count: u64,
+    },
     /// GetMedia flips one payload byte of the next `count` fragments; what is stored stays whole.
     CorruptChunk {
         #[serde(default = "one")]
@@ -277,6 +309,31 @@ impl Faults {
         })
     }
 
+    /// What happens to the next fetch of this path.
+    pub(crate) fn fetch(&self, stream: &str, path: &str) -> Option<FetchFault> {
+        self.take(stream, |kind| match kind {
+            FaultKind::AnswerFetch { path: wanted, status, content_type, location, body, .. }
+                if wanted == path =>
+            {
+                Some(FetchFault::Answer {
+                    status: *status,
+                    content_type: content_type.clone(),
+                    location: location.clone(),
+                    body: body.clone(),
+                })
+            }
+            FaultKind::CutFetch { path: wanted, after_bytes, .. } if wanted == path => {
+                Some(FetchFault::Cut { after_bytes: *after_bytes })
+            }
+            FaultKind::GarbleFetch { path: wanted, .. } if wanted == path => Some(FetchFault::Garble),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn gives_old_playlist(&self, stream: &str) -> bool {
+        self.take(stream, |kind| matches!(kind, FaultKind::OldPlaylist { .. }).then_some(())).is_some()
+    }
+
     /// What happens to the next fragment that a GetMedia sends.
     pub(crate) fn chunk(&self, stream: &str) -> Option<ChunkFault> {
         self.take(stream, |kind| match kind {
@@ -286,6 +343,13 @@ impl Faults {
             _ => None,
         })
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FetchFault {
+    Answer { status: u16, content_type: String, location: Option<String>, body: String },
+    Cut { after_bytes: u64 },
+    Garble,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,6 +367,10 @@ impl FaultKind {
             | Self::DuplicateAck { count, .. }
             | Self::RefusePutMedia { count, .. }
             | Self::Refuse { count, .. }
+            | Self::AnswerFetch { count, .. }
+            | Self::CutFetch { count, .. }
+            | Self::GarbleFetch { count, .. }
+            | Self::OldPlaylist { count }
             | Self::DuplicateChunk { count }
             | Self::SkipChunk { count }
             | Self::CorruptChunk { count } => Some(count),

@@ -15,7 +15,7 @@ use media::mkv::elements::TrackFormat;
 
 use crate::errors::ServiceError;
 use crate::footage::{Footage, Tracks};
-use crate::player::{Fetch, answer};
+use crate::player::Fetch;
 use crate::server::Body;
 use crate::service::Service;
 use crate::session::{Asked, Listed, Listing, Session};
@@ -28,20 +28,23 @@ pub(crate) async fn handle(service: &Arc<Service>, uri: &Uri) -> Result<Response
         path::HLS_MASTER => {
             let fetch = admit(path::HLS_MASTER, Asked::Playlist)?;
             let listing = fetch.session.look(service).await?;
-            Ok(answer(PLAYLIST, master(&fetch.session, &listing)))
+            Ok(fetch.answer(PLAYLIST, master(&fetch.session, &listing)))
         }
         path::HLS_MEDIA => {
             let fetch = admit(path::HLS_MEDIA, Asked::Playlist)?;
             let track = fetch.track()?;
-            let listing = fetch.session.look(service).await?;
-            Ok(answer(PLAYLIST, media(&fetch.session, &listing, track)))
+            let mut listing = fetch.session.look(service).await?;
+            let text = media(&fetch.session, &listing, track);
+            let first = listing.first_text.entry(track).or_insert_with(|| text.clone());
+            let old = service.faults.gives_old_playlist(&fetch.session.stream.name);
+            Ok(fetch.answer(PLAYLIST, if old { first.clone() } else { text }))
         }
         path::HLS_INIT => admit(path::HLS_INIT, Asked::Init)?.init().await,
         path::HLS_FRAGMENT => admit(path::HLS_FRAGMENT, Asked::Fragment)?.fragment().await,
         path::HLS_TS => {
             let fetch = admit(path::HLS_TS, Asked::Fragment)?;
             let footage = Footage::read(&*fetch.stored().await?, fetch.session.playback.player).await?;
-            Ok(answer("video/mp2t", footage.transport_stream()?))
+            Ok(fetch.answer("video/mp2t", footage.transport_stream()?))
         }
         _ => Err(ServiceError::unknown_operation()),
     }

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue};
-use hyper::{Response, Uri};
+use bytes::Bytes;
+use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::{Response, StatusCode, Uri};
 use kvs::FragmentNumber;
 use media::mp4::write::{init_segment, media_segment};
+use tokio::sync::mpsc;
 
 use crate::errors::ServiceError;
+use crate::faults::FetchFault;
 use crate::footage::Footage;
-use crate::server::Body;
+use crate::server::{Body, BrokenOff};
 use crate::service::Service;
 use crate::session::{Asked, Session, no_fragments};
 use crate::stream::{Place, Stored};
@@ -18,6 +21,7 @@ use crate::stream::{Place, Stored};
 pub(crate) struct Fetch<'a> {
     pub(crate) session: Arc<Session>,
     query: &'a str,
+    fault: Option<FetchFault>,
 }
 
 impl<'a> Fetch<'a> {
@@ -35,7 +39,39 @@ impl<'a> Fetch<'a> {
             return Err(ServiceError::operation(&kind, status, "Refused by an injected fault."));
         }
         session.count(asked, service.now())?;
-        Ok(Self { session, query })
+        let fault = service.faults.fetch(&session.stream.name, path);
+        Ok(Self { session, query, fault })
+    }
+
+    /// The answer, or what a fault makes of it.
+    pub(crate) fn answer(&self, kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+        let (mut response, body) = (answer(kind, Bytes::new()), body.into());
+        *response.body_mut() = match &self.fault {
+            None => Body::full(body),
+            Some(FetchFault::Answer { status, content_type, location, body }) => {
+                let header =
+                    |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("?"));
+                *response.status_mut() = StatusCode::from_u16(*status).unwrap_or_default();
+                response.headers_mut().insert(CONTENT_TYPE, header(content_type));
+                if let Some(location) = location {
+                    response.headers_mut().insert(LOCATION, header(location));
+                }
+                Body::full(body.clone())
+            }
+            Some(FetchFault::Cut { after_bytes }) => {
+                let (sender, receiver) = mpsc::channel(2);
+                let kept = usize::try_from(*after_bytes).unwrap_or(usize::MAX).min(body.len());
+                sender.try_send(Ok(body.slice(..kept))).expect("room for two");
+                sender.try_send(Err(BrokenOff)).expect("room for two");
+                Body::Channel(receiver)
+            }
+            Some(FetchFault::Garble) => {
+                let mut body = body.to_vec();
+                body.iter_mut().skip(4).take(32).for_each(|byte| *byte = b'x');
+                Body::full(body)
+            }
+        };
+        response
     }
 
     pub(crate) fn parameter(&self, name: &str) -> Option<&'a str> {
@@ -77,7 +113,7 @@ impl<'a> Fetch<'a> {
         if numbered.is_empty() {
             return Err(no_track(wanted));
         }
-        Ok(answer("video/mp4", init_segment(&numbered)))
+        Ok(self.answer("video/mp4", init_segment(&numbered)))
     }
 
     /// One track of one fragment.
@@ -88,7 +124,7 @@ impl<'a> Fetch<'a> {
         if runs.is_empty() {
             return Err(no_track(wanted));
         }
-        Ok(answer("video/mp4", media_segment(1, &runs).concat()))
+        Ok(self.answer("video/mp4", media_segment(1, &runs).concat()))
     }
 }
 
@@ -106,7 +142,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Players in a web page come from elsewhere.
-pub(crate) fn answer(kind: &'static str, body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub(crate) fn answer(kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -74,6 +74,8 @@ pub(crate) struct Listing {
     pub(crate) discontinuities_before: u64,
     /// The longest so far, in whole seconds.
     pub(crate) target_seconds: u64,
+    /// The first playlist of each track, for a fault that gives it again.
+    pub(crate) first_text: BTreeMap<u32, String>,
     /// Nothing will be added.
     pub(crate) complete: bool,
     /// Tracks from this media sequence number on.
