@@ -6,9 +6,10 @@ use std::time::{Instant, SystemTime};
 
 use kvs::api::{
     ApiName, CreateStreamInput, CreateStreamOutput, DeleteStreamInput, DescribeStreamOutput, Fragment,
-    FragmentSelector, GetDataEndpointInput, GetDataEndpointOutput, GetMediaForFragmentListInput,
-    GetMediaInput, ListFragmentsInput, ListFragmentsOutput, ListStreamsInput, ListStreamsOutput,
-    RetentionOperation, StartSelector, StreamId, StreamInfo, UpdateDataRetentionInput,
+    FragmentSelector, GetDataEndpointInput, GetDataEndpointOutput, GetHlsStreamingSessionUrlInput,
+    GetHlsStreamingSessionUrlOutput, GetMediaForFragmentListInput, GetMediaInput, ListFragmentsInput,
+    ListFragmentsOutput, ListStreamsInput, ListStreamsOutput, RetentionOperation, StartSelector, StreamId,
+    StreamInfo, UpdateDataRetentionInput,
 };
 use serde::Deserialize;
 use tokio_rustls::TlsConnector;
@@ -225,6 +226,17 @@ impl Client {
             });
         }
         self.media_call(operation, &input.stream, input).await
+    }
+
+    /// A URL that plays what is archived, without a signature, until it expires: it is a secret, and never part of an
+    /// error.
+    pub async fn get_hls_streaming_session_url(
+        &self,
+        input: &GetHlsStreamingSessionUrlInput,
+    ) -> Result<String, Error> {
+        let operation = Operation::GetHlsStreamingSessionUrl;
+        let output: GetHlsStreamingSessionUrlOutput = self.data_call(operation, &input.stream, input).await?;
+        Ok(output.url)
     }
 
     /// Where lists of this stream are served, as far as known.

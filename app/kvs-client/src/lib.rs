@@ -7,6 +7,7 @@
 //!  Client -> credentials -> sign -> connection (TLS, one per exchange) -> call          JSON both ways
 //!                                                                      -> media_stream  JSON out, media in
 //!                                                                      -> put_media     media out, acks in
+//!                        (feature `hls`)                               -> fetch         by a session's URL, unsigned
 //!                                                         answer (refusals) -> Error -> Action
 //! ```
 //!
@@ -24,6 +25,8 @@ mod default_chain;
 mod dial;
 mod endpoint;
 mod error;
+#[cfg(feature = "hls")]
+mod fetch;
 mod fragment_pages;
 mod key_files;
 mod media_stream;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kvs::api::{ApiName, path};
+use kvs::api::{ApiName, path, session};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -16,6 +16,12 @@ pub enum Operation {
     GetMedia,
     ListFragments,
     GetMediaForFragmentList,
+    GetHlsStreamingSessionUrl,
+    /// With [`GetHlsMediaPlaylist`](Self::GetHlsMediaPlaylist) and the fragments below: fetched by a session's URL, unsigned.
+    GetHlsMasterPlaylist,
+    GetHlsMediaPlaylist,
+    GetMp4InitFragment,
+    GetMp4MediaFragment,
 }
 
 impl Operation {
@@ -31,6 +37,11 @@ impl Operation {
             Self::GetMedia => "GetMedia",
             Self::ListFragments => "ListFragments",
             Self::GetMediaForFragmentList => "GetMediaForFragmentList",
+            Self::GetHlsStreamingSessionUrl => "GetHLSStreamingSessionURL",
+            Self::GetHlsMasterPlaylist => "GetHLSMasterPlaylist",
+            Self::GetHlsMediaPlaylist => "GetHLSMediaPlaylist",
+            Self::GetMp4InitFragment => "GetMP4InitFragment",
+            Self::GetMp4MediaFragment => "GetMP4MediaFragment",
         }
     }
 
@@ -46,6 +57,11 @@ impl Operation {
             Self::GetMedia => path::GET_MEDIA,
             Self::ListFragments => path::LIST_FRAGMENTS,
             Self::GetMediaForFragmentList => path::GET_MEDIA_FOR_FRAGMENT_LIST,
+            Self::GetHlsStreamingSessionUrl => path::GET_HLS_STREAMING_SESSION_URL,
+            Self::GetHlsMasterPlaylist => session::HLS_MASTER,
+            Self::GetHlsMediaPlaylist => session::HLS_MEDIA,
+            Self::GetMp4InitFragment => session::HLS_INIT,
+            Self::GetMp4MediaFragment => session::HLS_FRAGMENT,
         }
     }
 
@@ -56,6 +72,7 @@ impl Operation {
             Self::GetMedia => Some(ApiName::GetMedia),
             Self::ListFragments => Some(ApiName::ListFragments),
             Self::GetMediaForFragmentList => Some(ApiName::GetMediaForFragmentList),
+            Self::GetHlsStreamingSessionUrl => Some(ApiName::GetHlsStreamingSessionUrl),
             _ => None,
         }
     }
