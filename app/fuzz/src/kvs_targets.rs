@@ -5,6 +5,7 @@ use kvs::FragmentNumber;
 use kvs::ack::{Ack, AckParser};
 use kvs::identity::FragmentIdentity;
 use kvs::read::chunk::{Answer, ChunkReader, Event};
+use kvs::read::hls::playlist::{Playlist, resolve};
 
 /// The first byte says how the rest is split: the acks must not depend on it, and each one survives being
 /// written and read again.
@@ -33,6 +34,18 @@ fn read_acks<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Ack> {
         }
     }
     acks
+}
+
+/// What is listed has numbers that follow each other, and leads to the same host.
+pub(crate) fn playlist(data: &[u8]) {
+    let Ok(found) = Playlist::parse(&String::from_utf8_lossy(data)) else { return };
+    let Ok(media) = found.into_media() else { return };
+    for (index, segment) in media.segments.iter().enumerate() {
+        assert_eq!(segment.sequence, media.sequence + index as u64);
+        if let Some(path) = resolve("/hls/v1/playlist?SessionToken=a~", &segment.uri) {
+            assert!(path.starts_with('/') && !path.starts_with("//"), "{path}");
+        }
+    }
 }
 
 /// The first byte says how the rest is cut; the events of both kinds of answer must not depend on it.

@@ -23,6 +23,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("acks", kvs_targets::acks),
     ("chunks", kvs_targets::chunks),
     ("kvs_texts", kvs_targets::kvs_texts),
+    ("playlist", kvs_targets::playlist),
+    ("fmp4", media_targets::fmp4),
     ("heads", vision_targets::heads),
     ("models", detect_targets::models),
 ];

@@ -5,6 +5,7 @@ use media::h264::{self, AvcC};
 use media::h265::{self, HvcC};
 use media::mkv::elements::{Info, tags, tracks};
 use media::mkv::read::{Event, EventKind, Limits, read_all};
+use media::mp4::read::Movie;
 use media::{AudioFormat, VideoCodec, VideoFormat, nal as nal_units};
 
 /// The first byte says how the rest is cut into pushes: events must be the same as for one push, their raw parts must be the
@@ -24,6 +25,18 @@ pub(crate) fn mkv_read(data: &[u8]) {
     let (again, same_error) = read_all(limits, chunks);
     assert_eq!(error, same_error, "another error in chunks of {length}");
     assert_eq!(joined(events), joined(again), "other events in chunks of {length}");
+}
+
+/// Initialisation and media in one file. Samples lie in the input, and are no more than it has bytes.
+pub(crate) fn fmp4(data: &[u8]) {
+    let data = Bytes::copy_from_slice(data);
+    let Ok(movie) = Movie::parse(&data) else { return };
+    let Ok(samples) = movie.samples(&data) else { return };
+    assert!(samples.len() <= data.len(), "{} samples in {} bytes", samples.len(), data.len());
+    for sample in &samples {
+        assert!(sample.data.is_empty() || data.as_ptr_range().contains(&sample.data.as_ptr()), "a copy");
+        assert!(movie.track(sample.track).is_some(), "a sample of an unknown track");
+    }
 }
 
 /// Adjacent pieces of a skipped element are one, because how it is cut depends on the pushes.
