@@ -1,11 +1,11 @@
 //! The tests, with one total at the end.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use crate::junit::{self, Case};
-use crate::{cargo, model, python, run};
+use crate::{cargo, deb, model, python, run};
 
 /// What runs besides the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +14,14 @@ pub(crate) struct Scope {
     pub(crate) peers: bool,
     /// What takes long.
     pub(crate) full: bool,
+}
+
+/// What some tests look at.
+struct Folders {
+    /// Installed NanoDet-g.
+    models: Option<PathBuf>,
+    /// Debian packages of this commit.
+    packages: Option<PathBuf>,
 }
 
 /// What became of all tests.
@@ -35,8 +43,11 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     let library = python::onnxruntime_library(&python)
         .ok_or_else(|| format!("no libonnxruntime.so in {}", python::ONNXRUNTIME))?;
 
+    let packages = if scope.full { Some(deb::build()?) } else { None };
+
     let mut total = Total::default();
-    let mut problems = nextest(scope, &python, &library, models.as_deref(), &mut total)?;
+    let folders = Folders { models, packages };
+    let mut problems = nextest(scope, &python, &library, &folders, &mut total)?;
     // Examples in documentation, which nextest does not run.
     problems.extend(documentation(&mut total)?);
     if total.passed == 0 {
@@ -68,7 +79,7 @@ fn nextest(
     scope: Scope,
     python: &Path,
     library: &Path,
-    models: Option<&Path>,
+    folders: &Folders,
     total: &mut Total,
 ) -> Result<Vec<String>, String> {
     let report = python::target().join("nextest/default/junit.xml");
@@ -79,10 +90,14 @@ fn nextest(
     command.args(["nextest", "run", "--workspace", "--no-fail-fast", "--profile", "default"]);
     command.env("KVS_EDGE_TEST_ONNXRUNTIME", library).env("KVS_EDGE_TEST_REQUIRE_PEERS", "1");
     command.env("KVS_EDGE_TEST_PYTHON", python);
-    match models {
-        Some(folder) => command.env("KVS_EDGE_TEST_MODELS", folder),
-        None => command.env_remove("KVS_EDGE_TEST_MODELS"),
-    };
+    for (folder, name) in
+        [(&folders.models, "KVS_EDGE_TEST_MODELS"), (&folders.packages, "KVS_EDGE_TEST_DEB")]
+    {
+        match folder {
+            Some(folder) => command.env(name, folder),
+            None => command.env_remove(name),
+        };
+    }
     for (wanted, name) in [(scope.peers, "KVS_EDGE_TEST_PEERS"), (scope.full, "KVS_EDGE_TEST_FULL")] {
         if wanted {
             command.env(name, "1");

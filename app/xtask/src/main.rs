@@ -1,8 +1,9 @@
-//! `cargo xtask demo | test | bench | model`: installs the Debian packages that are missing, builds, runs.
+//! `cargo xtask demo | test | bench | model | deb`: installs the Debian packages that are missing, builds, runs.
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
 mod check;
+mod deb;
 mod junit;
 mod model;
 mod packages;
@@ -23,6 +24,7 @@ cargo xtask bench              the benches behind the tables in app/README.md
 cargo xtask model              a detector that knows people and vehicles: fetches NanoDet-g (144 MB), converts it, and
                                installs it where `kvs-edge` of this user finds it
 cargo xtask model --folder DIR likewise into DIR, such as /usr/share/kvs-edge/models for all users
+cargo xtask deb                Debian packages of the daemon with its units and of the detector, in target/deb
 
   --no-install                 refuse to install Debian packages: say which are missing, and stop";
 
@@ -36,22 +38,23 @@ fn main() -> ExitCode {
         scope.full = take(&mut arguments, "--full");
     }
     let done = match task.as_str() {
-        "test" | "bench" if !arguments.is_empty() => {
+        "test" | "bench" | "deb" if !arguments.is_empty() => {
             Err(format!("found `{}` after {task}, expected nothing there\n\n{USAGE}", arguments.join(" ")))
         }
         "demo" => prepare_demo(install, &mut arguments).and_then(|()| demo(&arguments)),
-        "test" => packages::test(install, scope.peers).and_then(|()| check::everything(scope)),
-        "bench" => packages::test(install, false).and_then(|()| bench()),
+        "test" => packages::test(install, scope.peers, scope.full).and_then(|()| check::everything(scope)),
+        "bench" => packages::test(install, false, false).and_then(|()| bench()),
         "model" => folder(&arguments).and_then(|folder| {
             packages::model(install)?;
             model::install(folder)?;
             Ok(ExitCode::SUCCESS)
         }),
+        "deb" => packages::deb(install).and_then(|()| deb::build()).map(|_| ExitCode::SUCCESS),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        other => Err(format!("found `{other}`, expected demo, test, bench or model\n\n{USAGE}")),
+        other => Err(format!("found `{other}`, expected demo, test, bench, model or deb\n\n{USAGE}")),
     };
     match done {
         Ok(code) => code,

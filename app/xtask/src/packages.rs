@@ -29,10 +29,17 @@ const PEERS: &[&str] = &[
     "python3-gst-1.0",
     "gir1.2-gst-rtsp-server-1.0",
     "gstreamer1.0-x",
+    "systemd",
 ];
 
 /// What converts a model.
 const MODEL: &[&str] = &["python3", "python3-venv"];
+
+/// What builds and checks Debian packages.
+const DEB: &[&str] = &["dpkg-dev", "debhelper", "help2man", "lintian"];
+
+/// What installs the packages in a Debian of their own and boots it.
+const BOOT: &[&str] = &["mmdebstrap", "systemd-container"];
 
 /// Real footage, for tests and the demo with the real model.
 const HEAVY: &[&str] = &["opencv-doc"];
@@ -43,14 +50,19 @@ pub(crate) fn model(install: bool) -> Result<(), String> {
     ensure(MODEL, install)
 }
 
+pub(crate) fn deb(install: bool) -> Result<(), String> {
+    ensure(&[DEMO, MODEL, DEB].concat(), install)
+}
+
 /// `real`: on real footage, by the real model.
 pub(crate) fn demo(install: bool, real: bool) -> Result<(), String> {
     ensure(&[DEMO, if real { HEAVY } else { &[] }, if real { MODEL } else { &[] }].concat(), install)
 }
 
-/// `heavy`: what `--peers` asks for, too.
-pub(crate) fn test(install: bool, heavy: bool) -> Result<(), String> {
-    ensure(&[DEMO, PEERS, if heavy { HEAVY } else { &[] }].concat(), install)
+/// `heavy`: what `--peers` asks for, too; `full`: what `--full` does.
+pub(crate) fn test(install: bool, heavy: bool, full: bool) -> Result<(), String> {
+    let wanted = |wanted, packages: &'static [&str]| if wanted { packages } else { &[] };
+    ensure(&[DEMO, PEERS, wanted(heavy, HEAVY), wanted(full, DEB), wanted(full, BOOT)].concat(), install)
 }
 
 /// Installs what is missing, as root or by sudo, and says so. Not on Debian: names what is needed and goes on.
