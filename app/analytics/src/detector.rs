@@ -75,8 +75,6 @@ pub struct DetectorReport {
     pub since: SystemTime,
     /// Why it is not running.
     pub problem: Option<Problem>,
-    /// What was loaded last.
-    pub model: Option<Arc<Model>>,
     /// What was loaded, by the number of the size.
     pub models: Arc<BTreeMap<usize, Arc<Model>>>,
     /// Of all cameras that take part, in the order of their ranks; without those for which the detector was not yet
@@ -170,7 +168,6 @@ pub fn start(
         state: DetectorState::Off,
         since: options.clock.wall(),
         problem: None,
-        model: None,
         models: Arc::default(),
         allowances: Arc::default(),
         restarts: 0,

@@ -334,8 +334,8 @@ impl DetectorFigures {
         Some(DetectorSummary {
             state: newest.state,
             backend: newest.backend.clone(),
-            model: newest.model.as_ref().map(|model| model.name.clone()),
-            input: newest.model.as_ref().map(|model| model.input),
+            models: newest.models.iter().map(|model| model.name.clone()).collect(),
+            inputs: newest.models.iter().map(|model| model.input).collect(),
             windows: self.series.summary(detector_column::FPS).map_or(0, |summary| summary.samples),
             frames: self.frames,
             detections: self.detections,
@@ -439,10 +439,9 @@ pub(crate) struct DetectorSummary {
     state: DetectorState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backend: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) model: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input: Option<[u32; 2]>,
+    /// Names, and width and height of what each takes.
+    pub(crate) models: Vec<String>,
+    inputs: Vec<[u32; 2]>,
     /// Sets of figures that the rest is made of.
     windows: u64,
     pub(crate) frames: u64,

@@ -127,7 +127,7 @@ pub(crate) fn table(run: &Run, machine: &Machine, judged: &[Judged]) -> String {
     let version = run.figures.version.as_deref().unwrap_or("of unknown version");
     let _ = writeln!(text, "  daemon     kvs-edge {version}, device {}, process {}", run.device, run.pid);
     if let Some(detector) = run.figures.detector.summary() {
-        let model = detector.model.as_deref().unwrap_or("no model");
+        let model = if detector.models.is_empty() { "no model" } else { &detector.models.join(" and ") };
         let backend = detector.backend.as_deref().unwrap_or("no backend");
         let _ = write!(
             text,

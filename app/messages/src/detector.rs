@@ -67,7 +67,7 @@ pub struct SkippedBackend {
     pub why: String,
 }
 
-/// The model as loaded.
+/// A model as loaded; one that comes in two sizes is two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetectorModel {
     pub name: String,
@@ -77,6 +77,8 @@ pub struct DetectorModel {
     pub input: [u32; 2],
     /// In the order of the model's classes.
     pub labels: Vec<String>,
+    /// Whose pictures it looks at, in the order of the configuration; also those for which it has no time.
+    pub cameras: Vec<String>,
 }
 
 /// A camera that the detector has no time for.
@@ -105,15 +107,15 @@ pub struct Detector {
     /// For people: found, expected, what to change.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
-    /// `rten`, `ort`; absent until one works.
+    /// `rten`, `ort`; absent until one works. Both, where one size of the model works on one alone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub backend: Option<String>,
     /// Why this one, and why none of those that come before it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
     pub skipped: Vec<SkippedBackend>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub model: Option<DetectorModel>,
+    /// What was loaded so far, by sizes as the model lists them.
+    pub models: Vec<DetectorModel>,
     /// Length of the stretch that `window` is taken over.
     pub window_s: f64,
     pub window: WorkerFigures,
@@ -188,9 +190,8 @@ pub struct WorkerSummary {
     pub duration_s: f64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub backend: Option<String>,
-    /// Name of the model.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub model: Option<String>,
+    /// Names of the models that were loaded.
+    pub models: Vec<String>,
     #[serde(flatten)]
     pub figures: WorkerFigures,
     pub events: u64,
@@ -234,12 +235,13 @@ mod tests {
             backend: Some("rten".into()),
             why: Some("built in".into()),
             skipped: vec![SkippedBackend { name: "ort".into(), why: "no libonnxruntime.so".into() }],
-            model: Some(DetectorModel {
+            models: vec![DetectorModel {
                 name: "scene".into(),
                 sha256: "9c1e".into(),
                 input: [320, 192],
                 labels: vec!["person".into(), "vehicle".into()],
-            }),
+                cameras: vec!["door".into()],
+            }],
             window_s: 60.0,
             window: FIGURES,
             not_admitted: vec![NotAdmitted {
@@ -252,8 +254,7 @@ mod tests {
         };
         let head =
             r#"{"v":1,"ts":"2026-11-20T14:03:22.417Z","state":"running","since":"2026-11-20T14:03:22.417Z""#;
-        let model =
-            r#""model":{"name":"scene","sha256":"9c1e","input":[320,192],"labels":["person","vehicle"]}"#;
+        let model = r#""models":[{"name":"scene","sha256":"9c1e","input":[320,192],"labels":["person","vehicle"],"cameras":["door"]}]"#;
         let total = r#""total":{"frames":0,"detections":0,"fps":0.0,"errors":0}"#;
         check(
             &detector,
@@ -273,7 +274,7 @@ mod tests {
         check(
             &failed,
             &format!(
-                r#"{head},"reason":"detector_failed","detail":"not ONNX","skipped":[],"window_s":0.0,{},{total},"not_admitted":[]}}"#,
+                r#"{head},"reason":"detector_failed","detail":"not ONNX","skipped":[],"models":[],"window_s":0.0,{},{total},"not_admitted":[]}}"#,
                 total.replace("total", "window")
             ),
         );
@@ -287,7 +288,7 @@ mod tests {
             ended: UtcTime::from_millis(60_000),
             duration_s: 60.0,
             backend: Some("rten".into()),
-            model: Some("scene".into()),
+            models: vec!["scene".into()],
             figures: FIGURES,
             events: 7,
             latency_ms,
@@ -307,7 +308,7 @@ mod tests {
         check(
             &summary,
             &format!(
-                r#"{{"v":1,"started":"1970-01-01T00:00:00.000Z","ended":"1970-01-01T00:01:00.000Z","duration_s":60.0,"backend":"rten","model":"scene",{WIRE},"events":7,"latency_ms":{{"mean":61.0,"min":40.0,"max":0.0,"p95":80.123}},"cameras":[{{"camera":"door",{WIRE},"events":7,"decoded":1800,"skipped":3,"damaged":1,"rebuilt":0,"decoder":"avdec_h264"}}]}}"#
+                r#"{{"v":1,"started":"1970-01-01T00:00:00.000Z","ended":"1970-01-01T00:01:00.000Z","duration_s":60.0,"backend":"rten","models":["scene"],{WIRE},"events":7,"latency_ms":{{"mean":61.0,"min":40.0,"max":0.0,"p95":80.123}},"cameras":[{{"camera":"door",{WIRE},"events":7,"decoded":1800,"skipped":3,"damaged":1,"rebuilt":0,"decoder":"avdec_h264"}}]}}"#
             ),
         );
     }

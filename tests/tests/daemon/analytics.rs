@@ -113,7 +113,7 @@ fn check_detector(rig: &Rig, detector: &Detector) {
     let found = (detector.backend.as_deref(), detector.reason, &detector.not_admitted[..]);
     assert_eq!(found, (Some("rten"), None, &[][..]), "{detector:#?}");
     assert!(detector.why.as_ref().is_some_and(|why| why.contains("configuration")), "{detector:#?}");
-    let model = detector.model.clone().expect("it runs");
+    let [model] = &detector.models[..] else { panic!("one model: {detector:#?}") };
     assert_eq!((&*model.name, model.input), ("scene", [320, 192]));
     assert_eq!(model.labels, ["person", "vehicle"]);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../app/model/scene.onnx");
@@ -260,7 +260,7 @@ fn check_summary(rig: &Rig, cameras: &[&str], found: &[FootageAndEvents]) {
     let expected: Vec<_> =
         cameras.iter().zip(found).map(|(camera, found)| (*camera, found.lives.len() as u64)).collect();
     assert_eq!(by_camera, expected);
-    assert_eq!((summary.backend.as_deref(), summary.model.as_deref()), (Some("rten"), Some("scene")));
+    assert_eq!((summary.backend.as_deref(), &summary.models[..]), (Some("rten"), &["scene".to_owned()][..]));
     assert_eq!(summary.events, by_camera.iter().map(|(_, events)| events).sum::<u64>());
     assert!(summary.started < summary.ended && summary.duration_s > 0.0, "{summary:#?}");
     let frames: u64 = summary.cameras.iter().map(|camera| camera.figures.frames).sum();

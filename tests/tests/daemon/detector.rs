@@ -143,10 +143,19 @@ async fn the_installed_model_looks_at_every_camera() {
     let Some(mut rig) = rig.start().await else { return };
     rig.in_daemons_environment("KVS_EDGE_MODELS", models);
     rig.start_daemon().await;
-    for name in ["nanodet-384x640", "nanodet-416x416"] {
-        let said = |detector: &Detector| detector.model.as_ref().is_some_and(|model| model.name == name);
-        let running = rig.mqtt.wait(&rig.mqtt.topics.detector(), said).await;
-        assert_eq!((running.state, running.reason), (DetectorState::Running, None), "{running:#?}");
+    let both = |detector: &Detector| {
+        detector.models.len() == 2 && detector.models.iter().all(|model| !model.cameras.is_empty())
+    };
+    let running = rig.mqtt.wait(&rig.mqtt.topics.detector(), both).await;
+    assert_eq!((running.state, running.reason), (DetectorState::Running, None), "{running:#?}");
+    let by_camera: Vec<_> =
+        running.models.iter().map(|model| (&*model.name, model.input, &*model.cameras[0])).collect();
+    let expected = [("nanodet-416x416", [416, 416], "square"), ("nanodet-384x640", [640, 384], "wide")];
+    assert_eq!(by_camera, expected, "{running:#?}");
+    let pinned = include_str!("../../../app/model/nanodet/models.sha256");
+    for model in &running.models {
+        assert_eq!(model.cameras.len(), 1, "{running:#?}");
+        assert!(pinned.contains(&format!("{}  {}.onnx", model.sha256, model.name)), "{running:#?}");
     }
     for camera in ["wide", "square"] {
         let looked_at = |stats: &Stats| stats.fps.inferred.is_some_and(|fps| fps > 0.0);
@@ -194,7 +203,8 @@ async fn a_model_that_is_repaired_is_loaded_without_a_restart_and_rules_that_do_
     std::fs::copy(shipped_model(), &part).expect("the folder can be written to");
     std::fs::rename(part, rig.folder().join("model.onnx")).expect("the folder can be written to");
     let running = detector(&rig, DetectorState::Running).await;
-    assert_eq!(running.model.map(|model| (model.name, model.labels.len())), Some(("model".to_owned(), 2)));
+    let models: Vec<_> = running.models.iter().map(|model| (&*model.name, model.labels.len())).collect();
+    assert_eq!(models, [("model", 2)]);
     assert_eq!((running.reason, running.detail), (None, None));
     assert_eq!(running.not_admitted, []);
     rig.status(mark, "cam", |status| status.state == CameraState::Online).await;

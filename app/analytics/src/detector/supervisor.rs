@@ -229,13 +229,10 @@ impl Work {
             inner.loaded.insert(size);
         }
         self.shared.report.send_modify(|report| {
-            let known = report.models.get(&size).filter(|known| ***known == model).cloned();
-            let model = known.unwrap_or_else(|| {
-                let model = Arc::new(model);
-                Arc::make_mut(&mut report.models).insert(size, model.clone());
-                model
-            });
-            report.model = Some(model);
+            // Who holds the same one goes on with it.
+            if report.models.get(&size).is_none_or(|known| **known != model) {
+                Arc::make_mut(&mut report.models).insert(size, Arc::new(model));
+            }
         });
         self.shared.change_admission(|admission| admission.measured(size, measured));
         self.shared.set_state(DetectorState::Running, None);

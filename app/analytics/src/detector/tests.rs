@@ -81,7 +81,7 @@ async fn the_built_in_model_sees_the_figures_of_the_scene() {
     let (handle, task) = start(options(loader), cancel.clone());
     let slot = handle.add(demand("gate", 5.0));
     let report = wait_for(&handle, running).await;
-    let model = report.model.expect("a model");
+    let model = report.model_of(slot.id()).expect("a model");
     assert_eq!((model.backend, model.labels.len(), model.sha256.len()), ("rten", 2, 64));
     let allowance = Allowance {
         slot: slot.id(),

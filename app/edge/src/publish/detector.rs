@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use analytics::detector::{DetectorHandle, DetectorState, Figures, Model};
+use analytics::detector::{DetectorHandle, DetectorReport, DetectorState, Figures, Model};
 use clock::Clock;
 use messages::{
     self, CameraSummary, DetectStats, Detector, DetectorModel, LineCount, NotAdmitted, Percentiles, Spread,
@@ -60,7 +60,6 @@ impl DetectorPublisher {
         let (before, published) = std::mem::replace(&mut self.published, (now, total.clone()));
         let window = now.saturating_duration_since(before);
         let report = self.detector.report().borrow().clone();
-        let model = report.model.as_deref();
         let not_admitted = report.allowances.iter().filter_map(|allowance| {
             Some(NotAdmitted {
                 camera: allowance.camera.clone(),
@@ -82,9 +81,9 @@ impl DetectorPublisher {
             since: report.since.into(),
             reason: report.problem.as_ref().map(|problem| problem.reason),
             detail: report.problem.as_ref().map(ToString::to_string),
-            backend: model.map(|model| model.backend.to_owned()),
-            why: model.map(|model| model.because.clone()),
-            model: model.map(detector_model),
+            backend: each_once(&report, ", ", |model| model.backend),
+            why: each_once(&report, "; ", |model| &model.because),
+            models: report.models.iter().map(|(size, model)| detector_model(&report, *size, model)).collect(),
             window_s: rounded(window.as_secs_f64()),
             window: figures(&total, &published, &total.recent, window),
             total: figures(
@@ -157,8 +156,8 @@ impl DetectorPublisher {
             started: self.started.into(),
             ended: ended.into(),
             duration_s: rounded(whole.as_secs_f64()),
-            backend: report.model.as_ref().map(|model| model.backend.to_owned()),
-            model: report.model.as_ref().map(|model| model.name.clone()),
+            backend: each_once(&report, ", ", |model| model.backend),
+            models: report.models.values().map(|model| model.name.clone()).collect(),
             figures: figures(&total, &nothing, &total.inference, whole),
             events,
             latency_ms: spread(&latency),
@@ -190,13 +189,26 @@ fn line_count(count: &vision::event::LineCount) -> LineCount {
     LineCount { line: line.to_string(), label: label.to_string(), ins: *ins, outs: *outs }
 }
 
-fn detector_model(model: &Model) -> DetectorModel {
+/// What the loaded models have to say, the same thing once; nothing without any.
+fn each_once<'a>(
+    report: &'a DetectorReport,
+    between: &str,
+    said: impl Fn(&'a Model) -> &'a str,
+) -> Option<String> {
+    let mut all: Vec<&str> = report.models.values().map(|model| said(model)).collect();
+    all.dedup();
+    (!all.is_empty()).then(|| all.join(between))
+}
+
+fn detector_model(report: &DetectorReport, size: usize, model: &Model) -> DetectorModel {
     let pixels = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+    let cameras = report.allowances.iter().filter(|allowance| allowance.size == size);
     DetectorModel {
         name: model.name.clone(),
         sha256: model.sha256.clone(),
         input: [pixels(model.input.0), pixels(model.input.1)],
         labels: model.labels.clone(),
+        cameras: cameras.map(|allowance| allowance.camera.clone()).collect(),
     }
 }
 
