@@ -10,7 +10,7 @@ mod packages;
 mod python;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
@@ -20,7 +20,7 @@ cargo xtask demo --real        likewise on real footage (a street with people), 
 cargo xtask test               what CI runs: format, lints, all tests against what Debian has
 cargo xtask test --peers       besides, tests against heavy programs of others
 cargo xtask test --full        besides, tests that take long
-cargo xtask bench              the benches behind the tables in app/README.md
+cargo xtask bench              the benches behind the tables in app/README.md; installs real footage and NanoDet-g, too
 cargo xtask model              a detector that knows people and vehicles: fetches NanoDet-g (144 MB), converts it, and
                                installs it where `kvs-edge` of this user finds it
 cargo xtask model --folder DIR likewise into DIR, such as /usr/share/kvs-edge/models for all users
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         }
         "demo" => prepare_demo(install, &mut arguments).and_then(|()| demo(&arguments)),
         "test" => packages::test(install, scope.peers, scope.full).and_then(|()| check::everything(scope)),
-        "bench" => packages::test(install, false, false).and_then(|()| bench()),
+        "bench" => packages::test(install, true, false).and_then(|()| bench()),
         "model" => folder(&arguments).and_then(|folder| {
             packages::model(install)?;
             model::install(folder)?;
@@ -102,6 +102,7 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
 
 fn bench() -> Result<ExitCode, String> {
     let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS, python::TRACKERS])?;
+    let models = model::install(None)?;
     let daemon = daemon_of_the_image()?;
     for (package, bench) in [
         ("media", "mkv_read"),
@@ -117,6 +118,10 @@ fn bench() -> Result<ExitCode, String> {
         cargo.args(["bench", "--package", package, "--bench", bench]);
         if bench == "upload" {
             cargo.arg("--").arg("--daemon").arg(&daemon);
+        }
+        if bench == "backends" {
+            let scene = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/scene.onnx");
+            cargo.arg("--").arg(scene).args(model::files(&models));
         }
         run(cargo.env("KVS_EDGE_BENCH_PYTHON", &python))?;
     }

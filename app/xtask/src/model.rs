@@ -25,12 +25,23 @@ fn of_user() -> Result<PathBuf, String> {
         .ok_or_else(|| "neither HOME nor XDG_DATA_HOME is set; name a folder with --folder".to_owned())
 }
 
+/// Absolute paths of its files in `folder`.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    names().map(|name| absolute.join(name)).collect()
+}
+
 /// The folder, when NanoDet-g seems to be in it already.
 pub(crate) fn installed() -> Option<PathBuf> {
-    let pinned = std::fs::read_to_string(source().join("models.sha256")).ok()?;
     let folder = of_user().ok()?;
-    let there = |line: &str| line.split_whitespace().nth(1).is_some_and(|name| folder.join(name).is_file());
-    pinned.lines().all(there).then_some(folder)
+    names().all(|name| folder.join(name).is_file()).then_some(folder)
+}
+
+/// Of its files; behind the SHA-256 of each in this list.
+fn names() -> impl Iterator<Item = &'static str> {
+    include_str!("../../model/nanodet/models.sha256")
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
 }
 
 fn source() -> &'static Path {

@@ -5,13 +5,26 @@ use std::time::Duration;
 
 use camera_sim::ClipSpec;
 use demo::daemon::Daemon;
-use messages::{CameraSummary, Detector, Percentiles, WorkerSummary};
+use messages::{CameraSummary, Detector, NotAdmitted, Percentiles, WorkerSummary};
 
 use crate::Arguments;
 use crate::measured::{Bench, Error, Figures, Memory, Process};
 
+/// What a daemon is given to do.
+pub(crate) struct Load {
+    /// Feeds and model, for people.
+    pub(crate) what: String,
+    pub(crate) clip: ClipSpec,
+    /// Lines of `[detect]`, without the rate.
+    pub(crate) detect: String,
+    pub(crate) cameras: usize,
+    /// Pictures per second and camera; 0: no detection.
+    pub(crate) fps: u32,
+}
+
 /// One run of the daemon.
 pub(crate) struct Run {
+    what: String,
     cameras: usize,
     /// Pictures per second and camera; 0: no detection.
     fps: u32,
@@ -21,19 +34,17 @@ pub(crate) struct Run {
     /// Pictures detected in per second in the window, all cameras together.
     detected_per_second: f64,
     summary: Option<WorkerSummary>,
+    /// Cameras that get less than their rate, at the end.
+    not_admitted: Vec<NotAdmitted>,
     /// Of the camera with the median p50.
     latency: Option<Percentiles>,
     figures: Figures,
 }
 
-pub(crate) async fn measure(
-    arguments: &Arguments,
-    clip: ClipSpec,
-    cameras: usize,
-    fps: u32,
-) -> Result<Run, Error> {
-    let detect =
-        if fps > 0 { format!("model = \"scene\"\nfps = {fps}\n") } else { "enabled = false\n".to_owned() };
+pub(crate) async fn measure(arguments: &Arguments, load: &Load) -> Result<Run, Error> {
+    let Load { what, clip, detect, cameras, fps } = load;
+    let (cameras, fps, clip) = (*cameras, *fps, clip.clone());
+    let detect = if fps > 0 { format!("{detect}fps = {fps}\n") } else { "enabled = false\n".to_owned() };
     let settings = format!("[health]\ninterval_s = 1\n\n[detect]\n{detect}");
     let bench = Bench::start(cameras, cameras, clip, &settings).await?;
     let output = bench.rig.folder().join("output");
@@ -52,11 +63,15 @@ pub(crate) async fn measure(
     let summary = (fps > 0).then(|| last_word(&output)).transpose()?;
     bench.stop().await;
     Ok(Run {
+        what: what.clone(),
         cameras,
         fps,
         percent: end.percent_since(&begin),
         memory,
-        detected_per_second: detected_begin.zip(detected_end).map_or(0.0, |(begin, end)| rate(&begin, &end)),
+        detected_per_second: detected_begin
+            .zip(detected_end.as_ref())
+            .map_or(0.0, |(begin, end)| rate(&begin, end)),
+        not_admitted: detected_end.map(|end| end.not_admitted).unwrap_or_default(),
         summary,
         latency: figures.detection_latency(),
         figures,
@@ -80,9 +95,9 @@ fn rate(begin: &Detector, end: &Detector) -> f64 {
 }
 
 pub(crate) fn speed_table(runs: &[Run]) -> String {
-    let mut table = "| cameras | detection, pictures per second and camera | reached | CPU, % of a core | \
+    let mut table = "| feeds, model | cameras | detection, pictures per second and camera | reached | with their rate | CPU, % of a core | \
                      resident, MiB | peak, MiB | inference mean, ms | min | max | p95 | \
-                     camera to MQTT p50, ms | p95 |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+                     camera to MQTT p50, ms | p95 |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for run in runs {
         let spread = run.summary.as_ref().and_then(|summary| summary.figures.inference_ms);
@@ -90,10 +105,12 @@ pub(crate) fn speed_table(runs: &[Run]) -> String {
         #[expect(clippy::cast_precision_loss, reason = "a number of cameras")]
         let reached = (run.fps > 0).then(|| run.detected_per_second / run.cameras as f64);
         table += &format!(
-            "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {} | {} | {} | {} |\n",
+            run.what,
             run.cameras,
             if run.fps > 0 { run.fps.to_string() } else { "off".to_owned() },
             ms(reached),
+            run.cameras - run.not_admitted.len(),
             run.percent,
             run.memory.resident_mib,
             run.memory.peak_mib,
@@ -105,19 +122,30 @@ pub(crate) fn speed_table(runs: &[Run]) -> String {
             ms(run.latency.map(|latency| latency.p95_ms)),
         );
     }
+    for run in runs {
+        for camera in &run.not_admitted {
+            let gets =
+                camera.fits_fps.map_or_else(|| "nothing".to_owned(), |fps| format!("{fps:.1} a second"));
+            table += &format!(
+                "\n{}, {} cameras: {} gets {gets}: {}\n",
+                run.what, run.cameras, camera.camera, camera.detail
+            );
+        }
+    }
     table
 }
 
 pub(crate) fn loss_table(runs: &[Run]) -> String {
-    let mut table = "| cameras | detection | pictures sent | stored | missing between the first and the last stored | \
+    let mut table = "| feeds, model | cameras | detection | pictures sent | stored | missing between the first and the last stored | \
                      RTP packets lost | pictures dropped | fragments sent | persisted | lost | pictures decoded | \
-                     looked at | skipped | damaged |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+                     looked at | skipped | damaged |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for run in runs {
         let cameras = run.summary.iter().flat_map(|summary| &summary.cameras);
         let sum = |figure: fn(&CameraSummary) -> u64| cameras.clone().map(figure).sum::<u64>();
         table += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            run.what,
             run.cameras,
             run.fps,
             run.figures.stored.sent,

@@ -7,6 +7,8 @@
 //!   at says by a strip of black and white blocks which one it is, and thereby what can be seen in it. Tracks and events
 //!   are written to files and judged by `judge.py` with py-motmetrics.
 //! * Cost: the same cameras, the daemon as a child, which alone is measured; with detection and without.
+//! * Cost of NanoDet-g on ONNX Runtime, likewise: 416x416 on real footage (`vtest.avi` of Debian's `opencv-doc`, 768x576, 10
+//!   pictures per second), 640x384 on the rendered cameras. Left out, and said, where model, footage or library is missing.
 //!
 //! Cameras, KVS and broker run in this process, everything meets on loopback, and no limit is asserted.
 
@@ -15,6 +17,7 @@ mod events;
 #[path = "../measured/mod.rs"]
 #[expect(dead_code, reason = "the other bench looks at reading back, too")]
 mod measured;
+mod real;
 mod record;
 mod truth;
 
@@ -28,6 +31,7 @@ use kvs_edge::app::App;
 use messages::Upload;
 use tokio_util::sync::CancellationToken;
 
+use cost::Load;
 use events::Events;
 use measured::{Bench, Error, Stored, stored};
 use record::Recorded;
@@ -56,6 +60,9 @@ struct Arguments {
     /// Cost is measured with these numbers of cameras and pictures per second, as CAMERASxFPS
     #[arg(long, value_delimiter = ',', default_value = "1x0,1x10,4x0,4x5", value_parser = load)]
     loads: Vec<(usize, u32)>,
+    /// The same with NanoDet-g
+    #[arg(long, value_delimiter = ',', default_value = "1x5,2x5,4x5", value_parser = load)]
+    real_loads: Vec<(usize, u32)>,
     /// Keep what is judged in this folder
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -75,6 +82,11 @@ fn load(text: &str) -> Result<(usize, u32), String> {
 
 fn clip() -> ClipSpec {
     ClipSpec { bitrate_kbps: 1000, loop_seconds: 60, ..ClipSpec::default() }
+}
+
+fn of_scene((cameras, fps): (usize, u32)) -> Load {
+    let (what, detect) = ("720p scenes, scene".to_owned(), "model = \"scene\"\n".to_owned());
+    Load { what, clip: clip(), detect, cameras, fps }
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the tables are what this is for")]
@@ -103,10 +115,16 @@ fn main() -> Result<(), Error> {
         }
     }
     if arguments.cost_seconds > 0 {
+        let mut loads: Vec<Load> = arguments.loads.iter().map(|&load| of_scene(load)).collect();
+        match real::loads(&arguments.real_loads, &clip()) {
+            Ok(real) => loads.extend(real),
+            Err(missing) => println!("NanoDet-g is skipped: {missing}\n"),
+        }
         let mut runs = Vec::new();
-        for &(cameras, fps) in &arguments.loads {
-            eprintln!("{cameras} cameras, detection at {fps} pictures per second ...");
-            runs.push(runtime.block_on(cost::measure(&arguments, clip(), cameras, fps))?);
+        for load in &loads {
+            let Load { what, cameras, fps, .. } = load;
+            eprintln!("{what}: {cameras} cameras, detection at {fps} pictures per second ...");
+            runs.push(runtime.block_on(cost::measure(&arguments, load))?);
         }
         println!("{}", cost::speed_table(&runs));
         println!("{}", cost::loss_table(&runs));
