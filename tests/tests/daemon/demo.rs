@@ -1,18 +1,64 @@
 //! The demo as a user starts it.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kvs_edge_tests::{Process, asked_for, binary, clip_cache};
+use kvs_edge_tests::{Process, asked_for, binary, clip_cache, skip};
 use serde_json::Value;
 
-/// Without a fault and with one that has to be found; under `--full` with each that the program knows.
+/// One demo.
+struct Demo {
+    fault: Option<String>,
+    /// A video file instead of the scene.
+    clip: Option<PathBuf>,
+    seconds: u64,
+    /// By the installed model: somebody is to be seen.
+    model: Option<PathBuf>,
+}
+
+impl Demo {
+    fn with(fault: Option<&str>) -> Demo {
+        Demo { fault: fault.map(str::to_owned), clip: None, seconds: 8, model: None }
+    }
+}
+
+/// Without a fault, and with one that has to be found, on a video file; under `--full` with each that the program knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_accounts_for_everything_and_fails_when_it_cannot() {
-    let mut faults = vec![String::new(), "corrupt".to_owned()];
+    let folder = tempfile::tempdir().expect("a folder");
+    let clip = video_file(folder.path());
+    let mut demos = vec![Demo::with(None), Demo { clip: Some(clip), ..Demo::with(Some("corrupt")) }];
     if asked_for("--full") {
-        faults.extend(all_faults().await.into_iter().filter(|fault| fault != "corrupt"));
+        let others = all_faults().await.into_iter().filter(|fault| fault != "corrupt");
+        demos.extend(others.map(|fault| Demo::with(Some(&fault))));
+        demos.extend(street());
     }
-    play(&faults).await;
+    play(&demos).await;
+}
+
+/// Four seconds of a ball, H.264 in MP4.
+fn video_file(folder: &Path) -> PathBuf {
+    let file = folder.join("our own.mp4");
+    let pipeline = "videotestsrc pattern=ball num-buffers=40 ! video/x-raw,width=320,height=240,framerate=10/1 \
+                    ! x264enc key-int-max=10 bitrate=200 ! mp4mux ! filesink";
+    let mut command = Command::new("gst-launch-1.0");
+    command.arg("-q").args(pipeline.split_whitespace()).arg(format!("location={}", file.display()));
+    let output = command.output().expect("gst-launch-1.0 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    file
+}
+
+/// What `cargo xtask demo --real` plays.
+fn street() -> Option<Demo> {
+    let clip = PathBuf::from("/usr/share/doc/opencv-doc/examples/data/vtest.avi");
+    let model = std::env::var_os("KVS_EDGE_TEST_MODELS").map(PathBuf::from);
+    if !clip.exists() || model.is_none() {
+        if asked_for("--peers") {
+            skip("no opencv-doc, or KVS_EDGE_TEST_MODELS names no NanoDet-g");
+        }
+        return None;
+    }
+    Some(Demo { clip: Some(clip), seconds: 20, model, ..Demo::with(None) })
 }
 
 /// The names that `--fault` takes, as the program lists them to who gives none of them.
@@ -26,11 +72,21 @@ async fn all_faults() -> Vec<String> {
 }
 
 /// One demo after the other.
-async fn play(faults: &[String]) {
-    for fault in faults {
+async fn play(demos: &[Demo]) {
+    for Demo { fault, clip, seconds, model } in demos {
         let mut command = Command::new(binary("kvs-edge"));
-        command.args(["demo", "--seconds", "8", "--size", "320x180", "--fps", "10", "--bitrate-kbps", "300"]);
-        if !fault.is_empty() {
+        command.args(["demo", "--bitrate-kbps", "300", "--seconds", &seconds.to_string()]);
+        let what = format!("{fault:?}, {clip:?}");
+        match clip {
+            Some(file) => command.arg("--clip").arg(file),
+            None => command.args(["--size", "320x180", "--fps", "10"]),
+        };
+        match model {
+            Some(folder) => command.env("KVS_EDGE_MODELS", folder),
+            None if clip.is_some() => command.args(["--detect-fps", "0"]),
+            None => &mut command,
+        };
+        if let Some(fault) = fault {
             command.args(["--fault", fault]);
         }
         command.env("KVS_EDGE_SIM_CACHE", clip_cache()).env_remove("RUST_LOG");
@@ -38,17 +94,20 @@ async fn play(faults: &[String]) {
         let status = demo.ended().await;
         let output = demo.output();
         let from =
-            output.iter().position(|line| line == "{").unwrap_or_else(|| panic!("{fault}: {output:#?}"));
+            output.iter().position(|line| line == "{").unwrap_or_else(|| panic!("{what}: {output:#?}"));
         let to = output.iter().rposition(|line| line == "}").expect("it ends");
         let summary: Value = serde_json::from_str(&output[from..=to].join("\n")).expect("it is JSON");
-        let fine = fault != "corrupt";
-        assert_eq!(summary["all_accounted"], fine, "{fault}: {summary:#}");
-        assert_eq!(status.success(), fine, "{fault}: {status}: {summary:#}");
+        let fine = fault.as_deref() != Some("corrupt");
+        assert_eq!(summary["all_accounted"], fine, "{what}: {summary:#}");
+        assert_eq!(status.success(), fine, "{what}: {status}: {summary:#}");
         let camera = &summary["cameras"][0];
-        assert_eq!(camera["corrupt"], u64::from(!fine), "{fault}: {summary:#}");
+        assert_eq!(camera["corrupt"], u64::from(!fine), "{what}: {summary:#}");
+        assert!(camera["fragments"].as_u64() > Some(1), "{what}: {summary:#}");
         if fine {
-            assert!(camera["fragments"].as_u64() > Some(1), "{fault}: {summary:#}");
-            assert_eq!(camera["stored_by_kvs"], camera["identical"], "{fault}: {summary:#}");
+            assert_eq!(camera["stored_by_kvs"], camera["identical"], "{what}: {summary:#}");
         }
+        let topics = summary["mqtt_messages"].as_object().expect("numbers by topic");
+        let seen = topics.keys().any(|topic| topic.ends_with("/cam/cam0/events"));
+        assert!(model.is_none() || seen, "{what}: nobody was seen: {summary:#}");
     }
 }
