@@ -95,12 +95,20 @@ def decode(writer: Writer, heads: list[Map], height: int, width: int) -> int:
         centres = np.stack([columns + 0.5, rows + 0.5, np.zeros(places), np.zeros(places)]) * stride
         grid.append(centres)
         scale.append(np.full(places, stride))
+    total = sum(head.height * head.width for head in heads)
     writer.many("Split", [writer.one("Concat", *flat, axis=2), writer.integers([len(LABELS), 4 * BINS])],
                 ["classes", "sides"], axis=1)
     scores = writer.one("Sigmoid", "classes")
-    # Softmax and its mean in one: sums of what each bin weighs, and of that times its distance.
+    # Softmax and its mean in one: sums of what each bin weighs, and of that times its distance. The likeliest bin of a
+    # side weighs 1: nothing overflows, and no sum is nothing. A pool finds it, since columns are slow to gather.
+    rows = writer.one("Reshape", "sides", writer.integers([1, 1, 4 * BINS, total]))
+    likeliest = writer.one("MaxPool", rows, kernel_shape=[BINS, 1], strides=[BINS, 1])
+    likeliest = writer.one("Reshape", likeliest, writer.integers([1, 4, 1, total]))
+    rows = writer.one("Reshape", rows, writer.integers([1, 4, BINS, total]))
+    weights = writer.one("Exp", writer.one("Sub", rows, likeliest))
+    weights = writer.one("Reshape", weights, writer.integers([1, 4 * BINS, total]))
     bins = np.kron(np.eye(4), np.stack([np.arange(BINS), np.ones(BINS)]))
-    sums = writer.one("MatMul", writer.floats(bins[[0, 2, 4, 6, 1, 3, 5, 7]]), writer.one("Exp", "sides"))
+    sums = writer.one("MatMul", writer.floats(bins[[0, 2, 4, 6, 1, 3, 5, 7]]), weights)
     writer.many("Split", [sums, writer.integers([4, 4])], ["weighted", "weights"], axis=1)
     sides = writer.one("Div", "weighted", "weights")
     # From left, top, right, bottom to how far the centre is off, and the size; in strides.
@@ -109,4 +117,4 @@ def decode(writer: Writer, heads: list[Map], height: int, width: int) -> int:
     box = writer.one("Mul", box, writer.floats(np.concatenate(scale)[None, None, :]))
     box = writer.one("Add", box, writer.floats(np.concatenate(grid, axis=1)[None]))
     writer.many("Concat", [box, scores], ["output0"], axis=1)
-    return sum(head.height * head.width for head in heads)
+    return total

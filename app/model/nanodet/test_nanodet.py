@@ -41,7 +41,8 @@ def expected(graph: tfjs.Graph, rgb: np.ndarray, scale: tuple[float, float]) -> 
         for y in range(rows):
             for x in range(across):
                 scores, sides = np.split(values[head][0, :, y, x], [80])
-                likely = np.exp(sides.reshape(4, 11) - sides.max())
+                sides = sides.reshape(4, 11)
+                likely = np.exp(sides - sides.max(1, keepdims=True))
                 left, top, right, bottom = (likely * np.arange(11)).sum(1) / likely.sum(1) * stride
                 centre = [(x + 0.5) * stride + (right - left) / 2, (y + 0.5) * stride + (bottom - top) / 2]
                 columns.append([*centre, left + right, top + bottom, *(1 / (1 + np.exp(-scores)))])
@@ -60,6 +61,16 @@ class Export(unittest.TestCase):
                 self.assertEqual(found.shape, (1, 84, height * width * 21 // 1024))
                 np.testing.assert_allclose(found[:, :4], wanted[:, :4], atol=2e-3)
                 np.testing.assert_allclose(found[:, 4:], wanted[:, 4:], atol=2e-5)
+
+    def test_a_head_that_shouts_is_understood(self):
+        # Beyond what an exponential of 32 bits can hold, upwards for one side and downwards for another.
+        more = np.concatenate([np.linspace(-200, 200, 80), np.repeat([150.0, -150.0, 0.0, 90.0], 11)])
+        topology, weights = tiny.detector(80, more=more).files()
+        picture = np.random.default_rng(2).random((1, 3, 64, 64), np.float32)
+        found = run(nanodet.export(topology, weights, 64, 64), picture)
+        wanted = expected(tfjs.read(topology, weights), picture.astype(np.float64), (1.0, 1.0))
+        np.testing.assert_allclose(found[:, :4], wanted[:, :4], atol=2e-2)
+        np.testing.assert_allclose(found[:, 4:], wanted[:, 4:], atol=2e-5)
 
     def test_the_file_says_what_it_is_and_is_the_same_each_time(self):
         files = tiny.detector(80).files()

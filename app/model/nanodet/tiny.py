@@ -38,7 +38,9 @@ class Builder:
     def transpose(self, value: str, order: list[int]) -> str:
         return self.node("Transpose", value, self.constant(np.array(order)))
 
-    def convolution(self, value: str, channels: int, filters: int, size: int = 3, stride: int = 1) -> str:
+    def convolution(self, value: str, channels: int, filters: int, size: int = 3, stride: int = 1,
+                    more: np.ndarray | float = 0.0) -> str:
+        """`more` is added to the bias of each filter."""
         edge = size // 2
         padding = np.array([[0, 0], [0, 0], [edge, edge], [edge, edge]])
         if edge:
@@ -50,7 +52,7 @@ class Builder:
             strides={"list": {"i": ["1", str(stride), str(stride), "1"]}},
             dilations={"list": {"i": ["1"] * 4}},
         )
-        bias = self.random.normal(0, 0.5, filters).astype(np.float32)
+        bias = (self.random.normal(0, 0.5, filters) + more).astype(np.float32)
         return self.transpose(self.node("Add", value, self.constant(bias, half=True)), TO_FIRST)
 
     def leaky(self, value: str) -> str:
@@ -80,8 +82,8 @@ class Builder:
         return json.dumps(document).encode(), self.weights
 
 
-def detector(classes: int, height: int = 64, width: int = 64) -> Builder:
-    """Three heads like those of NanoDet, on a backbone of a few channels."""
+def detector(classes: int, height: int = 64, width: int = 64, more: np.ndarray | float = 0.0) -> Builder:
+    """Three heads like those of NanoDet, on a backbone of a few channels. `more` is added to what the heads say."""
     graph = Builder(height, width)
     x = graph.leaky(graph.convolution("input_1", 3, 6, stride=2))
     x = graph.pool(x)
@@ -94,7 +96,8 @@ def detector(classes: int, height: int = 64, width: int = 64) -> Builder:
     fine = graph.node("AddV2", graph.resize(middle, height // 8, width // 8), eight)
     middle = graph.node("Add", middle, graph.resize(fine, height // 16, width // 16))
     for value in (fine, middle, coarse):
-        head = graph.convolution(graph.leaky(graph.convolution(value, 8, 8)), 8, classes + 44, size=1)
+        head = graph.convolution(graph.leaky(graph.convolution(value, 8, 8)), 8, classes + 44, size=1,
+                                 more=more)
         sizes = graph.constant(np.array([classes, 44]))
         graph.node("SplitV", head, sizes, graph.constant(np.array(1)))
     return graph
