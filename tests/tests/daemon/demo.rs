@@ -30,7 +30,8 @@ async fn the_demo_accounts_for_everything_and_fails_when_it_cannot() {
     let mut demos = vec![Demo::with(None), Demo { clip: Some(clip), ..Demo::with(Some("corrupt")) }];
     if asked_for("--full") {
         let others = all_faults().await.into_iter().filter(|fault| fault != "corrupt");
-        demos.extend(others.map(|fault| Demo::with(Some(&fault))));
+        // Each comes after a third of the time, when there shall be more than one fragment, also on a busy machine.
+        demos.extend(others.map(|fault| Demo { seconds: 15, ..Demo::with(Some(&fault)) }));
         demos.extend(street());
     }
     play(&demos).await;
