@@ -55,6 +55,8 @@ pub enum Reason {
     ClockSkew,
     /// The upload window is full: fragments are being lost.
     BacklogFull,
+    /// The disk under the spool does not take footage, or does not return it.
+    DiskFailed,
     /// Fragments were not read back in time.
     VerifyLate,
     /// A fragment read back differs from what was sent.

@@ -45,6 +45,29 @@ impl RunId {
     pub fn new(random: u64) -> Self {
         Self((random & Self::MASK).max(1))
     }
+
+    /// Likewise, and greater than `before`, so that names keep the order of recording. Where little room is left above it,
+    /// any run will do: names are unique all the same.
+    pub fn after(before: Option<Self>, random: u64) -> Self {
+        /// So many runs are skipped at most.
+        const STEP: u64 = 1 << 20;
+        match before {
+            Some(Self(before)) if before <= Self::MASK - STEP => Self(before + 1 + random % STEP),
+            Some(_) => Self::new(random),
+            // Half of all are left for those that come after.
+            None => Self::new(random & (Self::MASK >> 1)),
+        }
+    }
+
+    /// As a number, for files.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// From [`as_u64`](Self::as_u64).
+    pub fn from_u64(number: u64) -> Option<Self> {
+        (number <= Self::MASK).then_some(Self(number))
+    }
 }
 
 impl FragmentIds {
@@ -122,6 +145,20 @@ mod tests {
         let names = [ids.next_id(), after_a_restart.next_id(), ids.next_id()];
         assert_eq!(names.map(|id| id.sequence), [1, 2, 3]);
         assert!(names.iter().all(|id| id.run == ids.run()));
+    }
+
+    #[test]
+    fn a_later_run_has_the_greater_number() {
+        let mut run = RunId::after(None, u64::MAX);
+        for random in [0, 1, u64::MAX, 1 << 39] {
+            let next = RunId::after(Some(run), random);
+            assert!(next > run && next.as_u64() - run.as_u64() <= 1 << 20, "{run} {next}");
+            assert_eq!(RunId::from_u64(next.as_u64()), Some(next));
+            run = next;
+        }
+        let last = RunId::new(u64::MAX);
+        assert_ne!(RunId::after(Some(last), 5), last);
+        assert_eq!(RunId::from_u64(last.as_u64() + 1), None);
     }
 
     #[test]

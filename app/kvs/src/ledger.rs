@@ -79,6 +79,10 @@ pub enum Stage {
 pub enum LossReason {
     #[error("the memory window was full while KVS could not be reached")]
     WindowFull,
+    #[error("the spool on disk was full, or it waited there too long, while KVS could not be reached")]
+    SpoolFull,
+    #[error("the disk did not return it as it was written")]
+    SpoolDamaged,
     #[error("refused for good: {0}")]
     Refused(AckError),
     #[error("the upload crashed while it held this fragment")]
@@ -492,9 +496,58 @@ impl Ledger {
         self.tell(id, timecode, now, Change::Lost { end, reason });
     }
 
+    /// It waits on disk, and need not be remembered here until it is [recalled](Self::recall).
+    pub fn shelve(&mut self, id: FragmentId) {
+        let Some(record) = self.records.get(&id).filter(|record| record.stage == Stage::Recorded) else {
+            return;
+        };
+        let timecode_ms = record.timecode.as_millis();
+        self.records.remove(&id);
+        if self.by_timecode.get(&timecode_ms) == Some(&id) {
+            self.by_timecode.remove(&timecode_ms);
+        }
+    }
+
+    /// It comes back from the disk. `counted`: it was complete in this life before, and is not counted again.
+    pub fn recall(&mut self, summary: FragmentSummary, counted: bool, now: Instant) {
+        if self.records.contains_key(&summary.id) {
+            return;
+        }
+        self.complete(summary, now);
+        self.counts.begun -= u64::from(counted);
+        self.counts.complete -= u64::from(counted);
+    }
+
+    /// It waited on disk and is lost there. `counted`: it was complete in this life.
+    pub fn lost_on_disk(
+        &mut self,
+        (id, start): (FragmentId, ProducerTimestamp),
+        end: ProducerTimestamp,
+        counted: bool,
+        reason: LossReason,
+        now: Instant,
+    ) {
+        if !self.records.contains_key(&id) {
+            self.begin(id, start, now);
+            self.counts.begun -= u64::from(counted);
+        }
+        self.lost(id, end, reason, now);
+    }
+
     /// Everything that is not settled is lost: whoever held it is no more. Returns how many fragments that are.
     pub fn abandon(&mut self, reason: &LossReason, now: Instant) -> usize {
-        let held: Vec<_> = self.unsettled().map(|record| (record.id, record.end())).collect();
+        self.abandon_but(|_| false, reason, now)
+    }
+
+    /// Likewise, but for those that are `kept`.
+    pub fn abandon_but(
+        &mut self,
+        kept: impl Fn(FragmentId) -> bool,
+        reason: &LossReason,
+        now: Instant,
+    ) -> usize {
+        let lost = self.unsettled().filter(|record| !kept(record.id));
+        let held: Vec<_> = lost.map(|record| (record.id, record.end())).collect();
         for (id, end) in &held {
             self.lost(*id, *end, reason.clone(), now);
         }

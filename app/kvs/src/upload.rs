@@ -1,6 +1,8 @@
 //! The upload of one stream: what to send, to ask and to wait for, and when patience ends. No IO.
 //!
 //! ```text
+//!                        spool on disk
+//!                             |
 //!  fragmenter --parts--> source (bytes) --policy--> session --bytes--> connection
 //!                             ^                        |
 //!                             |      window (in flight)<--acks, looks
@@ -21,6 +23,8 @@ mod driver;
 mod policy;
 mod session;
 mod source;
+mod spool;
+mod spool_source;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -37,7 +41,9 @@ use crate::{FragmentId, FragmentNumber};
 pub use driver::Driver;
 pub use policy::UploadPolicy;
 pub use session::CloseReason;
-pub use source::{FragmentSource, Held, MemorySource};
+pub use source::{FragmentSource, Held};
+pub use spool::{Answer, Dropped, Place, Request, Settled, Spooled, Waiting, Whole};
+pub use spool_source::{News, SpoolSource};
 
 /// Limits of one camera's upload.
 #[derive(Clone, Debug)]

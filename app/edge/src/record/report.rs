@@ -74,7 +74,7 @@ impl UploadReport {
 
     /// Why KVS could not be reached says more than that the window is full.
     pub(super) fn lose(&mut self, reason: &LossReason, because: Option<&str>, now: SystemTime) {
-        if *reason == LossReason::WindowFull && self.problem.is_some() {
+        if matches!(reason, LossReason::WindowFull | LossReason::SpoolFull) && self.problem.is_some() {
             return;
         }
         let found = because.map_or(reason.to_string(), |because| format!("{reason}: {because}"));
@@ -86,7 +86,8 @@ impl UploadReport {
 /// What dashboards call it.
 pub fn reason_of_loss(reason: &LossReason) -> Reason {
     match reason {
-        LossReason::WindowFull => Reason::BacklogFull,
+        LossReason::WindowFull | LossReason::SpoolFull => Reason::BacklogFull,
+        LossReason::SpoolDamaged => Reason::DiskFailed,
         LossReason::Refused(_) => Reason::UploadFailed,
         LossReason::Crashed => Reason::Crashed,
         LossReason::Stopped => Reason::Stopping,

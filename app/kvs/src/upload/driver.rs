@@ -6,7 +6,8 @@ use std::time::Instant;
 use health::{Backoff, Reason};
 
 use super::session::{Session, Step};
-use super::source::{FragmentSource, Held, MemorySource};
+use super::source::{FragmentSource, Held};
+use super::spool_source::SpoolSource;
 use super::window::Window;
 use super::{
     Action, Backlog, CloseReason, Doubt, Event, Failure, LookedUp, Loss, Retry, Unconfirmed, UploadConfig,
@@ -20,11 +21,14 @@ use crate::{FragmentId, FragmentNumber};
 /// Attempts to ask what is there before everything is sent again: a duplicate is better than a gap.
 const LOOK_TRIES: u32 = 3;
 
+/// Sessions are counted from 1.
+const NO_SESSION: u64 = 0;
+
 /// Decides all that one camera's upload does.
 ///
 /// After each input, and when [`next_deadline`](Self::next_deadline) has come, call [`poll`](Self::poll) until it returns
 /// `None`, and take the events.
-pub struct Driver<S = MemorySource> {
+pub struct Driver<S = SpoolSource> {
     pub(super) config: UploadConfig,
     pub(super) source: S,
     pub(super) window: Window,
@@ -72,7 +76,7 @@ enum Asked {
 impl Driver {
     /// With all bytes in memory.
     pub fn new(config: UploadConfig) -> Self {
-        Self::with_source(config, MemorySource::default())
+        Self::with_source(config, SpoolSource::in_memory())
     }
 }
 
@@ -116,6 +120,31 @@ impl<S: FragmentSource> Driver<S> {
         self.events.extend(ended.map(Event::Lost));
         self.source.part(part);
         while self.source.bytes() > self.config.window_bytes && self.drop_one() {}
+    }
+
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    pub fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    /// These were recorded in an earlier life, which may have sent them: KVS is asked before they are.
+    pub fn doubt_of_earlier(&mut self, fragments: &[FragmentId], now: Instant) {
+        for id in fragments {
+            if let Some(held) = self.source.get(*id) {
+                self.window.begin(&held, NO_SESSION);
+            }
+        }
+        if !fragments.is_empty() {
+            (self.asked, self.look_tries, self.broke_at) = (Asked::No, 0, Some(now));
+        }
+    }
+
+    /// It is gone for good.
+    pub fn give_up(&mut self, id: FragmentId, reason: LossReason) {
+        self.lose(id, reason);
     }
 
     /// No more parts will come: the last fragments have the grace time to be persisted.
@@ -306,18 +335,19 @@ impl<S: FragmentSource> Driver<S> {
 
     /// Everything is persisted or was reported lost.
     pub fn is_empty(&self) -> bool {
-        self.source.held().len() == 0 && self.discarding.is_none()
+        self.source.all().0 == 0 && self.discarding.is_none()
     }
 
     pub fn backlog(&self) -> Backlog {
-        let mut held = self.source.held();
-        let fragments = held.len() + usize::from(self.discarding.is_some());
-        Backlog { fragments, bytes: self.source.bytes(), oldest: held.next().map(|held| held.timecode) }
+        let (fragments, bytes) = self.source.all();
+        let fragments = fragments + usize::from(self.discarding.is_some());
+        let oldest = self.source.held().next().map(|held| held.timecode);
+        Backlog { fragments, bytes, oldest }
     }
 
     /// All that it answers for, oldest first: what is lost if it comes to an end now.
     pub fn unconfirmed(&self) -> Vec<Unconfirmed> {
-        let held = self.source.held().map(|held| Unconfirmed {
+        let held = self.source.held().chain(self.source.behind()).map(|held| Unconfirmed {
             id: held.id,
             start: held.timecode,
             end: held.end.map(|end| end.summary.end()),
@@ -554,7 +584,8 @@ impl<S: FragmentSource> Driver<S> {
         };
         let policy = self.config.policy;
         let whole = |held: &Held<'_>| held.end.is_some() && !current(held);
-        let held = || self.source.held();
+        // What is on disk does not take this room.
+        let held = || self.source.held().chain(self.source.behind()).filter(|held| !held.stored);
         let id = policy
             .give_up(held().filter(|held| whole(held) && !sent(held)))
             .or_else(|| policy.give_up(held().filter(whole)))
@@ -574,7 +605,8 @@ impl<S: FragmentSource> Driver<S> {
     pub(super) fn lose(&mut self, id: FragmentId, reason: LossReason) {
         let Some(held) = self.source.get(id) else { return };
         let (start, end) = (held.timecode, held.end.map(|end| end.summary.end()));
-        let because = (reason == LossReason::WindowFull).then(|| self.why_not_sent());
+        let no_room = matches!(reason, LossReason::WindowFull | LossReason::SpoolFull);
+        let because = no_room.then(|| self.why_not_sent());
         let bytes = self.source.release(id).unwrap_or_default();
         self.window.remove(id);
         let loss = Loss { id, start, end: end.unwrap_or(start), bytes, reason, because };

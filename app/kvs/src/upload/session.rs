@@ -74,6 +74,8 @@ pub(super) struct Session {
     current: Option<(FragmentId, usize)>,
     last_timecode: Option<ProducerTimestamp>,
     last_start: Option<Instant>,
+    /// The next fragment is due and its bytes are not here yet: they come by themselves.
+    fetching: bool,
     last_sent: Instant,
     /// When the service last said something.
     last_heard: Option<Instant>,
@@ -117,6 +119,7 @@ impl Session {
             current: None,
             last_timecode: None,
             last_start: None,
+            fetching: false,
             last_sent: now,
             last_heard: None,
             end_tag_due: false,
@@ -273,7 +276,11 @@ impl Session {
             if self.last_start.is_some_and(|start| now < start + config.start_interval) {
                 return Step::Wait;
             }
-            let Some(bytes) = source.piece(held.id, 0) else { return Step::Wait };
+            let Some(bytes) = source.piece(held.id, 0) else {
+                self.fetching = true;
+                return Step::Wait;
+            };
+            self.fetching = false;
             self.last_start = Some(now);
             self.last_timecode = Some(held.timecode);
             self.end_tag_sent = false;
@@ -371,7 +378,8 @@ impl Session {
                 .held()
                 .any(|held| window.get(held.id).is_none_or(|fragment| fragment.session != self.id));
         let idle = (free && !waits).then(|| self.last_sent + config.idle_close);
-        let start = self.last_start.filter(|_| waits).map(|start| start + config.start_interval);
+        let start =
+            self.last_start.filter(|_| waits && !self.fetching).map(|start| start + config.start_interval);
         let look = window.of(self.id).find_map(|(_, fragment)| fragment.sent).map(|sent| {
             let at = sent.at + config.doubt();
             self.look_again_at.map_or(at, |again| again.max(at))

@@ -1,0 +1,106 @@
+//! What the upload asks of a spool on disk, and what the spool answers. The crate `store` is one.
+//!
+//! Answers to one camera come in the order of its requests, and a fragment is written before anything asked for later is done.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use media::ProducerTimestamp;
+
+use crate::fragmenter::{FragmentEnd, StreamHeader};
+use crate::{FragmentId, FragmentNumber};
+
+/// Where a fragment lies in the spool of its camera; those recorded later lie behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub segment: u64,
+    pub offset: u64,
+}
+
+/// A complete fragment with its bytes.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    pub header: Arc<StreamHeader>,
+    /// Its cluster, in order.
+    pub pieces: Vec<Bytes>,
+    pub end: FragmentEnd,
+}
+
+impl Whole {
+    pub fn id(&self) -> FragmentId {
+        self.end.summary.id
+    }
+}
+
+/// A fragment on disk, without its bytes.
+#[derive(Clone, Debug)]
+pub struct Spooled {
+    pub place: Place,
+    pub header: Arc<StreamHeader>,
+    pub end: FragmentEnd,
+}
+
+/// A fragment that is gone from the disk although it was not in KVS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    pub id: FragmentId,
+    pub place: Place,
+    pub start: ProducerTimestamp,
+    /// Time of its last block.
+    pub end: ProducerTimestamp,
+    /// Of its cluster.
+    pub bytes: u64,
+}
+
+/// Why a fragment need not be sent any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// KVS keeps it.
+    Persisted(Option<FragmentNumber>),
+    /// KVS will never take it: it is set aside.
+    Refused,
+}
+
+/// Fragments that wait on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub fragments: usize,
+    pub bytes: u64,
+}
+
+/// To the spool of one camera.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Keep it: [`Answer::Written`] once it is on disk for good, or [`Answer::NotWritten`].
+    Write(Whole),
+    /// It need not be sent any more; no answer.
+    Settle(FragmentId, Settled),
+    /// [`Answer::Read`]
+    Read(FragmentId),
+    /// What waits behind `after`, in order of recording, `most` at most: [`Answer::Listed`].
+    List { after: Option<Place>, most: usize },
+}
+
+/// From the spool of one camera.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Written {
+        id: FragmentId,
+        place: Place,
+    },
+    NotWritten {
+        id: FragmentId,
+    },
+    /// Its cluster; absent where the disk does not return it as it was written.
+    Read {
+        id: FragmentId,
+        cluster: Option<Bytes>,
+    },
+    /// `left`: what waits behind the last of them.
+    Listed {
+        fragments: Vec<Spooled>,
+        left: Waiting,
+    },
+    /// Not asked for: room had to be made.
+    Dropped(Vec<Dropped>),
+}

@@ -1,0 +1,449 @@
+//! Fragments in memory, and on disk where there is a spool: what is sent next is in memory, an outage waits on disk.
+//!
+//! ```text
+//!            front: what the upload sees            hidden              tail
+//!  oldest [ sent ][ sent ][ being sent ][ waits ] [ on disk only ... ] [ written ][ grows ] newest
+//!             bytes in memory, or fetched when wanted    only counted     in memory
+//!
+//!  no spool, or no backlog: nothing is hidden, no tail; what grows is the last of the front and leaves as it arrives
+//! ```
+//!
+//! A finished fragment is written at once, one after the other. What is on disk gives its bytes in memory up when they are
+//! more than the limit, the newest first: it is sent last. When the front is long, what comes is kept in the tail until it is
+//! on disk, and hidden then; the front is filled again from the disk, in order. So the memory stays flat, however long an
+//! outage lasts.
+//!
+//! What the disk does not take stays in memory, as if there were no spool, and is offered again with the next fragment.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use media::ProducerTimestamp;
+
+use super::source::{FragmentSource, Held};
+use super::spool::{Answer, Dropped, Place, Request, Spooled, Waiting, Whole};
+use crate::FragmentId;
+use crate::fragmenter::{FragmentEnd, FragmentStart, Part, StreamHeader};
+
+/// Fragments that the upload sees at once: more than can be in flight.
+const FRONT: usize = 512;
+/// The first look at what an earlier life left: it may have had all of a front in flight, and not have written down yet what
+/// became of the last ones before it.
+const FIRST_LOOK: usize = FRONT + 64;
+/// Fetched ahead of the one that is being sent.
+const AHEAD: usize = 8;
+/// Pieces of what comes from disk.
+const PIECE: usize = 64 << 10;
+
+/// All bytes in memory as the camera's own buffers, and fragments of a spool.
+#[derive(Debug)]
+pub struct SpoolSource {
+    front: VecDeque<Fragment>,
+    hidden: Waiting,
+    /// The last of the front, or of those that were there: what is hidden lies behind it.
+    reached: Option<Place>,
+    tail: VecDeque<Fragment>,
+    /// Bytes of all clusters in memory, and the most of them while there is a disk to hold the rest.
+    bytes: usize,
+    limit: usize,
+    spool: Option<Link>,
+    /// What the upload asked for last.
+    wanted: Cell<Option<FragmentId>>,
+}
+
+/// What is under way between the source and its spool.
+#[derive(Debug, Default)]
+struct Link {
+    writing: Option<FragmentId>,
+    /// The disk did not take the last one: it is offered again [later](SpoolSource::try_again).
+    refused: bool,
+    listing: bool,
+    /// What an earlier life left has been listed.
+    began: bool,
+    reading: Vec<FragmentId>,
+    /// What was told: to be done by the owner.
+    news: Vec<News>,
+}
+
+/// What the spool's answers mean for the upload.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Fragments came from the disk. `doubtful`: an earlier life may have sent them.
+    Recalled { fragments: Vec<FragmentId>, doubtful: bool },
+    /// It waits on disk only, for as long as others are sent.
+    Hidden(FragmentId),
+    /// The disk does not return it.
+    Unreadable(FragmentId),
+    /// It had to make room on disk, and nobody else has it.
+    Dropped(Dropped),
+}
+
+#[derive(Debug)]
+struct Fragment {
+    id: FragmentId,
+    timecode: ProducerTimestamp,
+    header: Arc<StreamHeader>,
+    /// Absent: only on disk.
+    pieces: Option<Vec<Bytes>>,
+    bytes: usize,
+    end: Option<FragmentEnd>,
+    place: Option<Place>,
+    /// It had to make room on disk, and stays in memory.
+    evicted: bool,
+}
+
+impl SpoolSource {
+    /// Without a spool.
+    pub fn in_memory() -> Self {
+        Self {
+            front: VecDeque::new(),
+            hidden: Waiting::default(),
+            reached: None,
+            tail: VecDeque::new(),
+            bytes: 0,
+            limit: usize::MAX,
+            spool: None,
+            wanted: Cell::new(None),
+        }
+    }
+
+    /// With a spool, and at most `limit` bytes in memory while that takes what comes.
+    pub fn with_spool(limit: usize) -> Self {
+        Self { limit, spool: Some(Link::default()), ..Self::in_memory() }
+    }
+
+    /// What to ask the spool for; call until `None` after each input.
+    pub fn next_request(&mut self) -> Option<Request> {
+        let link = self.spool.as_mut()?;
+        if !link.began && !link.listing {
+            link.listing = true;
+            return Some(Request::List { after: None, most: FIRST_LOOK });
+        }
+        if link.writing.is_none() && !link.refused {
+            let mut all = self.front.iter().chain(&self.tail);
+            let next = all.find(|fragment| fragment.place.is_none() && !fragment.evicted);
+            if let Some(whole) = next.and_then(Fragment::whole) {
+                link.writing = Some(whole.id());
+                return Some(Request::Write(whole));
+            }
+        }
+        if !link.listing && self.hidden.fragments > 0 && self.front.len() < FRONT / 2 {
+            link.listing = true;
+            return Some(Request::List { after: self.reached, most: FRONT - self.front.len() });
+        }
+        let wanted = self.wanted.get()?;
+        let from = self.front.iter().position(|fragment| fragment.id == wanted)?;
+        let link = self.spool.as_mut()?;
+        let absent = |fragment: &&Fragment| fragment.pieces.is_none() && !link.reading.contains(&fragment.id);
+        let next = self.front.iter().skip(from).take(AHEAD).find(absent)?;
+        let under_way: usize = link.reading.len() * next.bytes;
+        if next.id != wanted && self.bytes + under_way + next.bytes > self.limit {
+            return None;
+        }
+        let id = next.id;
+        link.reading.push(id);
+        Some(Request::Read(id))
+    }
+
+    /// Takes an answer of the spool.
+    pub fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Written { id, place } => self.written(id, Some(place)),
+            Answer::NotWritten { id } => self.written(id, None),
+            Answer::Read { id, cluster } => self.read(id, cluster),
+            Answer::Listed { fragments, left } => self.listed(fragments, left),
+            Answer::Dropped(dropped) => dropped.into_iter().for_each(|dropped| self.dropped(dropped)),
+        }
+    }
+
+    /// What the disk did not take is offered again: with each fragment that is finished, and when a moment has passed.
+    pub fn try_again(&mut self) {
+        if let Some(link) = &mut self.spool {
+            link.refused = false;
+        }
+    }
+
+    /// What the answers mean for the upload.
+    pub fn take_news(&mut self) -> Vec<News> {
+        self.spool.as_mut().map(|link| std::mem::take(&mut link.news)).unwrap_or_default()
+    }
+
+    /// Whether it would survive the process.
+    pub fn is_stored(&self, id: FragmentId) -> bool {
+        let mut all = self.front.iter().chain(&self.tail);
+        all.any(|fragment| fragment.id == id && fragment.place.is_some())
+    }
+
+    /// Something is being written: who ends may wait for it.
+    pub fn is_writing(&self) -> bool {
+        self.spool.as_ref().is_some_and(|link| link.writing.is_some())
+    }
+
+    fn news(&mut self, news: News) {
+        if let Some(link) = &mut self.spool {
+            link.news.push(news);
+        }
+    }
+
+    /// Something waits behind the front, so what is recorded waits too.
+    fn is_gated(&self) -> bool {
+        let beginning = self.spool.as_ref().is_some_and(|link| !link.began);
+        beginning || self.hidden.fragments > 0 || !self.tail.is_empty()
+    }
+
+    fn written(&mut self, id: FragmentId, place: Option<Place>) {
+        if let Some(link) = self.spool.as_mut().filter(|link| link.writing == Some(id)) {
+            link.writing = None;
+            link.refused = place.is_none();
+        }
+        let Some(place) = place else { return };
+        if let Some(at) = self.place_of(id) {
+            self.front[at].place = Some(place);
+            self.reached = self.reached.max(Some(place));
+        } else if let Some(fragment) = self.tail.iter_mut().find(|fragment| fragment.id == id) {
+            fragment.place = Some(place);
+        }
+        self.hide();
+        self.shed();
+    }
+
+    /// What of the tail is on disk needs no memory.
+    fn hide(&mut self) {
+        while self.tail.front().is_some_and(|fragment| fragment.place.is_some()) {
+            let Some(fragment) = self.tail.pop_front() else { return };
+            self.bytes -= fragment.in_memory();
+            self.hidden.fragments += 1;
+            self.hidden.bytes += fragment.bytes as u64;
+            self.news(News::Hidden(fragment.id));
+        }
+    }
+
+    /// Gives up bytes in memory that are on disk too, the newest first; never those that are being sent.
+    fn shed(&mut self) {
+        let wanted = self.wanted.get();
+        for fragment in self.front.iter_mut().chain(&mut self.tail).rev() {
+            if self.bytes <= self.limit {
+                return;
+            }
+            if fragment.place.is_some() && wanted != Some(fragment.id) {
+                self.bytes -= fragment.in_memory();
+                fragment.pieces = None;
+            }
+        }
+    }
+
+    fn read(&mut self, id: FragmentId, cluster: Option<Bytes>) {
+        let at = self.place_of(id);
+        let wanted = at.map(|at| &mut self.front[at]).filter(|fragment| fragment.pieces.is_none());
+        let cluster = cluster.filter(|cluster| wanted.as_ref().is_none_or(|one| cluster.len() == one.bytes));
+        match (wanted, cluster) {
+            (Some(fragment), Some(cluster)) => {
+                fragment.pieces = Some(cut(&cluster));
+                self.bytes += fragment.bytes;
+            }
+            // It is not asked for again: the owner gives it up.
+            (Some(_), None) => return self.news(News::Unreadable(id)),
+            (None, _) => {}
+        }
+        self.done_reading(id);
+    }
+
+    fn done_reading(&mut self, id: FragmentId) {
+        if let Some(link) = &mut self.spool {
+            link.reading.retain(|reading| *reading != id);
+        }
+    }
+
+    fn listed(&mut self, fragments: Vec<Spooled>, left: Waiting) {
+        let Some(link) = &mut self.spool else { return };
+        let doubtful = !std::mem::replace(&mut link.began, true);
+        link.listing = false;
+        let mut recalled = Vec::new();
+        for Spooled { place, header, end } in fragments {
+            self.reached = Some(place);
+            let summary = &end.summary;
+            let (id, timecode) = (summary.id, summary.timecode);
+            let bytes = usize::try_from(summary.cluster_bytes).unwrap_or(usize::MAX);
+            // The tail may be on disk already: it is hidden when that is told.
+            if self.get(id).is_some() || self.tail.iter().any(|fragment| fragment.id == id) {
+                continue;
+            }
+            let (end, place) = (Some(end), Some(place));
+            self.front.push_back(Fragment {
+                id,
+                timecode,
+                header,
+                pieces: None,
+                bytes,
+                end,
+                place,
+                evicted: false,
+            });
+            recalled.push(id);
+        }
+        // What of the tail is on disk, and held up there by one that is not, is among those that are left.
+        let behind = |place: Place| self.reached.is_none_or(|reached| place > reached);
+        let mut left = left;
+        for fragment in self.tail.iter().filter(|fragment| fragment.place.is_some_and(behind)) {
+            left.fragments = left.fragments.saturating_sub(1);
+            left.bytes = left.bytes.saturating_sub(fragment.bytes as u64);
+        }
+        self.hidden = left;
+        self.news(News::Recalled { fragments: recalled, doubtful });
+        self.join();
+    }
+
+    /// Nothing lies between front and tail any more.
+    fn join(&mut self) {
+        if self.hidden.fragments == 0 && self.front.len() < FRONT {
+            self.front.append(&mut self.tail);
+            let places = self.front.iter().filter_map(|fragment| fragment.place);
+            self.reached = places.max().max(self.reached);
+        }
+    }
+
+    fn dropped(&mut self, dropped: Dropped) {
+        if let Some(at) = self.place_of(dropped.id) {
+            let fragment = &mut self.front[at];
+            (fragment.place, fragment.evicted) = (None, true);
+            if fragment.pieces.is_some() {
+                return; // in memory it goes on
+            }
+        } else if let Some(fragment) = self.tail.iter_mut().find(|fragment| fragment.id == dropped.id) {
+            (fragment.place, fragment.evicted) = (None, true);
+            if fragment.pieces.is_some() {
+                return;
+            }
+        } else if self.reached.is_none_or(|reached| dropped.place > reached) {
+            self.hidden.fragments = self.hidden.fragments.saturating_sub(1);
+            self.hidden.bytes = self.hidden.bytes.saturating_sub(dropped.bytes);
+        }
+        self.news(News::Dropped(dropped));
+        if self.hidden.fragments == 0 && self.spool.as_ref().is_some_and(|link| link.began && !link.listing) {
+            self.join();
+        }
+    }
+
+    fn place_of(&self, id: FragmentId) -> Option<usize> {
+        // Of one run, and of runs in the order of their numbers, but for what an old clock or a full number range did.
+        let at = self.front.binary_search_by_key(&id, |fragment| fragment.id).ok();
+        at.or_else(|| self.front.iter().position(|fragment| fragment.id == id))
+    }
+
+    /// The one that grows: only the newest can.
+    fn growing(&mut self) -> Option<&mut Fragment> {
+        let newest = if self.tail.is_empty() { self.front.back_mut() } else { self.tail.back_mut() };
+        newest.filter(|fragment| fragment.end.is_none())
+    }
+}
+
+impl FragmentSource for SpoolSource {
+    fn part(&mut self, part: Part) {
+        match part {
+            Part::Start(FragmentStart { id, timecode, header, head, .. }) => {
+                let newest = self.tail.back().or(self.front.back());
+                // A name that does not follow would break the order; names of one run always do.
+                if newest.is_some_and(|newest| newest.id.run == id.run && newest.id >= id) {
+                    return;
+                }
+                let (bytes, pieces) = (head.len(), Some(vec![head]));
+                self.bytes += bytes;
+                let fragment =
+                    Fragment { id, timecode, header, pieces, bytes, end: None, place: None, evicted: false };
+                if self.is_gated() || self.spool.is_some() && self.front.len() >= FRONT {
+                    self.tail.push_back(fragment);
+                } else {
+                    self.front.push_back(fragment);
+                }
+            }
+            Part::Block { head, payload } => {
+                let length = head.len() + payload.len();
+                if let Some(fragment) = self.growing() {
+                    fragment.pieces.get_or_insert_default().extend([head, payload]);
+                    fragment.bytes += length;
+                    self.bytes += length;
+                }
+            }
+            Part::End(end) => {
+                if let Some(fragment) = self.growing().filter(|fragment| fragment.id == end.summary.id) {
+                    fragment.end = Some(end);
+                }
+                self.try_again();
+            }
+        }
+        if self.bytes > self.limit {
+            self.shed();
+        }
+    }
+
+    fn held(&self) -> impl DoubleEndedIterator<Item = Held<'_>> + ExactSizeIterator {
+        self.front.iter().map(Fragment::held)
+    }
+
+    fn behind(&self) -> impl Iterator<Item = Held<'_>> {
+        self.tail.iter().map(Fragment::held)
+    }
+
+    fn get(&self, id: FragmentId) -> Option<Held<'_>> {
+        let seen = self.place_of(id).map(|at| &self.front[at]);
+        seen.or_else(|| self.tail.iter().find(|fragment| fragment.id == id)).map(Fragment::held)
+    }
+
+    fn piece(&self, id: FragmentId, index: usize) -> Option<Bytes> {
+        self.wanted.set(Some(id));
+        self.front[self.place_of(id)?].pieces.as_ref()?.get(index).cloned()
+    }
+
+    fn release(&mut self, id: FragmentId) -> Option<usize> {
+        let fragment = match self.place_of(id) {
+            Some(at) => self.front.remove(at)?,
+            None => self.tail.remove(self.tail.iter().position(|fragment| fragment.id == id)?)?,
+        };
+        self.bytes -= fragment.in_memory();
+        self.done_reading(id);
+        if self.spool.as_ref().is_some_and(|link| link.began && !link.listing) {
+            self.join();
+        }
+        Some(fragment.bytes)
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn all(&self) -> (usize, usize) {
+        let here: usize = self.front.iter().chain(&self.tail).map(|fragment| fragment.bytes).sum();
+        let hidden = usize::try_from(self.hidden.bytes).unwrap_or(usize::MAX);
+        (self.front.len() + self.tail.len() + self.hidden.fragments, here.saturating_add(hidden))
+    }
+}
+
+impl Fragment {
+    fn held(&self) -> Held<'_> {
+        let Self { id, timecode, header, bytes, end, .. } = self;
+        let pieces = self.pieces.as_ref().map_or_else(|| bytes.div_ceil(PIECE), Vec::len);
+        let (end, stored) = (end.as_ref(), self.place.is_some());
+        Held { id: *id, timecode: *timecode, header, bytes: *bytes, pieces, end, stored }
+    }
+
+    fn in_memory(&self) -> usize {
+        if self.pieces.is_some() { self.bytes } else { 0 }
+    }
+
+    /// Once it is complete.
+    fn whole(&self) -> Option<Whole> {
+        let (end, pieces) = (self.end.clone()?, self.pieces.clone()?);
+        Some(Whole { header: self.header.clone(), pieces, end })
+    }
+}
+
+fn cut(cluster: &Bytes) -> Vec<Bytes> {
+    let ends = |start: usize| (start + PIECE).min(cluster.len());
+    (0..cluster.len()).step_by(PIECE).map(|start| cluster.slice(start..ends(start))).collect()
+}
+
+#[cfg(test)]
+#[path = "spool_source_tests.rs"]
+mod tests;

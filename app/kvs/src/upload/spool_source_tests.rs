@@ -1,0 +1,186 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{stream, wholes};
+
+#[test]
+fn pieces_are_the_cameras_own_buffers_and_bytes_add_up() {
+    let parts = stream(3);
+    let mut source = SpoolSource::in_memory();
+    parts.iter().cloned().for_each(|part| source.part(part));
+    let sent: Vec<_> = parts
+        .iter()
+        .flat_map(|part| match part {
+            Part::Start(start) => vec![&start.head],
+            Part::Block { head, payload } => vec![head, payload],
+            Part::End(_) => vec![],
+        })
+        .collect();
+    let ids: Vec<_> = source.held().map(|held| (held.id, held.pieces)).collect();
+    let pieces = ids.iter().flat_map(|&(id, pieces)| (0..pieces).map(move |index| (id, index)));
+    let kept: Vec<_> = pieces.map(|(id, index)| source.piece(id, index).expect("it is there")).collect();
+    assert_eq!(
+        kept.iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>(),
+        sent.iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>()
+    );
+    assert_eq!(source.bytes(), sent.iter().map(|bytes| bytes.len()).sum::<usize>());
+    assert_eq!(source.all(), (3, source.bytes()));
+    assert!(source.next_request().is_none(), "nobody is asked where there is no spool");
+    for (id, _) in ids {
+        assert!(source.release(id).is_some());
+        assert_eq!(source.release(id), None);
+    }
+    assert_eq!((source.bytes(), source.held().count()), (0, 0));
+}
+
+#[test]
+fn the_rest_of_a_fragment_that_was_released_while_it_grew_is_thrown_away() {
+    let mut parts = stream(2).into_iter();
+    let mut source = SpoolSource::in_memory();
+    parts.by_ref().take(3).for_each(|part| source.part(part));
+    let first = source.held().next().map(|held| held.id).expect("one grows");
+    source.release(first);
+    parts.for_each(|part| source.part(part));
+    assert_eq!(source.held().map(|held| held.id.sequence).collect::<Vec<_>>(), [first.sequence + 1]);
+    assert_eq!(source.bytes(), source.held().map(|held| held.bytes).sum::<usize>());
+}
+
+/// A spool that answers in order, when it is told to.
+#[derive(Default)]
+struct Disk {
+    kept: BTreeMap<Place, Whole>,
+    settled: BTreeSet<FragmentId>,
+    next: u64,
+    asked: VecDeque<Request>,
+    fails: bool,
+}
+
+impl Disk {
+    fn answer(&mut self) -> Option<Answer> {
+        Some(match self.asked.pop_front()? {
+            Request::Write(whole) if self.fails => Answer::NotWritten { id: whole.id() },
+            Request::Write(whole) => {
+                self.next += 1;
+                let (id, place) = (whole.id(), Place { segment: 1, offset: self.next });
+                self.kept.insert(place, whole);
+                Answer::Written { id, place }
+            }
+            Request::Settle(id, _) => {
+                self.settled.insert(id);
+                return self.answer();
+            }
+            Request::Read(id) => {
+                let whole = self.kept.values().find(|whole| whole.id() == id);
+                let cluster = whole.map(|whole| Bytes::from(whole.pieces.concat()));
+                Answer::Read { id, cluster }
+            }
+            Request::List { after, most } => {
+                let waiting: Vec<_> = self
+                    .kept
+                    .iter()
+                    .filter(|(place, whole)| {
+                        after.is_none_or(|after| **place > after) && !self.settled.contains(&whole.id())
+                    })
+                    .collect();
+                let left = waiting.len().saturating_sub(most);
+                let bytes = waiting.iter().skip(most).map(|(_, whole)| whole.end.summary.cluster_bytes).sum();
+                let fragments = waiting.iter().take(most).map(|(place, whole)| Spooled {
+                    place: **place,
+                    header: whole.header.clone(),
+                    end: whole.end.clone(),
+                });
+                Answer::Listed { fragments: fragments.collect(), left: Waiting { fragments: left, bytes } }
+            }
+        })
+    }
+}
+
+fn ask(source: &mut SpoolSource, disk: &mut Disk) {
+    let mut asked = 0;
+    while let Some(request) = source.next_request() {
+        disk.asked.push_back(request);
+        asked += 1;
+        assert!(asked < 100, "it asks without end");
+    }
+}
+
+/// Sends the oldest as a session would; true if that was possible now.
+fn send(source: &mut SpoolSource, disk: &mut Disk, sent: &mut Vec<(FragmentId, Vec<u8>)>) -> bool {
+    let Some(held) = source.held().next().filter(|held| held.end.is_some()) else { return false };
+    let (id, count) = (held.id, held.pieces);
+    let pieces: Option<Vec<_>> = (0..count).map(|index| source.piece(id, index)).collect();
+    let Some(pieces) = pieces else { return false };
+    sent.push((id, pieces.concat()));
+    source.release(id);
+    disk.asked.push_back(Request::Settle(id, crate::upload::Settled::Persisted(None)));
+    true
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever the order in which footage comes, the disk answers and fails, and fragments leave: each is sent once, in order,
+    /// byte for byte, and what is on disk takes no more memory than it may.
+    #[test]
+    fn each_fragment_is_sent_once_in_order_and_memory_stays_in_its_limit(
+        count in 1_u64..1400,
+        steps in prop::collection::vec((0_u8..10, 1_usize..160), 1..120),
+        limit in 2000_usize..40_000,
+        restart in any::<bool>(),
+    ) {
+        let parts = stream(count);
+        let expected: Vec<_> =
+            wholes(parts.clone()).into_iter().map(|whole| (whole.summary.id, whole.cluster)).collect();
+        let largest = expected.iter().map(|(_, cluster)| cluster.len()).max().unwrap_or(0);
+        let mut parts = parts.into_iter();
+        let (mut source, mut disk, mut sent) = (SpoolSource::with_spool(limit), Disk::default(), Vec::new());
+        let mut failed = false;
+        for (what, many) in steps {
+            match what {
+                0..=3 => for part in parts.by_ref().take(many * 11) {
+                    source.part(part);
+                    ask(&mut source, &mut disk);
+                    if !disk.fails && let Some(answer) = disk.answer() {
+                        source.answer(answer);
+                    }
+                },
+                4 => { (disk.fails, failed) = (many > 80, failed || many > 80); }
+                5..=6 => (0..many).for_each(|_| { send(&mut source, &mut disk, &mut sent); }),
+                _ => (0..many).for_each(|_| {
+                    ask(&mut source, &mut disk);
+                    if let Some(answer) = disk.answer() {
+                        source.answer(answer);
+                    }
+                }),
+            }
+            ask(&mut source, &mut disk);
+            if !failed {
+                prop_assert!(source.bytes() <= limit + 4 * largest, "{} of {limit}", source.bytes());
+            }
+        }
+        disk.fails = false;
+        parts.for_each(|part| source.part(part));
+        if restart {
+            // All that is on disk by now is there in the next life; the rest would be lost, so it is waited for.
+            source.try_again();
+            while { ask(&mut source, &mut disk); disk.answer().map(|answer| source.answer(answer)).is_some() } {}
+            let left: BTreeSet<_> = source.front.iter().chain(&source.tail).map(|one| (one.id, one.place.is_some())).collect();
+            prop_assert!(left.iter().all(|(_, stored)| *stored));
+            source = SpoolSource::with_spool(limit);
+        }
+        let mut idle = 0;
+        while idle < 3 {
+            ask(&mut source, &mut disk);
+            let answered = disk.answer().map(|answer| source.answer(answer)).is_some();
+            let moved = send(&mut source, &mut disk, &mut sent);
+            idle = if answered || moved { 0 } else { idle + 1 };
+        }
+        let names = |all: &[(FragmentId, Vec<u8>)]| all.iter().map(|(id, _)| id.sequence).collect::<Vec<_>>();
+        prop_assert_eq!(names(&sent), names(&expected));
+        prop_assert!(sent == expected, "other bytes");
+        prop_assert_eq!(source.all(), (0, 0));
+        prop_assert_eq!(source.bytes(), 0);
+    }
+}
