@@ -1,0 +1,437 @@
+//! Where each fragment lies and what became of it, in SQLite.
+//!
+//! Everything in here can be derived from the segments, so nothing waits for it: rows are committed some at a time, in WAL with
+//! `synchronous=NORMAL`, where a power cut costs the last commits and never the file. What the index does not know is read
+//! from the segments behind `scanned_to`; an index that is lost, damaged or of a release that this one cannot read is set aside
+//! and made anew.
+//!
+//! The schema changes by steps that only add; `oldest_reader` says which release still understands it. So the release before
+//! goes on with the same file after a rollback.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kvs::upload::{Dropped, Place, Settled, Waiting};
+use kvs::{FragmentId, RunId};
+use media::ProducerTimestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+/// Each step adds to the schema of the one before; the version of a file is the number of steps that it has.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE camera (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    CREATE TABLE segment (
+        camera INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        -- Bytes from its start whose records are in here.
+        scanned_to INTEGER NOT NULL,
+        PRIMARY KEY (camera, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE fragment (
+        camera INTEGER NOT NULL,
+        segment INTEGER NOT NULL,
+        offset INTEGER NOT NULL,
+        run INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        timecode_ms INTEGER NOT NULL,
+        end_ms INTEGER NOT NULL,
+        -- Of its cluster.
+        bytes INTEGER NOT NULL,
+        -- 0 waits, 1 persisted, 2 refused for good.
+        state INTEGER NOT NULL DEFAULT 0,
+        -- What KVS calls it.
+        number TEXT,
+        PRIMARY KEY (camera, segment, offset)
+    ) WITHOUT ROWID;
+    CREATE UNIQUE INDEX fragment_name ON fragment (camera, run, sequence);
+    CREATE INDEX fragment_waiting ON fragment (camera, segment, offset) WHERE state = 0;
+    CREATE TABLE schema (oldest_reader INTEGER NOT NULL);
+    INSERT INTO schema VALUES (1);
+"];
+
+/// Rows that a power cut may cost the index; they are read from the segments again.
+const COMMIT_EVERY: u32 = 32;
+
+/// Why SQLite cannot be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexError {
+    #[error("the index of the spool: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the index of the spool is damaged: {0}")]
+    Damaged(String),
+    #[error("the index of the spool has schema {found}, this release reads up to {known}")]
+    Later { found: usize, known: usize },
+}
+
+/// One fragment as the index keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexRow {
+    pub(crate) id: FragmentId,
+    pub(crate) place: Place,
+    pub(crate) timecode_ms: u64,
+    pub(crate) end_ms: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) fragments: usize,
+    /// Of these, those that are to be sent.
+    pub(crate) waiting: usize,
+    /// The latest time of any of its blocks.
+    pub(crate) newest_ms: u64,
+}
+
+pub(crate) struct Index {
+    db: Connection,
+    /// Changes since the last commit.
+    pending: u32,
+}
+
+impl Index {
+    /// The file at `path`, with the schema of this release. A damaged or later one is left as it is.
+    pub(crate) fn open(path: &Path) -> Result<Self, IndexError> {
+        let db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "NORMAL")?;
+        Self::with(db)
+    }
+
+    /// Makes an index anew, and puts a file that is there already aside. Returns where it is now.
+    pub(crate) fn anew(path: &Path) -> Result<(Self, Option<PathBuf>), IndexError> {
+        let aside = path.with_extension("sqlite.aside");
+        let moved = std::fs::rename(path, &aside).is_ok().then_some(aside);
+        for end in ["-wal", "-shm"] {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(end);
+            // A write-ahead log without its file means nothing.
+            let _ = std::fs::remove_file(beside);
+        }
+        Ok((Self::open(path)?, moved))
+    }
+
+    /// For as long as this process lives: where the disk does not take one.
+    pub(crate) fn in_memory() -> Result<Self, IndexError> {
+        Self::with(Connection::open_in_memory()?)
+    }
+
+    fn with(db: Connection) -> Result<Self, IndexError> {
+        db.pragma_update(None, "temp_store", "MEMORY")?;
+        let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if found != "ok" {
+            return Err(IndexError::Damaged(found));
+        }
+        let mut index = Self { db, pending: 0 };
+        index.upgrade(&STEPS)?;
+        Ok(index)
+    }
+
+    fn upgrade(&mut self, steps: &[&str]) -> Result<(), IndexError> {
+        let version: i64 = self.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let found = usize::try_from(version).unwrap_or(usize::MAX);
+        let known = steps.len();
+        if found > known {
+            let oldest: i64 = self.db.query_row("SELECT oldest_reader FROM schema", [], |row| row.get(0))?;
+            let readable = usize::try_from(oldest).is_ok_and(|oldest| oldest <= known);
+            return if readable { Ok(()) } else { Err(IndexError::Later { found, known }) };
+        }
+        for (done, step) in steps.iter().enumerate().skip(found) {
+            let change = self.db.transaction()?;
+            change.execute_batch(step)?;
+            change.pragma_update(None, "user_version", sql((done + 1) as u64))?;
+            change.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was changed so far survive the process.
+    pub(crate) fn commit(&mut self) -> Result<(), IndexError> {
+        if std::mem::take(&mut self.pending) > 0 {
+            self.db.execute_batch("COMMIT")?;
+        }
+        Ok(())
+    }
+
+    /// As a process that was killed leaves it.
+    #[cfg(test)]
+    pub(crate) fn killed(mut self) -> Self {
+        if std::mem::take(&mut self.pending) > 0 {
+            self.db.execute_batch("ROLLBACK").expect("a transaction is open");
+        }
+        self
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.pending > 0
+    }
+
+    fn change(&mut self, sql: &str, values: impl rusqlite::Params) -> Result<usize, IndexError> {
+        if self.pending == 0 {
+            self.db.execute_batch("BEGIN")?;
+        }
+        self.pending += 1;
+        let changed = self.db.prepare_cached(sql)?.execute(values)?;
+        if self.pending >= COMMIT_EVERY {
+            self.commit()?;
+        }
+        Ok(changed)
+    }
+
+    pub(crate) fn camera(&mut self, name: &str) -> Result<i64, IndexError> {
+        self.change("INSERT OR IGNORE INTO camera (name) VALUES (?1)", [name])?;
+        Ok(self.db.query_row("SELECT id FROM camera WHERE name = ?1", [name], |row| row.get(0))?)
+    }
+
+    pub(crate) fn cameras(&self) -> Result<Vec<(i64, String)>, IndexError> {
+        let mut query = self.db.prepare_cached("SELECT id, name FROM camera")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How far each segment of a camera is in here.
+    pub(crate) fn segments(&self, camera: i64) -> Result<BTreeMap<u64, u64>, IndexError> {
+        let mut query = self.db.prepare_cached("SELECT number, scanned_to FROM segment WHERE camera = ?1")?;
+        let rows = query.query_map([camera], |row| Ok((number(row, 0)?, number(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn contents(&self, camera: i64) -> Result<BTreeMap<u64, Contents>, IndexError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT segment, COUNT(*), SUM(state = 0), MAX(end_ms) FROM fragment WHERE camera = ?1 GROUP BY segment",
+        )?;
+        let rows = query.query_map([camera], |row| {
+            let contents =
+                Contents { fragments: size(row, 1)?, waiting: size(row, 2)?, newest_ms: number(row, 3)? };
+            Ok((number(row, 0)?, contents))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn scanned(&mut self, camera: i64, segment: u64, to: u64) -> Result<(), IndexError> {
+        let sql_text = "INSERT INTO segment VALUES (?1, ?2, ?3)
+             ON CONFLICT (camera, number) DO UPDATE SET scanned_to = excluded.scanned_to";
+        self.change(sql_text, params![camera, sql(segment), sql(to)])?;
+        Ok(())
+    }
+
+    pub(crate) fn forget_segment(&mut self, camera: i64, segment: u64) -> Result<(), IndexError> {
+        for table in [
+            "DELETE FROM segment WHERE camera = ?1 AND number = ?2",
+            "DELETE FROM fragment WHERE camera = ?1 AND segment = ?2",
+        ] {
+            self.change(table, params![camera, sql(segment)])?;
+        }
+        Ok(())
+    }
+
+    /// False if there is one of this name already.
+    pub(crate) fn insert(&mut self, camera: i64, row: &IndexRow) -> Result<bool, IndexError> {
+        let sql_text = "INSERT OR IGNORE INTO fragment
+             (camera, segment, offset, run, sequence, timecode_ms, end_ms, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let IndexRow { id, place, timecode_ms, end_ms, bytes } = *row;
+        let values = params![
+            camera,
+            sql(place.segment),
+            sql(place.offset),
+            sql(id.run.as_u64()),
+            sql(id.sequence),
+            sql(timecode_ms),
+            sql(end_ms),
+            sql(bytes)
+        ];
+        Ok(self.change(sql_text, values)? > 0)
+    }
+
+    /// The segment in which one fragment fewer waits now; `None` if it did not wait.
+    pub(crate) fn settle(
+        &mut self,
+        camera: i64,
+        id: FragmentId,
+        settled: Settled,
+    ) -> Result<Option<u64>, IndexError> {
+        let Some((row, waits)) = self.find(camera, id)? else { return Ok(None) };
+        if !waits {
+            return Ok(None);
+        }
+        let (state, number) = match settled {
+            Settled::Persisted(number) => (1, number.map(|number| number.to_string())),
+            Settled::Refused => (2, None),
+        };
+        let place = row.place;
+        self.change(
+            "UPDATE fragment SET state = ?4, number = ?5 WHERE camera = ?1 AND segment = ?2 AND offset = ?3",
+            params![camera, sql(place.segment), sql(place.offset), state, number],
+        )?;
+        Ok(Some(place.segment))
+    }
+
+    /// A fragment, and whether it is to be sent.
+    pub(crate) fn find(&self, camera: i64, id: FragmentId) -> Result<Option<(IndexRow, bool)>, IndexError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes, state FROM fragment
+             WHERE camera = ?1 AND run = ?2 AND sequence = ?3",
+        )?;
+        let found = query.query_row(params![camera, sql(id.run.as_u64()), sql(id.sequence)], |row| {
+            Ok((index_row(row)?, row.get::<_, i64>(7)? == 0))
+        });
+        Ok(found.optional()?)
+    }
+
+    /// What waits behind `after`, in order of recording.
+    pub(crate) fn waiting(
+        &self,
+        camera: i64,
+        after: Option<Place>,
+        most: usize,
+    ) -> Result<Vec<IndexRow>, IndexError> {
+        let (segment, offset) = behind(after);
+        let mut query = self.db.prepare_cached(
+            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes FROM fragment
+             WHERE camera = ?1 AND state = 0 AND (segment, offset) > (?2, ?3) ORDER BY segment, offset LIMIT ?4",
+        )?;
+        let rows = query.query_map(params![camera, segment, offset, sql(most as u64)], index_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn count_waiting(&self, camera: i64, after: Option<Place>) -> Result<Waiting, IndexError> {
+        let (segment, offset) = behind(after);
+        let mut query = self.db.prepare_cached(
+            "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM fragment
+             WHERE camera = ?1 AND state = 0 AND (segment, offset) > (?2, ?3)",
+        )?;
+        Ok(query.query_row(params![camera, segment, offset], |row| {
+            Ok(Waiting { fragments: size(row, 0)?, bytes: number(row, 1)? })
+        })?)
+    }
+
+    /// What in a segment is to be sent.
+    pub(crate) fn waiting_in(&self, camera: i64, segment: u64) -> Result<Vec<Dropped>, IndexError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes FROM fragment
+             WHERE camera = ?1 AND state = 0 AND segment = ?2 ORDER BY offset",
+        )?;
+        let rows = query.query_map(params![camera, sql(segment)], index_row)?;
+        let dropped = |row: IndexRow| Dropped {
+            id: row.id,
+            place: row.place,
+            start: ProducerTimestamp::from_millis(row.timecode_ms),
+            end: ProducerTimestamp::from_millis(row.end_ms),
+            bytes: row.bytes,
+        };
+        Ok(rows.map(|row| row.map(dropped)).collect::<Result<_, _>>()?)
+    }
+
+    /// The greatest run of any fragment.
+    pub(crate) fn newest_run(&self) -> Result<Option<RunId>, IndexError> {
+        let run: Option<i64> = self.db.query_row("SELECT MAX(run) FROM fragment", [], |row| row.get(0))?;
+        Ok(run.and_then(|run| u64::try_from(run).ok()).and_then(RunId::from_u64))
+    }
+}
+
+fn behind(after: Option<Place>) -> (i64, i64) {
+    after.map_or((-1, -1), |place| (sql(place.segment), sql(place.offset)))
+}
+
+fn index_row(row: &Row<'_>) -> rusqlite::Result<IndexRow> {
+    let place = Place { segment: number(row, 0)?, offset: number(row, 1)? };
+    let run = RunId::from_u64(number(row, 2)?).unwrap_or(RunId::UNKNOWN);
+    let id = FragmentId { run, sequence: number(row, 3)? };
+    Ok(IndexRow { id, place, timecode_ms: number(row, 4)?, end_ms: number(row, 5)?, bytes: number(row, 6)? })
+}
+
+/// SQLite has signed numbers; ours are far below their end.
+fn sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: Option<i64> = row.get(column)?;
+    Ok(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0))
+}
+
+fn size(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
+    Ok(usize::try_from(number(row, column)?).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(sequence: u64, offset: u64) -> IndexRow {
+        let id = FragmentId { run: RunId::new(7), sequence };
+        let place = Place { segment: 1, offset };
+        IndexRow { id, place, timecode_ms: sequence * 1000, end_ms: sequence * 1000 + 800, bytes: 100 }
+    }
+
+    #[test]
+    fn an_older_file_is_brought_up_and_a_later_one_is_used_while_it_may_be() {
+        let mut index = Index::in_memory().expect("it opens");
+        let camera = index.camera("cam").expect("it is made");
+        index.insert(camera, &row(1, 24)).expect("it is taken");
+        index.commit().expect("it is kept");
+        // The next release adds a column and a table; this one goes on.
+        let next = [STEPS[0], "ALTER TABLE fragment ADD COLUMN seen INTEGER; CREATE TABLE later (x);"];
+        index.upgrade(&next).expect("a step is added");
+        index.upgrade(&STEPS).expect("the release before goes on");
+        assert!(index.insert(camera, &row(2, 200)).expect("it is taken"));
+        assert_eq!(index.waiting(camera, None, 9).expect("rows").len(), 2);
+        index.commit().expect("it is kept");
+        index.db.execute_batch("UPDATE schema SET oldest_reader = 2").expect("it is changed");
+        assert!(matches!(index.upgrade(&STEPS), Err(IndexError::Later { found: 2, known: 1 })));
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_file_as_it_was() {
+        let mut index = Index::in_memory().expect("it opens");
+        let broken = [STEPS[0], "CREATE TABLE later (x); CREATE TABLE camera (x);"];
+        assert!(index.upgrade(&broken).is_err());
+        let tables: i64 = index
+            .db
+            .query_row("SELECT COUNT(*) FROM sqlite_master WHERE name = 'later'", [], |row| row.get(0))
+            .expect("it can be asked");
+        assert_eq!(tables, 0);
+        index.upgrade(&STEPS).expect("as before");
+    }
+
+    #[test]
+    fn what_waits_comes_in_order_and_once() {
+        let mut index = Index::in_memory().expect("it opens");
+        let camera = index.camera("cam").expect("it is made");
+        for (sequence, offset) in [(3, 24), (1, 130), (2, 240)] {
+            assert!(index.insert(camera, &row(sequence, offset)).expect("it is taken"));
+        }
+        assert!(!index.insert(camera, &row(1, 999)).expect("asked"), "each name once");
+        let waiting = |index: &Index, after| -> Vec<u64> {
+            let rows = index.waiting(camera, after, 9).expect("rows");
+            rows.iter().map(|row| row.id.sequence).collect()
+        };
+        assert_eq!(waiting(&index, None), [3, 1, 2]);
+        let id = row(1, 130).id;
+        assert_eq!(index.settle(camera, id, Settled::Persisted(None)).expect("asked"), Some(1));
+        assert_eq!(index.settle(camera, id, Settled::Persisted(None)).expect("asked"), None);
+        assert_eq!(waiting(&index, None), [3, 2]);
+        assert_eq!(waiting(&index, Some(row(3, 24).place)), [2]);
+        let count = index.count_waiting(camera, Some(row(3, 24).place)).expect("asked");
+        assert_eq!((count.fragments, count.bytes), (1, 100));
+        let contents = index.contents(camera).expect("asked");
+        assert_eq!(contents[&1], Contents { fragments: 3, waiting: 2, newest_ms: 3800 });
+        assert_eq!(index.newest_run().expect("asked"), Some(RunId::new(7)));
+        index.forget_segment(camera, 1).expect("it is forgotten");
+        assert_eq!(waiting(&index, None), [0; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_told_and_put_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("index.sqlite");
+        std::fs::write(&path, b"This is no database. ".repeat(100)).expect("written");
+        assert!(Index::open(&path).is_err());
+        let (mut index, aside) = Index::anew(&path).expect("a new one");
+        assert!(aside.is_some_and(|aside| aside.exists()));
+        index.camera("cam").expect("it works");
+        index.commit().expect("it is kept");
+        drop(index);
+        let index = Index::open(&path).expect("it opens again");
+        assert_eq!(index.cameras().expect("asked").len(), 1);
+    }
+}

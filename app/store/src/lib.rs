@@ -1,0 +1,108 @@
+//! The spool: finished fragments on disk, so that neither a restart nor a long outage costs one.
+//!
+//! ```text
+//!  FOLDER/lock                              one process at a time
+//!  FOLDER/cameras/CAMERA/0000000017.seg     fragments, appended: the truth
+//!  FOLDER/index.sqlite                      where each lies, and what became of it: made anew from the segments
+//! ```
+//!
+//! **Segments, not a file for each fragment.** A fragment is appended to its camera's segment with one write and is safe after
+//! one fsync. A file of its own would need a second fsync, of its folder, for its name; a segment needs that once in 16 MiB.
+//! Old footage goes by removing a segment. Each record has lengths and sums of its own, so a damaged one costs itself, and what
+//! a power cut tore off is recognised. Behind a start, and after a write that failed, a new segment begins: a file whose end
+//! is in doubt is never written to again.
+//!
+//! **What KVS has is written with the next fragment**, in the same write, or within a few seconds without an fsync. What a
+//! power cut costs of that, the upload asks KVS for at the next start.
+//!
+//! **SQLite is the index and never the truth**: it finds what waits in order, without all names in memory. It is committed
+//! some rows at a time and never waited for.
+//!
+//! **What it costs the flash.** With fragments of 2 s: 1,800 writes and as many fsyncs per camera and hour, and 2 fsyncs for
+//! each segment of 16 MiB. Each fragment brings its bytes, a few hundred more (sums, tag, stream header; a test bounds them),
+//! and its rows of the index, which are written some at a time.
+//!
+//! **Room.** `bytes` bounds all segments. What is in KVS gives way first, the oldest first; then, by
+//! [`WhenFull::DropOldest`], the oldest of all, each fragment told as [`Dropped`](kvs::upload::Dropped); by
+//! [`WhenFull::StopRecording`] new fragments are not taken any more, and wait in memory. What is in KVS stays for `keep`, what
+//! waits is given up after `backlog`.
+//!
+//! Everything works on a [`Files`], where tests cut the power at any operation (`power_cuts.rs`). One thread does all of it;
+//! whoever asks waits for nothing.
+
+mod files;
+mod finding;
+mod index;
+mod record;
+mod segment;
+mod spool;
+mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use files::{Entry, Files, NewFile, RealFiles};
+pub use finding::{Finding, FindingKind};
+pub use spool::{CameraSpool, OpenError, Spool};
+pub use store::{Store, StoreError};
+
+/// A segment ends at this size.
+const LARGEST_SEGMENT: u64 = 16 << 20;
+
+/// What an operator decides about a spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub folder: PathBuf,
+    /// Of all segments together.
+    pub bytes: u64,
+    /// How long what is in KVS stays as a local recording.
+    pub keep: Duration,
+    /// How long what is not in KVS waits for it.
+    pub backlog: Duration,
+    pub when_full: WhenFull,
+    /// A segment ends here.
+    pub segment_bytes: u64,
+}
+
+/// What gives way when there is no more room for what is not in KVS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest footage.
+    DropOldest,
+    /// The newest.
+    StopRecording,
+}
+
+impl Options {
+    /// For so many cameras. Each of them has a segment that grows and cannot go.
+    pub fn new(folder: impl Into<PathBuf>, bytes: u64, cameras: usize) -> Self {
+        let each = bytes / (8 * cameras.max(1) as u64);
+        Self {
+            folder: folder.into(),
+            bytes,
+            keep: Duration::from_secs(24 * 3600),
+            backlog: Duration::from_secs(168 * 3600),
+            when_full: WhenFull::DropOldest,
+            segment_bytes: each.clamp(256 << 10, LARGEST_SEGMENT),
+        }
+    }
+
+    fn cameras(&self) -> PathBuf {
+        self.folder.join("cameras")
+    }
+
+    fn index(&self) -> PathBuf {
+        self.folder.join("index.sqlite")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+}
+
+#[cfg(test)]
+mod power_cuts;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,681 @@
+//! The spool itself, without a thread: segments, the index, room.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kvs::fragmenter::StreamHeader;
+use kvs::upload::{Dropped, Place, Settled, Spooled, Waiting, Whole};
+use kvs::{FragmentId, RunId};
+
+use crate::files::{Files, NewFile};
+use crate::finding::Finding;
+use crate::index::{Contents, Index, IndexError, IndexRow};
+use crate::record::{self, Meta, SEGMENT_HEAD, SegmentHead};
+use crate::segment::{self, Next, Scan};
+use crate::{Options, WhenFull};
+
+/// After a failed write the disk is left alone for so long, at first and at most.
+const FIRST_REST: Duration = Duration::from_secs(2);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// More is not held back for the next write.
+const MOST_SETTLEMENTS: usize = 64;
+
+/// Why a fragment is not on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Index(#[from] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the spool holds {bytes} bytes, as many as it may")]
+    Full { bytes: u64 },
+    #[error("the disk failed a moment ago and is left alone for {left_s} s")]
+    Resting { left_s: u64 },
+}
+
+impl From<IndexError> for StoreError {
+    fn from(error: IndexError) -> Self {
+        Self::Index(Box::new(error))
+    }
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { what, path: path.to_owned(), source }
+}
+
+impl StoreError {
+    fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+
+    /// What to change.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "free space on this disk, or lower bytes in [spool]"
+                }
+                io::ErrorKind::ReadOnlyFilesystem => "mount the disk for writing; it may be worn out",
+                io::ErrorKind::PermissionDenied => "give kvs-edge's user the folder of [spool]",
+                _ => "look at the disk; it may be worn out",
+            },
+            Self::Index(_) => "look at the disk, and run kvs-edge spool check",
+            Self::Full { .. } => "raise bytes in [spool], or choose when_full = \"drop-oldest\"",
+            Self::Resting { .. } => "look at the disk",
+        }
+    }
+}
+
+/// The spool of a box.
+pub struct Store {
+    files: Arc<dyn Files>,
+    options: Options,
+    index: Index,
+    cameras: BTreeMap<String, Camera>,
+    /// Of one write; kept for the next.
+    buffer: Vec<u8>,
+    /// What had to make room and nobody was told of yet, by camera.
+    dropped: Vec<(String, Dropped)>,
+    findings: Vec<Finding>,
+    /// The last attempt to remove old segments failed, and that was told.
+    cannot_tidy: bool,
+}
+
+struct Camera {
+    /// In the index.
+    key: i64,
+    folder: PathBuf,
+    segments: BTreeMap<u64, Segment>,
+    active: Option<Active>,
+    next: u64,
+    /// To be written with the next fragment.
+    settled: Vec<(FragmentId, Settled)>,
+    /// The stream header that was read last: most fragments have the same.
+    header: Option<Arc<StreamHeader>>,
+    rest: Option<Rest>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Segment {
+    /// Of the file.
+    bytes: u64,
+    contents: Contents,
+}
+
+/// The segment that grows.
+struct Active {
+    number: u64,
+    file: Box<dyn NewFile>,
+}
+
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Instant,
+    length: Duration,
+}
+
+impl Store {
+    /// Opens what is there, and tells what was found on the way: see [`findings`](Self::findings).
+    pub(crate) fn open(files: Arc<dyn Files>, options: Options, index: Index) -> Result<Self, StoreError> {
+        let (cameras, buffer) = (BTreeMap::new(), Vec::new());
+        let (dropped, findings, cannot_tidy) = (Vec::new(), Vec::new(), false);
+        let mut store = Self { files, options, index, cameras, buffer, dropped, findings, cannot_tidy };
+        let folder = store.options.cameras();
+        store.files.make_folder(&folder).map_err(io_error("make folder", &folder))?;
+        for entry in store.files.list(&folder).map_err(io_error("list", &folder))? {
+            if entry.is_folder {
+                store.camera(&entry.name)?;
+            } else {
+                store.findings.push(Finding::foreign(folder.join(&entry.name)));
+            }
+        }
+        for (_, name) in store.index.cameras()? {
+            store.camera(&name)?;
+        }
+        store.scan()?;
+        store.index.commit()?;
+        Ok(store)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_index(self) -> Index {
+        self.index
+    }
+
+    /// What was found since this was asked last.
+    pub(crate) fn findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// What had to make room since this was asked last, by camera: it is lost.
+    pub(crate) fn dropped(&mut self) -> Vec<(String, Dropped)> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    pub(crate) fn newest_run(&self) -> Option<RunId> {
+        self.index.newest_run().ok().flatten()
+    }
+
+    /// Of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        let segments = self.cameras.values().flat_map(|camera| camera.segments.values());
+        segments.map(|segment| segment.bytes).sum()
+    }
+
+    /// Puts a fragment on disk with one write and one fsync; two fsyncs more where a segment begins or has to go.
+    pub(crate) fn write(&mut self, name: &str, fragment: &Whole, now: Instant) -> Result<Place, StoreError> {
+        self.camera(name)?;
+        if let Some(rest) = self.cameras[name].rest.filter(|rest| now < rest.until) {
+            let left_s = (rest.until - now).as_secs();
+            return Err(StoreError::Resting { left_s });
+        }
+        let mut written = self.try_write(name, fragment);
+        if written.as_ref().is_err_and(StoreError::is_no_space) && self.drop_one()? {
+            written = self.try_write(name, fragment);
+        }
+        let camera = self.camera(name)?;
+        camera.rest = match &written {
+            Ok(_) | Err(StoreError::Full { .. }) => None,
+            Err(_) => {
+                let length = camera.rest.map_or(FIRST_REST, |rest| (rest.length * 2).min(LONGEST_REST));
+                Some(Rest { until: now + length, length })
+            }
+        };
+        self.tidy();
+        written
+    }
+
+    fn try_write(&mut self, name: &str, fragment: &Whole) -> Result<Place, StoreError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let settled = self.cameras[name].settled.len();
+        if settled > 0 {
+            record::write_settlements(&mut buffer, &self.cameras[name].settled);
+        }
+        let before = buffer.len() as u64;
+        record::write_fragment(&mut buffer, fragment);
+        let result = self
+            .make_room(buffer.len() as u64)
+            .and_then(|()| self.append(name, &buffer, true))
+            .map(|place| Place { offset: place.offset + before, ..place });
+        // A fragment of 50 MB shall not stay in memory for ever.
+        buffer.shrink_to(self.options.segment_bytes.try_into().unwrap_or(usize::MAX));
+        self.buffer = buffer;
+        let place = result?;
+        let summary = &fragment.end.summary;
+        let row = IndexRow {
+            id: summary.id,
+            place,
+            timecode_ms: summary.timecode.as_millis(),
+            end_ms: summary.end().as_millis(),
+            bytes: summary.cluster_bytes,
+        };
+        let camera = self.camera(name)?;
+        camera.settled.drain(..settled);
+        let (key, to) = (camera.key, camera.segments.get(&place.segment).map_or(0, |segment| segment.bytes));
+        let fresh = self.with_index(|index| {
+            // In this order: what a commit between the two may cost is read from the segment again.
+            let fresh = index.insert(key, &row)?;
+            index.scanned(key, place.segment, to)?;
+            Ok(fresh)
+        })?;
+        if fresh {
+            let segment = self.camera(name)?.segments.entry(place.segment).or_default();
+            segment.contents.fragments += 1;
+            segment.contents.waiting += 1;
+            segment.contents.newest_ms = segment.contents.newest_ms.max(row.end_ms);
+        }
+        Ok(place)
+    }
+
+    /// Appends to the camera's segment, or to a new one. Returns where it lies.
+    fn append(&mut self, name: &str, bytes: &[u8], sync: bool) -> Result<Place, StoreError> {
+        let (files, segment_bytes) = (self.files.clone(), self.options.segment_bytes);
+        let camera = self.camera(name)?;
+        let length =
+            |camera: &Camera, number| camera.segments.get(&number).map_or(0, |segment| segment.bytes);
+        let active = camera.active.take();
+        let fits = |active: &Active| length(camera, active.number) + bytes.len() as u64 <= segment_bytes;
+        let (mut active, first) = match active.filter(fits) {
+            Some(active) => (active, false),
+            None => {
+                let number = camera.next;
+                // Whatever comes of it, no other segment has this number.
+                camera.next += 1;
+                let path = camera.folder.join(segment::name_of(number));
+                let file = files.create(&path).map_err(io_error("create", &path))?;
+                (Active { number, file }, true)
+            }
+        };
+        let (number, path) = (active.number, camera.folder.join(segment::name_of(active.number)));
+        let before = length(camera, number);
+        let written = if first {
+            let mut whole = record::segment_head(number).to_vec();
+            whole.extend_from_slice(bytes);
+            active.file.append(&whole)
+        } else {
+            active.file.append(bytes)
+        };
+        let folder = camera.folder.clone();
+        let written = written
+            .map_err(io_error("write", &path))
+            .and_then(|()| if sync { active.file.sync().map_err(io_error("sync", &path)) } else { Ok(()) })
+            .and_then(|()| {
+                if first { files.sync_folder(&folder).map_err(io_error("sync", &folder)) } else { Ok(()) }
+            });
+        if let Err(error) = written {
+            // What this file holds behind `before` nobody knows: it is not written to again.
+            let tidied = if first { files.remove(&path) } else { files.truncate(&path, before) };
+            if tidied.is_err() {
+                let bytes = before + bytes.len() as u64;
+                camera.segments.entry(number).or_default().bytes = bytes;
+            }
+            return Err(error);
+        }
+        let offset = if first { SEGMENT_HEAD as u64 } else { before };
+        camera.segments.entry(number).or_default().bytes = offset + bytes.len() as u64;
+        camera.active = Some(active);
+        Ok(Place { segment: number, offset })
+    }
+
+    /// A fragment need not be sent any more. On disk with the next fragment, or soon.
+    pub(crate) fn settle(&mut self, name: &str, id: FragmentId, settled: Settled) -> Result<(), StoreError> {
+        let key = self.camera(name)?.key;
+        let Some(segment) = self.with_index(|index| index.settle(key, id, settled))? else { return Ok(()) };
+        let camera = self.camera(name)?;
+        if let Some(segment) = camera.segments.get_mut(&segment) {
+            segment.contents.waiting = segment.contents.waiting.saturating_sub(1);
+        }
+        camera.settled.push((id, settled));
+        if camera.settled.len() >= MOST_SETTLEMENTS {
+            self.flush_settlements(name)?;
+        }
+        self.tidy();
+        Ok(())
+    }
+
+    /// Writes down what waits to be written with the next fragment, without an fsync: should it be lost, KVS is asked.
+    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
+        let names: Vec<_> = self.cameras.keys().cloned().collect();
+        for name in names {
+            self.flush_settlements(&name)?;
+        }
+        self.with_index(Index::commit)
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.index.is_dirty() || self.cameras.values().any(|camera| !camera.settled.is_empty())
+    }
+
+    fn flush_settlements(&mut self, name: &str) -> Result<(), StoreError> {
+        let camera = self.camera(name)?;
+        let settled = std::mem::take(&mut camera.settled);
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        record::write_settlements(&mut bytes, &settled);
+        // A disk that does not take it loses nothing that KVS could not tell.
+        self.append(name, &bytes, false).map(drop)
+    }
+
+    /// The cluster of a fragment; `None` where it is not there as it was written.
+    pub(crate) fn read(&mut self, name: &str, id: FragmentId) -> Result<Option<Bytes>, StoreError> {
+        let key = self.camera(name)?.key;
+        let Some((row, _)) = self.with_index(|index| index.find(key, id))? else { return Ok(None) };
+        let path = self.cameras[name].folder.join(segment::name_of(row.place.segment));
+        match segment::body_at(&*self.files, &path, row.place.offset) {
+            Ok(body) => Ok(body),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Io { what: "read", path, source }),
+        }
+    }
+
+    /// What waits behind `after`, in order of recording, and how much is left behind that. Those whose records cannot be
+    /// read any more are [dropped](Self::dropped).
+    pub(crate) fn list(
+        &mut self,
+        name: &str,
+        after: Option<Place>,
+        most: usize,
+    ) -> Result<(Vec<Spooled>, Waiting), StoreError> {
+        let key = self.camera(name)?.key;
+        let rows = self.with_index(|index| index.waiting(key, after, most))?;
+        let last = rows.last().map(|row| row.place).or(after);
+        let mut listed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let path = self.cameras[name].folder.join(segment::name_of(row.place.segment));
+            let found = segment::read_at(&*self.files, &path, row.place.offset);
+            let meta = match found {
+                Ok(Some((_, Meta::Fragment(meta)))) if meta.end.summary.id == row.id => *meta,
+                other => {
+                    let because = other.err().map(|error| error.to_string());
+                    self.findings.push(Finding::unreadable(path, row.id, because));
+                    self.give_up(name, &row)?;
+                    continue;
+                }
+            };
+            let camera = self.camera(name)?;
+            let same = camera.header.clone().filter(|header| **header == meta.header);
+            let header = same.unwrap_or_else(|| Arc::new(meta.header));
+            camera.header = Some(header.clone());
+            listed.push(Spooled { place: row.place, header, end: meta.end });
+        }
+        let left = self.with_index(|index| index.count_waiting(key, last))?;
+        Ok((listed, left))
+    }
+
+    /// It cannot be read: nobody will ever get it.
+    fn give_up(&mut self, name: &str, row: &IndexRow) -> Result<(), StoreError> {
+        self.settle(name, row.id, Settled::Refused)?;
+        let at = media::ProducerTimestamp::from_millis;
+        let (start, end) = (at(row.timecode_ms), at(row.end_ms));
+        let dropped = Dropped { id: row.id, place: row.place, start, end, bytes: row.bytes };
+        self.dropped.push((name.to_owned(), dropped));
+        Ok(())
+    }
+
+    /// Whoever is too old goes: local recordings after `keep`, what waits after `backlog`. Age is counted from the newest
+    /// footage in the spool: a clock that is set ahead costs nothing, and without new footage nothing has to give way.
+    fn tidy(&mut self) {
+        let newest_ms = self.all_segments().map(|(_, _, segment)| segment.contents.newest_ms).max();
+        let newest_ms = newest_ms.unwrap_or(0);
+        let age = |segment: &Segment| Duration::from_millis(newest_ms - segment.contents.newest_ms);
+        let (keep, backlog) = (self.options.keep, self.options.backlog);
+        let is_over = |segment: &Segment| match segment.contents.waiting {
+            0 => keep.is_zero() || age(segment) > keep,
+            _ => age(segment) > backlog,
+        };
+        let over: Vec<_> = self
+            .all_segments()
+            .filter(|(camera, number, segment)| !camera.is_active(*number) && is_over(segment))
+            .map(|(camera, number, _)| (camera.folder.clone(), number))
+            .collect();
+        let failed = over.into_iter().find_map(|(folder, number)| self.remove_segment(&folder, number).err());
+        let told = std::mem::replace(&mut self.cannot_tidy, failed.is_some());
+        self.findings.extend(failed.filter(|_| !told).map(|error| Finding::cannot_tidy(&error)));
+    }
+
+    fn make_room(&mut self, needed: u64) -> Result<(), StoreError> {
+        while self.bytes() + needed > self.options.bytes {
+            if !self.drop_one()? {
+                return Err(StoreError::Full { bytes: self.bytes() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives one segment up: the oldest that is in KVS, else, where that is wanted, the oldest of all.
+    fn drop_one(&mut self) -> Result<bool, StoreError> {
+        let closed = || self.all_segments().filter(|(camera, number, _)| !camera.is_active(*number));
+        let oldest = |waiting: bool| {
+            closed()
+                .filter(|(_, _, segment)| waiting || segment.contents.waiting == 0)
+                .min_by_key(|(_, number, segment)| (segment.contents.newest_ms, *number))
+                .map(|(camera, number, _)| (camera.folder.clone(), number))
+        };
+        let mut chosen = oldest(false);
+        if chosen.is_none() && self.options.when_full == WhenFull::DropOldest {
+            chosen = oldest(true);
+        }
+        if let Some((folder, number)) = chosen {
+            self.remove_segment(&folder, number)?;
+            return Ok(true);
+        }
+        // Nothing but segments that grow: the oldest of them ends here.
+        if self.options.when_full == WhenFull::StopRecording {
+            return Ok(false);
+        }
+        let growing = self.cameras.values_mut().filter(|camera| camera.active.is_some());
+        let oldest = growing.min_by_key(|camera| {
+            let number = camera.active.as_ref().map_or(0, |active| active.number);
+            camera.segments.get(&number).map_or(0, |segment| segment.contents.newest_ms)
+        });
+        Ok(oldest.is_some_and(|camera| camera.active.take().is_some()))
+    }
+
+    fn all_segments(&self) -> impl Iterator<Item = (&Camera, u64, &Segment)> {
+        self.cameras.values().flat_map(|camera| {
+            camera.segments.iter().map(move |(number, segment)| (camera, *number, segment))
+        })
+    }
+
+    /// What in it waits is told as dropped, once it is gone for good: it shall not come back after a power cut.
+    fn remove_segment(&mut self, folder: &Path, number: u64) -> Result<(), StoreError> {
+        let found = self.cameras.iter().find(|(_, camera)| camera.folder == folder);
+        let Some((name, key)) = found.map(|(name, camera)| (name.clone(), camera.key)) else { return Ok(()) };
+        let waiting = self.with_index(|index| index.waiting_in(key, number))?;
+        let path = folder.join(segment::name_of(number));
+        match self.files.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &path)(error));
+            }
+            _ => {}
+        }
+        self.camera(&name)?.segments.remove(&number);
+        let synced = self.files.sync_folder(folder).map_err(io_error("sync", folder));
+        let is_told = waiting.is_empty();
+        self.dropped.extend(waiting.into_iter().map(|dropped| (name.clone(), dropped)));
+        self.with_index(|index| index.forget_segment(key, number))?;
+        if !is_told {
+            self.with_index(Index::commit)?;
+        }
+        synced
+    }
+
+    /// The camera of this name, made where there is none.
+    fn camera(&mut self, name: &str) -> Result<&mut Camera, StoreError> {
+        if !self.cameras.contains_key(name) {
+            let folder = self.options.cameras().join(name);
+            self.files.make_folder(&folder).map_err(io_error("make folder", &folder))?;
+            let key = self.with_index(|index| index.camera(name))?;
+            let camera = Camera {
+                key,
+                folder,
+                segments: BTreeMap::new(),
+                active: None,
+                next: 1,
+                settled: Vec::new(),
+                header: None,
+                rest: None,
+            };
+            self.cameras.insert(name.to_owned(), camera);
+        }
+        Ok(self.cameras.get_mut(name).expect("just made"))
+    }
+
+    /// An index that fails is replaced by one in memory, made from the segments: what is on disk stays known.
+    fn with_index<T>(
+        &mut self,
+        use_it: impl Fn(&mut Index) -> Result<T, IndexError>,
+    ) -> Result<T, StoreError> {
+        let error = match use_it(&mut self.index) {
+            Ok(result) => return Ok(result),
+            Err(error) => error,
+        };
+        self.findings.push(Finding::index_in_memory(self.options.index(), &error));
+        self.index = Index::in_memory()?;
+        for (name, camera) in &mut self.cameras {
+            camera.key = self.index.camera(name)?;
+        }
+        self.scan()?;
+        Ok(use_it(&mut self.index)?)
+    }
+
+    /// Brings the index up to what the segments say.
+    fn scan(&mut self) -> Result<(), StoreError> {
+        for name in self.cameras.keys().cloned().collect::<Vec<_>>() {
+            self.scan_camera(&name)?;
+        }
+        Ok(())
+    }
+
+    fn scan_camera(&mut self, name: &str) -> Result<(), StoreError> {
+        let (key, folder) = (self.cameras[name].key, self.cameras[name].folder.clone());
+        let mut known = self.index.segments(key)?;
+        let mut segments = BTreeMap::new();
+        let mut next = self.cameras[name].next;
+        for entry in self.files.list(&folder).map_err(io_error("list", &folder))? {
+            let path = folder.join(&entry.name);
+            let Some(number) = segment::number_of(&entry.name).filter(|_| !entry.is_folder) else {
+                self.findings.push(Finding::foreign(path));
+                continue;
+            };
+            next = next.max(number + 1);
+            // A later release may have left it: it stays.
+            match segment::head_of(&*self.files, &path).map_err(io_error("read", &path))? {
+                SegmentHead::Number(found) if found == number => {}
+                SegmentHead::Version(version) => {
+                    self.findings.push(Finding::later_segment(path, version));
+                    known.remove(&number);
+                    continue;
+                }
+                SegmentHead::Number(_) | SegmentHead::Damaged => {
+                    // Its first write was never synced: nothing in it was ever called written.
+                    if !known.contains_key(&number) && self.is_torn_start(&path)? {
+                        self.findings.push(Finding::torn(path.clone(), 0, entry.bytes));
+                        self.files.remove(&path).map_err(io_error("remove", &path))?;
+                        continue;
+                    }
+                    self.findings.push(Finding::no_segment(path));
+                    self.lose_segment(name, key, number)?;
+                    known.remove(&number);
+                    continue;
+                }
+            }
+            let mut from = known.remove(&number).unwrap_or(0);
+            let mut before = Vec::new();
+            if from > entry.bytes {
+                self.findings.push(Finding::shortened(path.clone(), from, entry.bytes));
+                before = self.index.waiting_in(key, number)?;
+                self.index.forget_segment(key, number)?;
+                from = 0;
+            }
+            let bytes = self.scan_segment(key, number, &path, entry.bytes, from)?;
+            for dropped in before {
+                if self.index.find(key, dropped.id)?.is_none() {
+                    self.dropped.push((name.to_owned(), dropped));
+                }
+            }
+            segments.insert(number, Segment { bytes, contents: Contents::default() });
+        }
+        for (number, _) in known {
+            next = next.max(number + 1);
+            if !self.index.waiting_in(key, number)?.is_empty() {
+                self.findings.push(Finding::missing(folder.join(segment::name_of(number))));
+            }
+            self.lose_segment(name, key, number)?;
+        }
+        // What was settled and not written down yet.
+        for (id, settled) in self.cameras[name].settled.clone() {
+            self.index.settle(key, id, settled)?;
+        }
+        for (number, contents) in self.index.contents(key)? {
+            segments.entry(number).or_insert_with(Segment::default).contents = contents;
+        }
+        let camera = self.camera(name)?;
+        (camera.segments, camera.next) = (segments, next);
+        Ok(())
+    }
+
+    /// Whether a file begins as a first write that a power cut tore apart: empty, with zeros, or in the middle of the head.
+    fn is_torn_start(&self, path: &Path) -> Result<bool, StoreError> {
+        let start = self.files.read(path, 0, SEGMENT_HEAD).map_err(io_error("read", path))?;
+        let ours = &record::segment_head(0)[..8];
+        Ok(start.iter().all(|byte| *byte == 0) || start.starts_with(ours) || ours.starts_with(&start))
+    }
+
+    /// What the index knows of a segment is not there any more.
+    fn lose_segment(&mut self, name: &str, key: i64, number: u64) -> Result<(), StoreError> {
+        let lost = self.index.waiting_in(key, number)?;
+        self.index.forget_segment(key, number)?;
+        self.dropped.extend(lost.into_iter().map(|dropped| (name.to_owned(), dropped)));
+        Ok(())
+    }
+
+    /// Takes what lies behind `from` into the index; a torn tail is cut off. Returns the length of the file.
+    fn scan_segment(
+        &mut self,
+        key: i64,
+        number: u64,
+        path: &Path,
+        length: u64,
+        from: u64,
+    ) -> Result<u64, StoreError> {
+        let files = self.files.clone();
+        let mut scan = Scan::new(&*files, path, length, from);
+        let mut good = scan.offset;
+        let mut last = None;
+        let mut torn = None;
+        loop {
+            match scan.next().map_err(io_error("read", path))? {
+                Next::Record(found) => {
+                    good = scan.offset;
+                    if let Some(found) = last.replace(found) {
+                        self.take(key, number, found)?;
+                    }
+                }
+                Next::Damaged { from, to } => {
+                    self.findings.push(Finding::damaged(path.to_owned(), from, to));
+                    good = scan.offset;
+                }
+                Next::Torn { from } => torn = Some(from),
+                Next::End => break,
+            }
+        }
+        // Each record was synced before the next one was begun: only of the last one the body is in doubt.
+        if let Some(found) = last {
+            let body = segment::body_at(&*files, path, found.offset).map_err(io_error("read", path))?;
+            if body.is_some() {
+                self.take(key, number, found)?;
+            } else {
+                good = found.offset;
+                torn = Some(found.offset);
+            }
+        }
+        let mut bytes = length;
+        if let Some(from) = torn {
+            self.findings.push(Finding::torn(path.to_owned(), from, length));
+            if files.truncate(path, from).is_ok() {
+                bytes = from;
+            }
+            good = good.min(from);
+        }
+        self.index.scanned(key, number, good)?;
+        Ok(bytes)
+    }
+
+    fn take(&mut self, key: i64, segment: u64, found: segment::Found) -> Result<(), StoreError> {
+        match found.meta {
+            Meta::Fragment(meta) => {
+                let summary = &meta.end.summary;
+                let row = IndexRow {
+                    id: summary.id,
+                    place: Place { segment, offset: found.offset },
+                    timecode_ms: summary.timecode.as_millis(),
+                    end_ms: summary.end().as_millis(),
+                    bytes: summary.cluster_bytes,
+                };
+                self.index.insert(key, &row)?;
+            }
+            Meta::Settlements(settled) => {
+                for (id, settled) in settled {
+                    self.index.settle(key, id, settled)?;
+                }
+            }
+            Meta::Unknown => {}
+        }
+        Ok(())
+    }
+}
+
+impl Camera {
+    fn is_active(&self, number: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| active.number == number)
+    }
+}
