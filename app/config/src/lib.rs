@@ -34,7 +34,9 @@ pub struct Config {
     pub mqtt: Option<Mqtt>,
     /// For all cameras; each camera has its own copy with its overrides.
     pub upload: Upload,
-    /// Likewise.
+    /// Absent: footage waits for KVS in memory only.
+    pub spool: Option<Spool>,
+    /// For all cameras, as `upload`.
     pub verify: Verify,
     pub health: Health,
     /// Absent: no camera is looked at, see [`Camera::detect`]. That is so when every camera is switched off, and where
@@ -150,6 +152,39 @@ impl Default for Upload {
             stop_grace: Duration::from_secs(10),
         }
     }
+}
+
+/// `[spool]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    pub folder: PathBuf,
+    /// Of all footage in it.
+    pub bytes: u64,
+    /// How long what is in KVS stays as a local recording.
+    pub keep: Duration,
+    /// How long what is not in KVS waits for it.
+    pub backlog: Duration,
+    pub policy: SpoolPolicy,
+}
+
+impl Spool {
+    /// With every default.
+    pub fn new(folder: impl Into<PathBuf>) -> Spool {
+        Spool {
+            folder: folder.into(),
+            bytes: 8 << 30,
+            keep: Duration::from_secs(24 * 3600),
+            backlog: Duration::from_secs(168 * 3600),
+            policy: SpoolPolicy::DropOldest,
+        }
+    }
+}
+
+/// What gives way when the spool is full of footage that is not in KVS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolPolicy {
+    DropOldest,
+    StopRecording,
 }
 
 /// `[verify]` and `[camera.verify]`

@@ -53,6 +53,38 @@ fn sample_file_holds_the_defaults() {
 }
 
 #[test]
+fn a_spool_is_on_where_it_has_a_folder() {
+    let with = |keys: &str| format!("{LEAST}[spool]\n{keys}\n{CAMERA}");
+    assert_eq!(parse(&format!("{LEAST}{CAMERA}")).expect("valid").spool, None);
+    let folder = "folder = \"/var/lib/kvs-edge/spool\"";
+    let spool = parse(&with(folder)).expect("valid").spool;
+    assert_eq!(spool, Some(config::Spool::new("/var/lib/kvs-edge/spool")));
+    // The table of the sample, with every key in use, says the same.
+    let start = EXAMPLE.find("# [spool]\n").expect("the sample has it");
+    let table: Vec<_> = EXAMPLE[start..]
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with('[') || line.contains(" = "))
+        .collect();
+    assert!(table.len() == 6, "{table:?}");
+    assert_eq!(parse(&format!("{LEAST}{}\n{CAMERA}", table.join("\n"))).expect("valid").spool, spool);
+    let keys = format!(
+        "{folder}\nbytes = 100000000\nkeep_hours = 0\nbacklog_hours = 5\npolicy = \"stop-recording\""
+    );
+    let spool = parse(&with(&keys)).expect("valid").spool.expect("on");
+    assert_eq!(
+        (spool.bytes, spool.keep, spool.backlog),
+        (100_000_000, Duration::ZERO, Duration::from_secs(18_000))
+    );
+    assert_eq!(spool.policy, config::SpoolPolicy::StopRecording);
+    let missing = errors(&with("keep_hours = 1"));
+    assert!(missing.len() == 1 && missing[0].contains("spool.folder"), "{missing:?}");
+    let small = errors(&with(&format!("{folder}\nbytes = 5")));
+    assert!(small.len() == 1 && small[0].contains("from 67108864"), "{small:?}");
+}
+
+#[test]
 fn device_id_comes_from_the_machine_and_stays() {
     let config = |environment: &Environment| {
         Config::parse(format!("{LEAST}{CAMERA}").as_bytes(), environment).expect("valid").device.id

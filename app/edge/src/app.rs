@@ -1,6 +1,6 @@
 //! What runs, and in which order it stops.
 //!
-//! Start: client, MQTT, cameras, judgement, publisher, watchdog. READY=1 is sent once every camera is supervised, whether
+//! Start: client, MQTT, spool, cameras, judgement, publisher, watchdog. READY=1 is sent once every camera is supervised, whether
 //! or not a camera, the cloud or the broker can be reached: the box works without a network.
 //! Stop: ingest ends, the last fragments are completed and persisted within `stop_grace_s`, the last states are
 //! published, then `offline`.
@@ -10,12 +10,14 @@ use std::time::SystemTime;
 
 use analytics::detector::{self, DetectorHandle};
 use clock::{Clock, Trust};
-use config::Config;
+use config::{Config, SpoolPolicy};
+use health::{Problem, Reason};
 use kvs::api::StreamId;
 use kvs_client::Client;
 use messages::{Topics, WorkerSummary};
 use mqtt::Mqtt;
 use sd_notify::NotifyState;
+use store::{RealFiles, Spool, WhenFull};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,7 @@ pub struct App {
     manager: ServiceManager,
     watchdog: JoinHandle<()>,
     checks: JoinHandle<()>,
+    spool: Option<Spool>,
 }
 
 /// Why the box did not start.
@@ -99,7 +102,10 @@ impl App {
                 topics: topics.clone(),
                 region: config.aws.region.clone(),
             });
+        let (spool, disk) = spool(&config, &clock).await.unzip();
+        let spool = spool.flatten();
         let shared = Shared {
+            spool: spool.clone(),
             device: config.device.id.clone(),
             client: client.clone(),
             clock: clock.clone(),
@@ -124,7 +130,8 @@ impl App {
         tokio::spawn(keeper.run(wall_clock));
         let (status, status_view) = watch::channel(Arc::default());
         let judge =
-            Judge::new(views.clone(), mqtt.clone(), wall_clock_view, clock.clone(), cameras.stopping());
+            Judge::new(views.clone(), mqtt.clone(), wall_clock_view, clock.clone(), cameras.stopping())
+                .disk(disk);
         tokio::spawn(judge.run(status));
         let (margin, watchdog_margin) = watch::channel(None);
         let (stop_reason, stop_reason_view) = watch::channel(None);
@@ -162,6 +169,7 @@ impl App {
             watchdog: tokio::spawn(watchdog::run(pulses, views.clone(), margin, manager.clone(), clock)),
             manager,
             checks: tokio::spawn(check_streams(client, views)),
+            spool,
         };
         app.manager.tell(&NotifyState::Ready);
         Ok(app)
@@ -190,6 +198,10 @@ impl App {
         self.manager.tell(&NotifyState::Stopping);
         tracing::info!(reason, "stopping");
         let unconfirmed = self.cameras.stop(hurry).await;
+        if let Some(spool) = self.spool.take() {
+            // Its thread ends with what it was asked for.
+            let _ = tokio::task::spawn_blocking(move || spool.close()).await;
+        }
         let summary = self.worker.as_ref().map(|worker| worker().summary());
         self.detector_stop.cancel();
         if let Some(detector) = self.detector.take() {
@@ -227,6 +239,36 @@ fn worker(
     Some(Box::new(move || {
         DetectorPublisher::new(detector.clone(), views.clone(), every, started, clock.clone())
     }))
+}
+
+/// The spool, where one is configured, and what it says of its disk. One that cannot be opened is a problem of the box, and
+/// footage is recorded all the same.
+async fn spool(config: &Config, clock: &Clock) -> Option<(Option<Spool>, watch::Receiver<Option<Problem>>)> {
+    let settings = config.spool.as_ref()?;
+    let mut options = store::Options::new(&settings.folder, settings.bytes, config.cameras.len());
+    (options.keep, options.backlog) = (settings.keep, settings.backlog);
+    options.when_full = match settings.policy {
+        SpoolPolicy::DropOldest => WhenFull::DropOldest,
+        SpoolPolicy::StopRecording => WhenFull::StopRecording,
+    };
+    let own = clock.clone();
+    let opened = tokio::task::spawn_blocking(move || Spool::open(options, Arc::new(RealFiles), own)).await;
+    match opened {
+        Ok(Ok(spool)) => {
+            let disk = spool.problem();
+            Some((Some(spool), disk))
+        }
+        Ok(Err(error)) => {
+            let problem = error.problem(clock.wall());
+            tracing::error!("{problem}");
+            Some((None, watch::channel(Some(problem)).1))
+        }
+        Err(crash) => {
+            tracing::error!(error = %crash, "the spool crashed while it was opened; footage waits in memory only");
+            let found = "the spool crashed while it was opened; footage waits in memory only";
+            Some((None, watch::channel(Some(Problem::new(Reason::DiskFailed, found, clock.wall()))).1))
+        }
+    }
 }
 
 /// Says at start what an operator should know about the streams: missing, or without retention.

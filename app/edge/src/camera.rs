@@ -1,6 +1,8 @@
 //! One camera, wired from top to bottom. Read this first.
 //!
 //! ```text
+//!                                 spool on disk
+//!                                  |
 //!             +--Feed, 256--> upload (PutMedia) --> ledger <--> proof (GetMedia, ListFragments)
 //!  ingest ----+                                       |
 //!  (RTSP) fan-out                                     | what is persisted
@@ -30,6 +32,7 @@ use crate::record::{SharedLedger, UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
 use rtsp::source::{self, IngestReport};
 use rtsp::{RtspSource, Timeline};
+use store::Spool;
 
 mod detection;
 
@@ -61,6 +64,8 @@ pub struct Shared {
     pub pulses: Pulses,
     /// Absent where nothing is to be detected.
     pub analytics: Option<AnalyticsShared>,
+    /// Absent: footage waits in memory only.
+    pub spool: Option<Spool>,
 }
 
 /// The two ways to end: `stop` ends ingest, and the rest follows within its grace time; `abort` ends all at once.
@@ -92,6 +97,7 @@ struct Camera {
     verify: watch::Sender<ProofReport>,
     detection: Option<Detection>,
     upload_pulse: Pulse,
+    spool: Option<Spool>,
     ending: Ending,
 }
 
@@ -133,6 +139,7 @@ pub fn start(
         ledger: view.ledger.clone(),
         verify,
         detection,
+        spool: shared.spool.clone(),
         upload_pulse: shared.pulses.add(format!("upload of {}", config.id)),
         ending: ending.clone(),
         config,
@@ -198,6 +205,7 @@ impl Camera {
             ledger: self.ledger.clone(),
             report: self.upload.clone(),
             pulse: self.upload_pulse.clone(),
+            spool: self.spool.clone(),
         };
         let uploading = Ending { stop: stop.clone(), abort: abort.clone() };
         let upload_ended = recorded.clone();

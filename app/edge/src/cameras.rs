@@ -18,6 +18,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use store::Spool;
+
 use crate::camera::{self, CameraView, Ending, Shared};
 
 /// What a stop may take beyond `stop_grace`: TEARDOWN to the camera, the last look at what is verified.
@@ -45,6 +47,8 @@ pub struct Cameras {
     running: Vec<Running>,
     /// Names of fragments, by camera: they go on when a camera comes back in this life of the process.
     ids: BTreeMap<String, FragmentIds>,
+    /// The greatest that is known, of this process and of what is on disk: names keep the order of recording.
+    newest_run: Option<RunId>,
     views: watch::Sender<Views>,
     ending: Ending,
 }
@@ -60,10 +64,12 @@ struct Running {
 
 impl Cameras {
     pub fn new(shared: Shared) -> Self {
+        let newest_run = shared.spool.as_ref().and_then(Spool::newest_run);
         Self {
             shared,
             running: Vec::new(),
             ids: BTreeMap::new(),
+            newest_run,
             views: watch::Sender::default(),
             ending: Ending::default(),
         }
@@ -133,7 +139,8 @@ impl Cameras {
     fn start(&mut self, config: config::Camera, place: usize, rank: usize) {
         let mut task = JoinSet::new();
         let ending = self.ending.child();
-        let anew = || FragmentIds::new(RunId::new(rand::random()));
+        let newest_run = &mut self.newest_run;
+        let anew = || FragmentIds::new(*newest_run.insert(RunId::after(*newest_run, rand::random())));
         let ids = self.ids.entry(config.id.clone()).or_insert_with(anew).clone();
         let view = camera::start(config, rank, ids, &self.shared, &ending, &mut task);
         self.running.insert(place, Running { view, ending, rank, task });

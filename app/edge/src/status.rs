@@ -73,6 +73,8 @@ pub struct Judge {
     cameras: watch::Receiver<Views>,
     mqtt: Option<MqttHandle>,
     wall_clock: watch::Receiver<WallClockReport>,
+    /// Of the spool.
+    disk: Option<watch::Receiver<Option<Problem>>>,
     clock: Clock,
     stopping: CancellationToken,
     /// Of the last look.
@@ -91,7 +93,15 @@ impl Judge {
         stopping: CancellationToken,
     ) -> Self {
         let (before, pictures) = (BoxStatus::default(), Vec::new());
-        Self { cameras, mqtt, wall_clock, clock, stopping, before, pictures }
+        let disk = None;
+        Self { cameras, mqtt, wall_clock, disk, clock, stopping, before, pictures }
+    }
+
+    /// With what the spool says of its disk.
+    #[must_use]
+    pub fn disk(mut self, disk: Option<watch::Receiver<Option<Problem>>>) -> Self {
+        self.disk = disk;
+        self
     }
 
     /// Until everybody who watches has gone.
@@ -127,7 +137,8 @@ impl Judge {
         let cameras = views.iter().map(|view| self.look_at(view, stopping, now)).collect();
         let wall_clock = self.wall_clock.borrow().clone();
         let broker = self.mqtt.as_ref().and_then(MqttHandle::problem);
-        let problems = [wall_clock.problem.clone(), broker].into_iter().flatten().collect();
+        let disk = self.disk.as_ref().and_then(|disk| disk.borrow().clone());
+        let problems = [wall_clock.problem.clone(), disk, broker].into_iter().flatten().collect();
         self.before = BoxStatus { cameras, problems, wall_clock, stopping };
         self.before.clone()
     }

@@ -41,6 +41,7 @@ async fn records_the_true_time(faults: &str, start: SystemTime) {
         },
         mqtt: None,
         upload: camera.upload.clone(),
+        spool: None,
         verify: camera.verify.clone(),
         health: config::Health::default(),
         detect: None,

@@ -1,14 +1,13 @@
 //! `[detect]` and `[camera.detect]`: first what a table says, then what follows from both tables together.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use vision::group;
 use vision::rules::{LabelRule, Severity};
 
 use super::shapes;
-use super::values::{ID, file, ms, name_like, seconds};
+use super::values::{ID, file, ms, name_like, own_folder, seconds};
 use crate::document::{At, Report, Section, brief};
 use crate::{CameraDetect, Detect, DetectBackend, Model, models};
 
@@ -71,7 +70,7 @@ fn present(report: &mut Report, mut section: Section) -> (Detect, Table) {
     let decoder = decoder.and_then(|name| name_like(report, &section, "decoder", name, 64, ID));
     let budget_ms = ms(default.latency_budget);
     let core_share = section.integer(report, "core_share", 1..=800, default.core_share_percent.into());
-    let events_folder = events_folder(report, &mut section);
+    let events_folder = own_folder(report, &mut section, "events_folder");
     if section.has("events_keep") && !section.has("events_folder") {
         let fix = "give events_folder too, or remove events_keep";
         section.missing(report, "events_folder", "a folder beside events_keep", fix);
@@ -396,20 +395,4 @@ pub(super) fn seconds_ms(
     let default = Duration::from_millis(default_ms);
     let given = section.number(report, key, range, default.as_secs_f64());
     given.map_or(default_ms, |seconds| ms(Duration::from_secs_f64(seconds.value)))
-}
-
-/// Made at start where it is not there yet.
-fn events_folder(report: &mut Report, section: &mut Section) -> Option<PathBuf> {
-    let folder = section.string(report, "events_folder")?;
-    let path = report.environment.folder.join(&folder.value);
-    let found = if folder.value.is_empty() {
-        "an empty path".to_owned()
-    } else if path.exists() && !path.is_dir() {
-        format!("{}, which is not a folder", brief(&path.display().to_string()))
-    } else {
-        return Some(path);
-    };
-    let fix = "give a folder of its own, which the daemon may write to; it is made when it is not there";
-    report.mistake(folder.at, &section.path("events_folder"), found, "a folder", fix);
-    None
 }

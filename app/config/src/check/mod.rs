@@ -11,7 +11,7 @@ use std::time::Duration;
 use kvs::identity::MAX_ID_BYTES;
 use sha2::{Digest, Sha256};
 
-use self::values::{ID, https_url, ms, name_like, pem_file, seconds, secret};
+use self::values::{ID, https_url, ms, name_like, own_folder, pem_file, seconds, secret};
 use super::document::{Report, Section};
 use super::*;
 
@@ -53,6 +53,8 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
         section.finish(report);
         upload
     };
+    let section = root.section(report, "spool");
+    let spool = spool(report, section);
     let verify = {
         let mut section = root.section(report, "verify");
         let verify = verify(report, &mut section, &Verify::default());
@@ -76,6 +78,7 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
         aws: aws?,
         mqtt: mqtt?,
         upload,
+        spool,
         verify,
         health,
         detect,
@@ -206,6 +209,29 @@ fn upload(report: &mut Report, section: &mut Section, base: &Upload) -> Upload {
         write_timeout: seconds(report, section, "write_timeout_s", 5..=600, base.write_timeout),
         stop_grace: base.stop_grace,
     }
+}
+
+/// On where it has a folder.
+fn spool(report: &mut Report, mut section: Section) -> Option<Spool> {
+    let folder = own_folder(report, &mut section, "folder");
+    if folder.is_none() && section.is_present() && !section.has("folder") {
+        let fix = "write folder = \"/var/lib/kvs-edge/spool\", or remove [spool]";
+        section.missing(report, "folder", "where footage is to wait on disk", fix);
+    }
+    let base = Spool::new(folder.clone().unwrap_or_default());
+    let hours = |report: &mut Report, section: &mut Section, key, range, default: Duration| {
+        Duration::from_secs(section.integer(report, key, range, default.as_secs() / 3600) * 3600)
+    };
+    let policies = [("drop-oldest", SpoolPolicy::DropOldest), ("stop-recording", SpoolPolicy::StopRecording)];
+    let spool = Spool {
+        bytes: section.integer(report, "bytes", 64 << 20..=64 << 40, base.bytes),
+        keep: hours(report, &mut section, "keep_hours", 0..=8760, base.keep),
+        backlog: hours(report, &mut section, "backlog_hours", 1..=8760, base.backlog),
+        policy: section.choice(report, "policy", &policies).unwrap_or(base.policy),
+        ..base
+    };
+    section.finish(report);
+    folder.map(|_| spool)
 }
 
 fn verify(report: &mut Report, section: &mut Section, base: &Verify) -> Verify {

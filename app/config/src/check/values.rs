@@ -109,6 +109,22 @@ pub(super) fn https_url(report: &mut Report, section: &mut Section, key: &'stati
     None
 }
 
+/// A folder that the daemon writes to; made at start where it is not there yet.
+pub(super) fn own_folder(report: &mut Report, section: &mut Section, key: &'static str) -> Option<PathBuf> {
+    let folder = section.string(report, key)?;
+    let path = report.environment.folder.join(&folder.value);
+    let found = if folder.value.is_empty() {
+        "an empty path".to_owned()
+    } else if path.exists() && !path.is_dir() {
+        format!("{}, which is not a folder", brief(&path.display().to_string()))
+    } else {
+        return Some(path);
+    };
+    let fix = "give a folder of its own, which the daemon may write to; it is made when it is not there";
+    report.mistake(folder.at, &section.path(key), found, "a folder", fix);
+    None
+}
+
 /// The secret of `KEY_file` or `KEY_credential`. `None`: neither is there; `Some(Err)`: reported.
 pub(super) fn secret(
     report: &mut Report,

@@ -3,12 +3,17 @@
 //! ```text
 //!  Feed --> fragmenter --parts--> driver --actions--> open, send, look up, close
 //!                                   ^                      |
-//!                                   +----- what came of it-+
+//!                              |    +----- what came of it-+
+//!                              +-requests, answers-> spool on disk
 //! ```
+//!
+//! With a spool the driver's source keeps what is finished on disk: its requests go to the thread of the spool, and what that
+//! answers comes back as any other event.
 //!
 //! One task, one `select!`: pictures are taken in whatever the network does, so a slow uplink fills the window and never the
 //! camera's socket. The task sleeps until something happens or the driver's next deadline comes.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,13 +22,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clock::Clock;
 use health::Backoff;
-use kvs::FragmentIds;
 use kvs::api::StreamId;
 use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
 use kvs::ledger::LossReason;
-use kvs::upload::{Action, Driver, Event, LookedUp, Loss, UploadConfig};
+use kvs::upload::{
+    Action, Answer as SpoolAnswer, Driver, Event, FragmentSource as _, LookedUp, Loss, News, Request,
+    Settled, SpoolSource, UploadConfig,
+};
+use kvs::{FragmentId, FragmentIds};
 use kvs_client::{Client, Error, PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType};
 use media::{Feed, UnitSource};
+use store::{CameraSpool, Spool};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +48,8 @@ use crate::watchdog::Pulse;
 const PULSE: Duration = Duration::from_secs(2);
 /// For the orderly end of a session; the driver gives up at the same time.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// How long an end waits until the last fragments are on disk.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// Everything that one upload needs from outside.
 #[derive(Clone)]
@@ -53,13 +64,17 @@ pub struct Uploader {
     pub report: watch::Sender<UploadReport>,
     /// Moved forward by the loop as long as it turns.
     pub pulse: Pulse,
+    /// Absent: footage waits in memory only.
+    pub spool: Option<Spool>,
 }
 
 impl Uploader {
     /// Uploads until the feed ends, again after each crash, then completes and flushes within `stop_grace`; `abort` ends it
-    /// at once. What is not confirmed at an end is a gap in the ledger from then on. Returns how many fragments that are.
+    /// at once. What is not confirmed at an end, and not on disk, is a gap in the ledger from then on. Returns how many
+    /// fragments that are.
     pub async fn supervise(self, feed: impl UnitSource + 'static, ending: Ending) -> usize {
         let feed = Arc::new(Mutex::new(feed));
+        let mut stored = BTreeSet::new();
         let mut backoff =
             Backoff::new(Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(60));
         loop {
@@ -69,38 +84,63 @@ impl Uploader {
             task.spawn(async move { uploader.run(&mut *feed.lock().await, abort).await });
             match task.join_next().await {
                 Some(Err(crash)) => {
-                    let lost = self.abandon(&LossReason::Crashed);
+                    let lost = self.crashed();
                     let delay = backoff.failed(self.clock.now(), rand::random());
                     tracing::error!(camera = self.camera.id, error = %crash, lost, "the upload crashed, restarting it");
                     self.rest(delay, &ending).await;
                 }
-                Some(Ok(())) | None => break,
+                Some(Ok(on_disk)) => {
+                    stored = on_disk;
+                    break;
+                }
+                None => break,
             }
         }
-        let unconfirmed = self.abandon(&LossReason::Stopped);
+        if !stored.is_empty() {
+            let (camera, fragments) = (&self.camera.id, stored.len());
+            tracing::info!(camera, fragments, "these wait on disk for the next start");
+        }
+        let unconfirmed = self.abandon(|id| stored.contains(&id), &LossReason::Stopped);
         self.pulse.rest();
         unconfirmed
     }
 
-    async fn run(&self, feed: &mut impl UnitSource, abort: CancellationToken) {
+    /// Returns what is not confirmed and on disk.
+    async fn run(&self, feed: &mut impl UnitSource, abort: CancellationToken) -> BTreeSet<FragmentId> {
         let mut running = Running::new(self);
         abort.run_until_cancelled(running.run(feed)).await;
+        running.last_writes().await;
+        let source = running.driver.source();
+        let unsettled =
+            self.ledger.with(|ledger| ledger.unsettled().map(|record| record.id).collect::<Vec<_>>());
+        unsettled.into_iter().filter(|id| source.is_stored(*id)).collect()
     }
 
-    /// What the upload held is lost.
-    fn abandon(&self, reason: &LossReason) -> usize {
-        let (now, wall) = (self.clock.now(), self.clock.wall());
-        let held = self.ledger.with(|ledger| ledger.abandon(reason, now));
+    /// The upload is no more, and what it held in memory is lost. What of it is on disk the next one finds there: it tells
+    /// what is lost.
+    fn crashed(&self) -> usize {
+        let lost = match self.spool {
+            Some(_) => 0,
+            None => self.abandon(|_| false, &LossReason::Crashed),
+        };
+        let wall = self.clock.wall();
+        self.report.send_modify(|report| {
+            report.crashes += 1;
+            report.lose(&LossReason::Crashed, None, wall);
+            report.enter(kvs::upload::UploadState::BackingOff, wall);
+        });
+        lost
+    }
+
+    /// What the upload held is lost, but for what is kept.
+    fn abandon(&self, kept: impl Fn(FragmentId) -> bool, reason: &LossReason) -> usize {
+        let now = self.clock.now();
+        let lost = self.ledger.with(|ledger| ledger.abandon_but(kept, reason, now));
         self.report.send_modify(|report| {
             self.ledger.with(|ledger| report.count(ledger));
             report.backlog = kvs::upload::Backlog::default();
-            if *reason == LossReason::Crashed {
-                report.crashes += 1;
-                report.lose(reason, None, wall);
-                report.enter(kvs::upload::UploadState::BackingOff, wall);
-            }
         });
-        held
+        lost
     }
 
     /// Waiting is a sign of life too.
@@ -127,6 +167,7 @@ struct Running<'a> {
     opening: Job<Result<PutMedia, Error>>,
     looking: Job<LookedUp>,
     closing: Job<()>,
+    spool: Option<CameraSpool>,
     stopping: bool,
 }
 
@@ -149,6 +190,7 @@ enum Wake {
     Closed,
     Sent(Result<(), Error>),
     Answer(Result<Answer, Error>),
+    Spool(SpoolAnswer),
     Time,
 }
 
@@ -170,20 +212,26 @@ impl<'a> Running<'a> {
             writing_app: concat!("kvs-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
             segment_uid: rand::random(),
         });
-        let driver = Driver::new(UploadConfig {
-            window_bytes: usize::try_from(upload.window_bytes).unwrap_or(usize::MAX),
+        let window_bytes = usize::try_from(upload.window_bytes).unwrap_or(usize::MAX);
+        let source = match &uploader.spool {
+            Some(_) => SpoolSource::with_spool(window_bytes),
+            None => SpoolSource::in_memory(),
+        };
+        let config = UploadConfig {
+            window_bytes,
             rotate_after: upload.rotate,
             ack_timeout: upload.ack_timeout,
             write_timeout: upload.write_timeout,
             stop_grace: upload.stop_grace,
             close_limit: CLOSE_LIMIT,
             ..UploadConfig::default()
-        });
+        };
         Self {
             uploader,
             stream: StreamId::name(&uploader.camera.stream),
             fragmenter,
-            driver,
+            driver: Driver::with_source(config, source),
+            spool: uploader.spool.as_ref().map(|spool| spool.camera(&uploader.camera.id)),
             connection: None,
             pending: None,
             opening: None,
@@ -199,6 +247,10 @@ impl<'a> Running<'a> {
         loop {
             self.uploader.pulse.beat();
             self.act();
+            // What comes from disk may be sent at once.
+            while self.ask_spool() {
+                self.act();
+            }
             if self.driver.is_over() {
                 return;
             }
@@ -225,6 +277,7 @@ impl<'a> Running<'a> {
                     outcome = finish(&mut self.opening) => Wake::Opened(Box::new(outcome)),
                     outcome = finish(&mut self.looking) => Wake::LookedUp(outcome),
                     () = finish(&mut self.closing) => Wake::Closed,
+                    answer = next_answer(&mut self.spool) => Wake::Spool(answer),
                     () = &mut alarm => Wake::Time,
                 }
             };
@@ -275,7 +328,103 @@ impl<'a> Running<'a> {
             Wake::Answer(Ok(Answer::Ack(ack))) => self.driver.ack(&ack, now),
             Wake::Answer(Ok(Answer::Over)) => self.ended(Ok(()), now),
             Wake::Answer(Err(error)) => self.ended(Err(&error), now),
-            Wake::Time => {}
+            Wake::Spool(answer) => self.driver.source_mut().answer(answer),
+            Wake::Time => self.driver.source_mut().try_again(),
+        }
+    }
+
+    /// Asks the spool what the source wants, and takes what has come. True if something did: the driver may go on.
+    fn ask_spool(&mut self) -> bool {
+        let Some(spool) = &mut self.spool else { return false };
+        let mut came = false;
+        loop {
+            let source = self.driver.source_mut();
+            while let Some(request) = source.next_request() {
+                spool.ask(request);
+            }
+            let Some(answer) = spool.try_next() else { break };
+            source.answer(answer);
+            came = true;
+        }
+        for news in self.driver.source_mut().take_news() {
+            self.take_news(news);
+            came = true;
+        }
+        came
+    }
+
+    fn take_news(&mut self, news: News) {
+        let (now, own) = (self.uploader.clock.now(), self.uploader.ids.run());
+        let ledger = &self.uploader.ledger;
+        match news {
+            News::Recalled { fragments, doubtful } => {
+                let source = self.driver.source();
+                let ends =
+                    fragments.iter().filter_map(|id| source.get(*id)?.end.map(|end| end.summary.clone()));
+                ledger.with(|ledger| {
+                    for summary in ends {
+                        let id = summary.id;
+                        ledger.recall(summary, id.run == own, now);
+                        ledger.interrupted(id);
+                    }
+                    if doubtful {
+                        // What the upload before this one held in memory.
+                        ledger.abandon_but(|id| source.get(id).is_some(), &LossReason::Crashed, now);
+                    }
+                });
+                if doubtful {
+                    if !fragments.is_empty() {
+                        let (camera, count) = (&self.uploader.camera.id, fragments.len());
+                        let behind = source.all().0 - count.min(source.all().0);
+                        tracing::info!(
+                            camera,
+                            fragments = count,
+                            behind,
+                            "footage waits on disk from before"
+                        );
+                    }
+                    self.driver.doubt_of_earlier(&fragments, now);
+                }
+            }
+            News::Hidden(id) => ledger.with(|ledger| ledger.shelve(id)),
+            News::Unreadable(id) => {
+                self.driver.give_up(id, LossReason::SpoolDamaged);
+                self.settle(id, Settled::Refused);
+            }
+            News::Dropped(dropped) if self.driver.source().get(dropped.id).is_some() => {
+                self.driver.give_up(dropped.id, LossReason::SpoolFull);
+            }
+            News::Dropped(dropped) => {
+                let (id, start, end) = (dropped.id, dropped.start, dropped.end);
+                let reason = LossReason::SpoolFull;
+                ledger.with(|ledger| {
+                    ledger.lost_on_disk((id, start), end, id.run == own, reason.clone(), now);
+                });
+                let bytes = usize::try_from(dropped.bytes).unwrap_or(usize::MAX);
+                self.tell(Event::Lost(Loss { id, start, end, bytes, reason, because: None }), now);
+            }
+        }
+    }
+
+    fn settle(&self, id: FragmentId, settled: Settled) {
+        if let Some(spool) = &self.spool {
+            spool.ask(Request::Settle(id, settled));
+        }
+    }
+
+    /// What is finished is on disk before the end, if that takes it.
+    async fn last_writes(&mut self) {
+        let clock = self.uploader.clock.clone();
+        let until = clock.now() + LAST_WRITES;
+        loop {
+            self.ask_spool();
+            if !self.driver.source().is_writing() {
+                return;
+            }
+            tokio::select! {
+                answer = next_answer(&mut self.spool) => self.driver.source_mut().answer(answer),
+                () = clock.sleep_until(until) => return,
+            }
         }
     }
 
@@ -336,6 +485,16 @@ impl<'a> Running<'a> {
         let mut told = false;
         while let Some(event) = self.driver.next_event() {
             self.uploader.ledger.with(|ledger| event.note(ledger, now));
+            match &event {
+                Event::Persisted { summary, number, .. } => {
+                    self.settle(summary.id, Settled::Persisted(*number))
+                }
+                Event::FoundAfterLoss { id, number } => self.settle(*id, Settled::Persisted(Some(*number))),
+                Event::Lost(Loss { id, reason: LossReason::Refused(_), .. }) => {
+                    self.settle(*id, Settled::Refused)
+                }
+                _ => {}
+            }
             self.tell(event, now);
             told = true;
         }
@@ -470,6 +629,13 @@ async fn end_in_order(connection: PutMedia) {
 async fn finish<T>(job: &mut Job<T>) -> T {
     match job {
         Some(job) => job.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_answer(spool: &mut Option<CameraSpool>) -> SpoolAnswer {
+    match spool {
+        Some(spool) => spool.next().await,
         None => std::future::pending().await,
     }
 }

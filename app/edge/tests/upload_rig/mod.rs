@@ -28,6 +28,8 @@ use kvs_local::{AckKind, Credentials, Fault, FaultKind, KvsLocal, Options, SentA
 use media::{AccessUnit, Feed, ProducerTimestamp, VideoCodec, VideoFormat};
 use rtsp::RtspSource;
 use rtsp::source::IngestReport;
+use store::Spool;
+use store::testing::TestFiles;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -58,6 +60,8 @@ pub(crate) struct Setting {
     pub(crate) list_lag: Duration,
     /// Whether the footage is read back and compared meanwhile, by a network that works.
     pub(crate) proof: ProofMode,
+    /// Of the spool on disk; `None`: there is none.
+    pub(crate) spool: Option<fn(&mut store::Options)>,
 }
 
 impl Default for Setting {
@@ -73,6 +77,7 @@ impl Default for Setting {
             disk_limit_bytes: None,
             list_lag: Duration::ZERO,
             proof: ProofMode::Off,
+            spool: None,
         }
     }
 }
@@ -107,7 +112,72 @@ pub(crate) struct Rig {
     proving: JoinSet<()>,
     keys: Keys,
     format: Arc<VideoFormat>,
+    camera: Arc<config::Camera>,
+    client: Client,
+    /// Of the box.
+    pub(crate) disk: TestFiles,
+    options: Option<store::Options>,
+    pub(crate) spool: Option<Spool>,
     _folder: tempfile::TempDir,
+}
+
+/// Upload and proof of one life of the box.
+struct Life {
+    ledger: SharedLedger,
+    report: watch::Receiver<UploadReport>,
+    proof: watch::Receiver<ProofReport>,
+    pulses: Pulses,
+    feed: mpsc::Sender<Feed>,
+    task: JoinSet<usize>,
+    upload_ended: CancellationToken,
+    proving: JoinSet<()>,
+}
+
+impl Life {
+    fn begin(
+        camera: &Arc<config::Camera>,
+        client: Client,
+        reader: Client,
+        clock: &Clock,
+        mode: ProofMode,
+        spool: Option<Spool>,
+    ) -> Self {
+        let (pulses, ledger) = (Pulses::new(clock.clone()), SharedLedger::default());
+        let report = watch::Sender::new(UploadReport::new(clock.wall()));
+        let run = spool.as_ref().and_then(Spool::newest_run);
+        let uploader = Uploader {
+            camera: camera.clone(),
+            device: "box".to_owned(),
+            ids: FragmentIds::new(RunId::after(run, 6)),
+            client,
+            clock: clock.clone(),
+            ledger: ledger.clone(),
+            report: report.clone(),
+            pulse: pulses.add("upload"),
+            spool,
+        };
+        let (_camera, reports) = watch::channel(IngestReport::new(clock.wall()));
+        let (feed, pictures) = RtspSource::channel(reports);
+        let mut task = JoinSet::new();
+        task.spawn(uploader.supervise(pictures, Ending::default()));
+        let (proof_report, proof) = watch::channel(ProofReport::new(clock.wall()));
+        let upload_ended = CancellationToken::new();
+        let mut proving = JoinSet::new();
+        let reader = Proof {
+            camera: "cam".to_owned(),
+            stream: StreamId::name(STREAM),
+            config: ProofConfig { mode, ..ProofConfig::default() },
+            stop_grace: Duration::from_secs(10),
+            client: reader,
+            clock: clock.clone(),
+            ledger: ledger.clone(),
+            report: proof_report,
+            upload_ended: upload_ended.clone(),
+        };
+        proving.spawn(proof::supervise(reader, Duration::from_secs(60), CancellationToken::new()));
+        let report = report.subscribe();
+        Self { ledger, report, proof, pulses, feed, task, upload_ended, proving }
+    }
 }
 
 impl Rig {
@@ -133,37 +203,16 @@ impl Rig {
         camera.upload.ack_timeout = setting.ack_timeout;
         camera.upload.write_timeout = setting.write_timeout;
         camera.upload.window_bytes = setting.window_bytes;
-        let (pulses, ledger) = (Pulses::new(clock.clone()), SharedLedger::default());
-        let report = watch::Sender::new(UploadReport::new(clock.wall()));
-        let uploader = Uploader {
-            camera: Arc::new(camera),
-            device: "box".to_owned(),
-            ids: FragmentIds::new(RunId::new(7)),
-            client,
-            clock: clock.clone(),
-            ledger: ledger.clone(),
-            report: report.clone(),
-            pulse: pulses.add("upload"),
-        };
-        let (_camera, reports) = watch::channel(IngestReport::new(clock.wall()));
-        let (feed, pictures) = RtspSource::channel(reports);
-        let mut task = JoinSet::new();
-        task.spawn(uploader.supervise(pictures, Ending::default()));
-        let (proof_report, proof) = watch::channel(ProofReport::new(clock.wall()));
-        let upload_ended = CancellationToken::new();
-        let mut proving = JoinSet::new();
-        let reader = Proof {
-            camera: "cam".to_owned(),
-            stream: StreamId::name(STREAM),
-            config: ProofConfig { mode: setting.proof, ..ProofConfig::default() },
-            stop_grace: Duration::from_secs(10),
-            client: operator(&kvs, &clock_of_kvs),
-            clock: clock.clone(),
-            ledger: ledger.clone(),
-            report: proof_report,
-            upload_ended: upload_ended.clone(),
-        };
-        proving.spawn(proof::supervise(reader, Duration::from_secs(60), CancellationToken::new()));
+        let (camera, disk) = (Arc::new(camera), TestFiles::default());
+        let options = setting.spool.map(|change| {
+            let mut options = store::Options::new(folder.path().join("spool"), 1 << 30, 1);
+            change(&mut options);
+            options
+        });
+        let spool = options.clone().map(|options| open(options, &disk, &clock));
+        let reader = operator(&kvs, &clock_of_kvs);
+        let life = Life::begin(&camera, client.clone(), reader, &clock, setting.proof, spool.clone());
+        let Life { ledger, report, proof, pulses, feed, task, upload_ended, proving } = life;
         let codec_private = Bytes::from_static(b"\x01\x42\xc0\x1e\xff\xe1\x00\x00\x01\x00\x00");
         let codec = VideoCodec::H264;
         Self {
@@ -172,7 +221,7 @@ impl Rig {
             clock_of_kvs,
             network,
             ledger,
-            report: report.subscribe(),
+            report,
             proof,
             mode: setting.proof,
             pulses,
@@ -185,13 +234,40 @@ impl Rig {
             proving,
             keys,
             format: Arc::new(VideoFormat { codec, codec_private, width: 640, height: 480, frame_rate: None }),
+            camera,
+            client,
+            disk,
+            options,
+            spool,
             _folder: folder,
         }
     }
 
+    /// The process is killed; what it had in memory is gone.
+    pub(crate) async fn kill(&mut self) {
+        (self.feed, self.spool) = (None, None);
+        self.task.shutdown().await;
+        self.proving.shutdown().await;
+    }
+
+    /// The box starts, with what is on its disk.
+    pub(crate) fn begin_again(&mut self) {
+        self.spool = self.options.clone().map(|options| open(options, &self.disk, &self.clock));
+        let (client, reader) = (self.client.clone(), operator(&self.kvs, &self.clock_of_kvs));
+        let life = Life::begin(&self.camera, client, reader, &self.clock, self.mode, self.spool.clone());
+        let Life { ledger, report, proof, pulses, feed, task, upload_ended, proving } = life;
+        (self.ledger, self.report, self.proof, self.pulses) = (ledger, report, proof, pulses);
+        (self.feed, self.task, self.proving) = (Some(feed), task, proving);
+        (self.upload_ended, self.unconfirmed) = (upload_ended, None);
+    }
+
     /// The camera delivers pictures for so long.
     pub(crate) async fn film(&mut self, seconds: u64) {
-        for _ in 0..seconds * 1000 / PICTURE_MS {
+        self.film_pictures(seconds * 1000 / PICTURE_MS).await;
+    }
+
+    pub(crate) async fn film_pictures(&mut self, pictures: u64) {
+        for _ in 0..pictures {
             let (n, at_ms) = (self.pictures, START_S * 1000 + self.pictures * PICTURE_MS);
             self.pictures += 1;
             let mut data = vec![0, 0, 1, 0x2c]; // 300 bytes follow
@@ -358,7 +434,7 @@ impl Rig {
         self.expect_proven(stored);
     }
 
-    fn summaries(&self, wanted: impl Fn(&kvs::ledger::Record) -> bool) -> Vec<FragmentSummary> {
+    pub(crate) fn summaries(&self, wanted: impl Fn(&kvs::ledger::Record) -> bool) -> Vec<FragmentSummary> {
         self.ledger.with(|ledger| {
             ledger
                 .records()
@@ -367,6 +443,10 @@ impl Rig {
                 .collect()
         })
     }
+}
+
+fn open(options: store::Options, disk: &TestFiles, clock: &Clock) -> Spool {
+    Spool::open_inline(options, Arc::new(disk.clone()), clock.clone()).expect("it opens")
 }
 
 /// Another caller, with the right key and a network that works.
