@@ -44,6 +44,20 @@ impl FragmentNumber {
         Self { high: sequence, low: u128::from(server_time_ms) << RANDOM_BITS | random }
     }
 
+    /// Whether fragments of the same upload session are missing between this one and `next`. A session takes numbers one
+    /// after the other from blocks of about 1000 (seen in captures, undocumented): across blocks nothing can be said.
+    pub fn misses_some_before(self, next: Self) -> bool {
+        self.missing_before(next).is_some_and(|missing| missing > 0)
+    }
+
+    /// How many, where both are of one block and in order.
+    pub fn missing_before(self, next: Self) -> Option<u64> {
+        const BLOCK: u64 = 1_000;
+        let block = |number: Self| number.sequence().saturating_sub(1) / BLOCK;
+        let step = next.sequence().checked_sub(self.sequence())?;
+        (block(self) == block(next)).then(|| step.saturating_sub(1))
+    }
+
     /// Rises by exactly 1 from fragment to fragment inside one PutMedia session.
     pub fn sequence(self) -> u64 {
         self.high

@@ -1,9 +1,13 @@
-//! Reading a stream: the chunks of an answer, the access units in them, the answer that lasts, and HLS.
+//! Reading a stream: the chunks of an answer, the access units in them, the answer that lasts (of the
+//! proof, and of a consumer: `follow`), and HLS.
 
 pub mod chunk;
+pub mod follow;
 pub mod get_media;
 pub mod hls;
 pub mod units;
+
+use std::time::Duration;
 
 use health::Reason;
 
@@ -50,4 +54,12 @@ impl ReadFailure {
         self.fix = Some(fix.into());
         self
     }
+}
+
+/// The wait after a failure that came after `before` others: `multiplier` times as long each time, up to `most`; 80 to
+/// 120 % of it by `random` in 0..1.
+fn retry_delay(first: Duration, most: Duration, multiplier: f64, before: u32, random: f64) -> Duration {
+    let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 0.5 };
+    let step = first.as_secs_f64() * multiplier.powi(i32::try_from(before).unwrap_or(i32::MAX));
+    Duration::from_secs_f64(step.min(most.as_secs_f64()) * (0.8 + 0.4 * random))
 }

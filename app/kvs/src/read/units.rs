@@ -81,6 +81,11 @@ impl Units {
         }
     }
 
+    /// The chunk that was cut comes again: whoever calls leaves out what of it was taken, and pictures go on behind that.
+    pub fn again(&mut self) {
+        (self.origin.number, self.newest_ms) = (None, None);
+    }
+
     /// Nothing more comes, for now or for good.
     pub fn interrupt(&mut self) {
         if std::mem::take(&mut self.flows) {

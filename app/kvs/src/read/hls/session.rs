@@ -33,9 +33,6 @@ const POLL: Duration = Duration::from_secs(1);
 const MOST_STALE: u32 = 3;
 /// A segment that cannot be read so often is left out.
 const MOST_READS: u32 = 2;
-/// Sequence numbers come in blocks, of which an upload session takes one after the other (`kvs::FragmentNumber`): between
-/// two blocks their difference says nothing of what lies between.
-const BLOCK: u64 = 1_000;
 
 /// How a stream is read. Names and defaults are those that users of KVS frame sources know.
 #[derive(Clone, Debug, PartialEq)]
@@ -496,12 +493,9 @@ impl Hls {
     /// How many lie between two that different sessions of ours listed, if that is known; outer `None`: none. A range lists
     /// all there is.
     fn between(&self, after: FragmentNumber, next: FragmentNumber) -> Option<Option<u64>> {
-        let (after, next) = (after.sequence(), next.sequence());
-        let block = |sequence: u64| sequence.saturating_sub(1) / BLOCK;
-        match (self.play, next.checked_sub(after)) {
-            (Play::Range { .. }, _) | (_, Some(1)) => None,
-            (Play::Live, Some(step @ 2..)) if block(after) == block(next) => Some(Some(step - 1)),
-            (Play::Live, _) => Some(None),
+        match (self.play, after.missing_before(next)) {
+            (Play::Range { .. }, _) | (_, Some(0)) => None,
+            (Play::Live, missing) => Some(missing),
         }
     }
 
@@ -596,11 +590,13 @@ impl Hls {
     }
 
     fn delay(&self, random: f64) -> Duration {
-        let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 0.5 };
-        let power = i32::try_from(self.errors.saturating_sub(1)).unwrap_or(i32::MAX);
-        let most = self.config.max_reconnect_delay.as_secs_f64();
-        let step = self.config.reconnect_delay.as_secs_f64() * self.config.backoff_multiplier.powi(power);
-        Duration::from_secs_f64(step.min(most) * (0.8 + 0.4 * random))
+        crate::read::retry_delay(
+            self.config.reconnect_delay,
+            self.config.max_reconnect_delay,
+            self.config.backoff_multiplier,
+            self.errors.saturating_sub(1),
+            random,
+        )
     }
 }
 
