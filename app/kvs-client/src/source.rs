@@ -3,27 +3,46 @@
 //!
 //! | source | what | state |
 //! |---|---|---|
-//! | [`GetMediaSource`] | GetMedia from a start selector on | one answer; whoever wants to go on begins another with [`GetMediaSource::resume`] |
+//! | [`GetMediaSource`] | GetMedia from a start selector on | one answer |
+//! | [`FollowSource`] | the same over many answers, live for as long as one likes | connects again by itself |
 //! | `HlsSource` (feature `hls`) | what is archived, live or a range of time | connects again by itself |
 //! | fragment list | | to come |
 //!
-//! Each item is of a fragment; [`GetMediaSource::origin`] says which, with its producer and server timestamps. To come
-//! for GetMedia ([`kvs::read::get_media::GetMedia`] has its rules): resuming by itself, the planned hand-over before
-//! the service ends an answer, a bounded age of fragments, and a second audio track.
+//! Each item is of a fragment; `origin` says which, with its producer and server timestamps. No source has a queue: who
+//! reads slowly is behind, and the service waits (see [`FollowConfig::max_fragment_age`] for what is then left out). To
+//! come: a second audio track.
 
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+mod follow;
 mod get_media;
 #[cfg(feature = "hls")]
 mod hls;
 #[cfg(feature = "hls")]
 mod hls_metrics;
+mod metrics;
 
+pub use follow::FollowSource;
 pub use get_media::{GetMediaSource, SourceError};
 #[cfg(feature = "hls")]
 pub use hls::{HlsError, HlsSource};
 #[cfg(feature = "hls")]
 pub use hls_metrics::HlsMetrics;
+pub use kvs::read::follow::{FollowConfig, FollowConfigError};
 #[cfg(feature = "hls")]
 pub use kvs::read::hls::session::SkipReason;
 #[cfg(feature = "hls")]
 pub use kvs::read::hls::{HlsConfig, HlsConfigError, Play, Skip};
 pub use kvs::read::units::Origin;
+pub use metrics::GetMediaMetrics;
+
+/// Without a picture for so long a source is not healthy.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// In 0..1, spreads retries; good for nothing else.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
+fn random() -> f64 {
+    let bits = std::hash::RandomState::new().build_hasher().finish() >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}

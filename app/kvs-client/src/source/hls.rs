@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use kvs::api::StreamId;
@@ -16,7 +15,9 @@ use kvs::read::hls::{
 use kvs::read::units::Origin;
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
-use super::hls_metrics::{HlsMetrics, state_number};
+use super::hls_metrics::HlsMetrics;
+use super::metrics::state_number;
+use super::{HEALTHY, random};
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::{Action as ErrorAction, Error};
@@ -30,8 +31,6 @@ const INIT_BYTES: usize = 1 << 20;
 const SEGMENT_BYTES: usize = 64 << 20;
 /// Reports that nobody asks for are forgotten.
 const SKIPS_KEPT: usize = 1_000;
-/// Without a picture for so long a source is not healthy.
-const HEALTHY: Duration = Duration::from_secs(30);
 
 /// Why something that was asked for could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -288,13 +287,6 @@ fn failure(asked: Option<Asked>, error: &Error) -> Failure {
         (_, _, ErrorAction::Stop) => Failure::Slower,
         _ => Failure::Soon,
     }
-}
-
-/// In 0..1, spreads retries; good for nothing else.
-#[expect(clippy::cast_precision_loss, reason = "53 bits are exact, the rest is rounded")]
-fn random() -> f64 {
-    let bits = std::hash::RandomState::new().build_hasher().finish() >> 11;
-    bits as f64 / (1_u64 << 53) as f64
 }
 
 impl fmt::Debug for HlsSource {

@@ -1,8 +1,6 @@
 //! Figures of an HLS source, under the names that dashboards have.
 
-use std::fmt::Write;
-
-use media::SourceState;
+use super::metrics::Exposition;
 
 /// Since the source was made.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,37 +29,17 @@ pub struct HlsMetrics {
     pub connection_state: u8,
 }
 
-/// As dashboards number the states.
-pub(crate) fn state_number(state: SourceState) -> u8 {
-    match state {
-        SourceState::Disconnected => 0,
-        SourceState::Connecting => 1,
-        SourceState::Connected => 2,
-        SourceState::Reconnecting => 3,
-        SourceState::Failed => 4,
-    }
-}
-
 impl HlsMetrics {
     /// In the text form of Prometheus, each labelled `camera_id`.
     pub fn prometheus(&self, camera_id: &str) -> String {
-        let camera_id = camera_id.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let mut text = String::new();
-        let mut put = |name: &str, kind: &str, value: &dyn std::fmt::Display| {
-            let _ = writeln!(
-                text,
-                "# TYPE kvs_hls_{name} {kind}\nkvs_hls_{name}{{camera_id=\"{camera_id}\"}} {value}"
-            );
-        };
-        put("reconnects_total", "counter", &self.reconnects_total);
-        put("frames_total", "counter", &self.frames_total);
-        put("url_refreshes_total", "counter", &self.url_refreshes_total);
-        put("read_errors_total", "counter", &self.read_errors_total);
-        if let Some(time) = self.last_frame_timestamp {
-            put("last_frame_timestamp", "gauge", &time);
-        }
-        put("connection_state", "gauge", &self.connection_state);
-        text
+        let mut text = Exposition::new("kvs_hls", camera_id);
+        text.counter("reconnects_total", self.reconnects_total);
+        text.counter("frames_total", self.frames_total);
+        text.counter("url_refreshes_total", self.url_refreshes_total);
+        text.counter("read_errors_total", self.read_errors_total);
+        text.gauge("last_frame_timestamp", self.last_frame_timestamp);
+        text.gauge("connection_state", Some(self.connection_state.into()));
+        text.finish()
     }
 }
 

@@ -1,0 +1,179 @@
+//! A stream followed over many GetMedia answers, client and server in memory on paused time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+mod film;
+mod pair;
+
+use kvs::api::{StartSelector, StreamId, path};
+use kvs_client::kvs;
+use kvs_client::source::{FollowConfig, FollowSource};
+use kvs_local::{Fault, FaultKind};
+use media::mkv::write::Track;
+use media::{Feed, SourceState, UnitSource, VideoCodec, VideoFormat};
+
+use film::{
+    AVCC, PICTURE_MS, PICTURES, begins_ms, film, finish, picture, pictures, put_media, send, stream, upload,
+};
+use pair::{BEGIN_MS, Pair};
+
+const S: Duration = Duration::from_secs(1);
+
+fn from_the_first() -> FollowConfig {
+    FollowConfig { start: StartSelector::earliest(), ..FollowConfig::default() }
+}
+
+fn source(pair: &Pair, config: FollowConfig) -> FollowSource {
+    FollowSource::new(&pair.client(), &stream(), config).expect("a good configuration")
+}
+
+/// Numbers of the pictures that come, which must be as they were filmed, until this one or the end; and how often the
+/// pictures broke off.
+async fn read(source: &mut FollowSource, last: u64) -> (Vec<u64>, u64) {
+    let (mut pictures, mut breaks) = (Vec::new(), 0);
+    while let Some(item) = source.next().await {
+        let Feed::Video(unit) = item else {
+            assert!(matches!(item, Feed::Break), "{item:?}");
+            breaks += 1;
+            continue;
+        };
+        let n = (unit.timestamp.as_millis() - BEGIN_MS) / PICTURE_MS;
+        assert_eq!(unit.timestamp.as_millis(), BEGIN_MS + n * PICTURE_MS);
+        assert_eq!((unit.data.to_vec(), unit.random_access), (picture(n), n.is_multiple_of(PICTURES)));
+        let origin = source.origin().expect("an item came");
+        assert_eq!(origin.producer_timestamp_ms, Some(begins_ms(n / PICTURES)));
+        pictures.push(n);
+        if n == last {
+            break;
+        }
+    }
+    (pictures, breaks)
+}
+
+fn last_of(fragments: u64) -> u64 {
+    fragments * PICTURES - 1
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_stream_outlives_its_answers_without_losing_or_repeating_a_picture() {
+    // As 38 and 40 minutes, in less time.
+    let pair = Pair::new(64 * 1024, |options| {
+        options.limits = kvs_local::Limits::service();
+        options.limits.get_media_age = S * 70;
+        options.limits.get_media_per_stream = 1;
+    })
+    .await;
+    upload(&pair, 0..1).await;
+    let camera = film(&pair, vec![(S, 1..150)]);
+    let config = FollowConfig { rotate_after: S * 60, ..FollowConfig::default() };
+    let mut source = source(&pair, config);
+    assert_eq!((source.state(), source.is_healthy()), (SourceState::Disconnected, false));
+    let (found, breaks) = read(&mut source, last_of(150)).await;
+    assert_eq!((found, breaks), (pictures(0..150), 0));
+    let metrics = source.get_media_metrics();
+    assert_eq!((metrics.connection_resets, metrics.read_errors, metrics.frames_read), (0, 0, 750));
+    assert!((5..=6).contains(&pair.server.connections("cam1").expect("there").get_media_ever));
+    assert!(source.is_healthy());
+    camera.await.expect("filmed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_end_break_repeat_or_refuse_cost_no_picture() {
+    let refuse = |error_type: &str, status, count| FaultKind::Refuse {
+        path: path::GET_MEDIA.to_owned(),
+        error_type: error_type.to_owned(),
+        status,
+        count,
+    };
+    let cut = |after_bytes| FaultKind::CutGetMedia { after_bytes };
+    let cases = [
+        // Somewhere in the header, between fragments, inside a picture: a fragment is about 700 bytes.
+        vec![cut(50)],
+        vec![cut(640)],
+        (1..13).map(|n| cut(n * 97)).collect(),
+        vec![FaultKind::DuplicateChunk { count: 2 }],
+        vec![refuse("InternalFailure", 500, 3)],
+        vec![refuse("ClientLimitExceededException", 400, 2)],
+        vec![refuse("ConnectionLimitExceededException", 400, 1)],
+        vec![cut(1_000), refuse("InvalidArgumentException", 400, 1)],
+    ];
+    for faults in cases {
+        let pair = Pair::new(64 * 1024, |_| {}).await;
+        upload(&pair, 0..8).await;
+        for fault in &faults {
+            pair.server.faults().inject(Fault::any(fault.clone()));
+        }
+        let config = FollowConfig { max_reconnect_attempts: Some(30), ..from_the_first() };
+        let mut source = source(&pair, config);
+        let (found, breaks) = read(&mut source, last_of(8)).await;
+        assert_eq!((found, breaks), (pictures(0..8), 0), "{faults:?}");
+        assert_eq!(pair.server.faults().waiting(), [], "{faults:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_pauses_and_comes_back_in_another_format_is_followed() {
+    let pair = Pair::new(64 * 1024, |_| {}).await;
+    upload(&pair, 0..3).await;
+    let mut source = source(&pair, from_the_first());
+    assert_eq!(read(&mut source, last_of(3)).await, (pictures(0..3), 0));
+    let clock = pair.clock.clone();
+    let again = async {
+        // Answers end 3 s after the last byte, again and again.
+        clock.sleep(S * 60).await;
+        let mut other = AVCC.to_vec();
+        other[3] = 0x1f;
+        let format = VideoFormat::from_codec_private(VideoCodec::H264, other.into()).expect("a record");
+        let mut session = put_media(&pair.client(), &[Track::Video(Arc::new(format))]).await;
+        send(&mut session.sender, 3).await;
+        finish(session).await;
+    };
+    let (item, ()) = tokio::join!(source.next(), again);
+    let Some(Feed::Video(unit)) = item else { panic!("{item:?}") };
+    assert_eq!((unit.timestamp.as_millis(), unit.format.codec_private[3]), (begins_ms(3), 0x1f));
+    let metrics = source.get_media_metrics();
+    assert!(metrics.connection_resets > 3, "{metrics:?}");
+    assert_eq!((metrics.read_errors, source.state()), (0, SourceState::Connected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_is_a_break_and_what_is_too_old_is_left_out() {
+    let pair = Pair::new(64 * 1024, |_| {}).await;
+    upload(&pair, 0..4).await;
+    let stored = pair.server.fragments("cam1").await.expect("the stream");
+    pair.server.delete_fragment("cam1", &stored[2].number).await.expect("there");
+    let mut whole = source(&pair, from_the_first());
+    let expected = [pictures(0..2), pictures(3..4)].concat();
+    assert_eq!(read(&mut whole, last_of(4)).await, (expected, 1));
+
+    // Live, after a minute in which the connection could not be made.
+    let mut live = source(&pair, FollowConfig::default());
+    assert_eq!(read(&mut live, last_of(4)).await, (pictures(3..4), 0));
+    let refuse = FaultKind::Refuse {
+        path: path::GET_MEDIA.to_owned(),
+        error_type: "ServiceUnavailableException".to_owned(),
+        status: 503,
+        count: 5,
+    };
+    pair.server.faults().inject(Fault::any(refuse));
+    let camera = film(&pair, vec![(S * 5, 4..80)]);
+    let (found, breaks) = read(&mut live, last_of(80)).await;
+    let first = found[0] / PICTURES;
+    assert!(first > 20, "it goes on with the newest, and not with fragment {first}");
+    assert_eq!((found, breaks), (pictures(first..80), 1));
+    assert_eq!(live.get_media_metrics().read_errors, 5);
+    camera.await.expect("filmed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_gives_up_in_the_end_and_says_why() {
+    let pair = Pair::new(64 * 1024, |_| {}).await;
+    let mut source = FollowSource::new(&pair.client(), &StreamId::name("nobody"), FollowConfig::default())
+        .expect("a good configuration");
+    assert!(source.next().await.is_none());
+    assert!(source.next().await.is_none(), "it stays at its end");
+    assert_eq!((source.state(), source.get_media_metrics().read_errors), (SourceState::Failed, 10));
+    let error = source.last_error().expect("told").to_string();
+    assert!(error.contains("ResourceNotFoundException"), "{error}");
+}
