@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use crate::junit::{self, Case};
-use crate::{cargo, deb, model, python, run};
+use crate::{cargo, deb, model, python, run, yocto};
 
 /// What runs besides the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +43,9 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     let library = python::onnxruntime_library(&python)
         .ok_or_else(|| format!("no libonnxruntime.so in {}", python::ONNXRUNTIME))?;
 
+    if scope.full {
+        yocto::step(&["lint".to_owned()])?;
+    }
     let packages = if scope.full { Some(deb::build()?) } else { None };
 
     let mut total = Total::default();

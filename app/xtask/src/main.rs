@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | model | deb`: installs the Debian packages that are missing, builds, runs.
+//! `cargo xtask demo | test | bench | model | deb | yocto`: installs the Debian packages that are missing, builds, runs.
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
@@ -8,6 +8,7 @@ mod junit;
 mod model;
 mod packages;
 mod python;
+mod yocto;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -50,11 +51,14 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }),
         "deb" => packages::deb(install).and_then(|()| deb::build()).map(|_| ExitCode::SUCCESS),
+        "yocto" => {
+            packages::model(install).and_then(|()| yocto::step(&arguments)).map(|()| ExitCode::SUCCESS)
+        }
         "" | "help" | "--help" | "-h" => {
-            println!("{USAGE}");
+            println!("{USAGE}\n\n{}", yocto::USAGE);
             return ExitCode::SUCCESS;
         }
-        other => Err(format!("found `{other}`, expected demo, test, bench, model or deb\n\n{USAGE}")),
+        other => Err(format!("found `{other}`, expected demo, test, bench, model, deb or yocto\n\n{USAGE}")),
     };
     match done {
         Ok(code) => code,

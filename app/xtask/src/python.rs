@@ -15,13 +15,21 @@ pub(crate) const ONNX: &str = "onnx==1.23.2";
 pub(crate) const MOTMETRICS: &str = "motmetrics==1.4.0";
 pub(crate) const TRACKERS: &str = "trackers==2.6.1";
 
-/// Makes or completes the environment and gives its interpreter.
+/// Makes or completes the environment and returns its interpreter.
 pub(crate) fn ensure(packages: &[&str]) -> Result<PathBuf, String> {
-    let folder = target().join("python");
+    ensure_in(&target().join("python"), packages)
+}
+
+/// Likewise one of its own, for what would change the packages of others.
+pub(crate) fn ensure_apart(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    ensure_in(&target().join(format!("python-{name}")), packages)
+}
+
+fn ensure_in(folder: &Path, packages: &[&str]) -> Result<PathBuf, String> {
     let python = folder.join("bin/python");
     // Debian's own interpreter: others on the PATH may lack the venv module.
     if !python.exists() {
-        crate::run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&folder))?;
+        crate::run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(folder))?;
     }
     let missing: Vec<&str> =
         packages.iter().copied().filter(|package| !installed(&python, package)).collect();
