@@ -252,7 +252,9 @@ impl Encoder {
              ! h264parse ! mp4mux faststart=true ! filesink"
         );
         let mut command = Command::new(ENCODER);
-        command.arg("-q").args(pipeline.split_whitespace()).arg(format!("location={}", path.display()));
+        // In its descriptions a backslash escapes what follows.
+        let location = format!("location={}", path.display()).replace('\\', r"\\");
+        command.arg("-q").args(pipeline.split_whitespace()).arg(location);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         // Ctrl-C on the terminal is for the daemon, which then completes the file.
         command.process_group(0);
@@ -269,7 +271,24 @@ impl Encoder {
         if output.status.success() {
             return Ok(());
         }
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        Err(explained(String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+/// What the encoder said; where it misses an element, what to install.
+fn explained(stderr: &str) -> String {
+    const PACKAGES: [(&str, &str); 4] = [
+        ("x264enc", "gstreamer1.0-plugins-ugly"),
+        ("rawvideoparse", "gstreamer1.0-plugins-bad"),
+        ("h264parse", "gstreamer1.0-plugins-bad"),
+        ("mp4mux", "gstreamer1.0-plugins-good"),
+    ];
+    let missing = |(element, _): &&(&str, &str)| stderr.contains(&format!("no element \"{element}\""));
+    match PACKAGES.iter().find(missing) {
+        Some((element, package)) => {
+            format!("GStreamer has no element `{element}`; install the Debian package {package}")
+        }
+        None => stderr.to_owned(),
     }
 }
 
@@ -307,6 +326,16 @@ mod tests {
         let mut off = file("[detect]");
         off.cameras[0].enabled = false;
         assert!(error("gate=a.mp4", &off).contains("leave enabled"));
+    }
+
+    #[test]
+    fn a_missing_element_is_named_with_its_package() {
+        let said = explained("WARNING: erroneous pipeline: no element \"x264enc\"");
+        assert_eq!(
+            said,
+            "GStreamer has no element `x264enc`; install the Debian package gstreamer1.0-plugins-ugly"
+        );
+        assert_eq!(explained("ERROR: the disk is full"), "ERROR: the disk is full");
     }
 
     #[test]
