@@ -5,14 +5,21 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use analytics::offline::Offline;
 use camera_sim::{Clip, ClipSpec};
 use clock::Clock;
 use config::{CameraDetect, DetectBackend, Model};
+use decode::Frame;
+use decode::file::{Step, VideoFile};
 use kvs_edge::analyze::{self, Ended, FileReport, Options, Told, Wanted};
+use media::ProducerTimestamp;
 use messages::{Event, EventKind};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use vision::event::ChangeKind;
 
 const FPS: u32 = 10;
 const PICTURES: u32 = 120;
@@ -328,30 +335,30 @@ fn a_model_that_is_not_there_ends_it_before_anything_is_written() {
 }
 
 #[test]
-fn memory_does_not_grow_with_the_length_of_a_file() {
+fn no_picture_is_kept_once_it_has_been_looked_at() {
     let films = Films::new();
-    let mut options = films.options();
-    options.wanted = Wanted { mot: true, ..options.wanted.clone() };
-    let long = films.ffmpeg("-stream_loop 3 -i scene.mp4 -c copy long.mp4");
-    let peak = |file: PathBuf| {
-        let (mut looked_at, cancel) = (0, CancellationToken::new());
-        // What is written is not kept.
-        let used = allocation_counter::measure(|| {
-            let mut told = |told: Told<'_>| {
-                if let Told::Ends(report) = told {
-                    looked_at = report.looked_at;
-                }
-            };
-            analyze::run(&[file], &options, &mut std::io::sink(), &mut told, &cancel)
-                .expect("files can be written");
-        });
-        (looked_at, used.bytes_max)
-    };
-    let (once, once_bytes) = peak(films.path("scene.mp4"));
-    let (four_times, bytes) = peak(long);
-    assert_eq!((once, four_times), (u64::from(PICTURES), 4 * u64::from(PICTURES)));
-    // Ended events wait for a fragment, 256 at most.
-    assert!(bytes < once_bytes + 512 * 1024, "{once_bytes} bytes, then {bytes}");
+    let options = films.options();
+    let mut offline = Offline::new(&options.settings, Clock::system());
+    let start = ProducerTimestamp::from_millis(0);
+    let mut file = VideoFile::open(&films.path("scene.mp4"), f64::INFINITY, start).expect("a file");
+    let (mut scene, mut events, mut pictures) = (None, 0, 0);
+    let mut before: Weak<Frame> = Weak::new();
+    loop {
+        let frame = match file.poll(Duration::from_millis(100)).expect("a whole file") {
+            Step::Picture(picture) => picture.frame,
+            Step::NotYet => continue,
+            Step::End => break,
+        };
+        assert!(before.upgrade().is_none(), "picture {pictures}");
+        before = Arc::downgrade(&frame);
+        let size = frame.source_size();
+        let scene =
+            scene.get_or_insert_with(|| offline.begin(size, &options.detect, "film").expect("a model"));
+        let look = offline.look(scene, &frame).expect("a look").expect("no gate");
+        events += look.changes.iter().filter(|change| change.kind == ChangeKind::New).count();
+        pictures += 1;
+    }
+    assert!(pictures == PICTURES && events >= 3, "{events} events in {pictures} pictures");
 }
 
 /// A process whose output nobody needs any more.

@@ -96,3 +96,74 @@ impl BestShots {
         analytics::encode(&sheet(&shown, &cells), QUALITY)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use analytics::Clip;
+    use analytics::detector::Model;
+    use media::{ClockSource, ProducerTimestamp};
+    use vision::Rect;
+    use vision::event::{BestShot, Event};
+    use vision::rules::Severity;
+
+    use super::*;
+
+    fn end(track: u64, score: f32) -> EventChange {
+        let rect = Rect { x: 0.1, y: 0.2, w: 0.3, h: 0.4 };
+        let at = ProducerTimestamp::from_millis(1_000 + track);
+        EventChange {
+            id: track.to_string(),
+            kind: ChangeKind::End,
+            at,
+            clock: ClockSource::File,
+            frame_size: [640, 360],
+            event: Event {
+                track,
+                class: 0,
+                label: "person".into(),
+                score,
+                top_score: score,
+                rect,
+                start: at,
+                last_seen: at,
+                end: Some(at),
+                zones: Vec::new(),
+                entered: vec!["path".into()],
+                stationary: false,
+                severity: Severity::Detection,
+                best: BestShot { rect, at, score, area: 0.12 },
+                crossed: Vec::new(),
+                frames: 3,
+            },
+            has_snapshot: false,
+            model: Arc::new(Model {
+                name: "scene".into(),
+                sha256: "ab".into(),
+                labels: vec!["person".into()],
+                backend: "rten",
+                because: String::new(),
+                input: (320, 192),
+            }),
+            clip: Clip { start: at, fragment: None },
+        }
+    }
+
+    #[test]
+    fn the_best_of_any_number_of_events_are_kept() {
+        let mut shots = BestShots::new("street".into(), 1_000);
+        assert!(BestShots::new("nobody".into(), 0).jpeg().is_none());
+        for track in 0..2_000_u64 {
+            shots.open.insert(track, Rgb::new(8, 8));
+            // Fifty are good.
+            shots.change(&end(track, if track % 40 == 0 { 0.9 } else { 0.5 }));
+            assert!(shots.kept.len() <= MOST && shots.open.is_empty());
+        }
+        assert_eq!((shots.events, shots.kept.len()), (2_000, MOST));
+        assert!(shots.kept.iter().all(|kept| kept.score > 0.8));
+        let last = shots.kept.iter().max_by_key(|kept| kept.start_ms).expect("one of them");
+        assert_eq!((&*last.name, &*last.note), ("person #1960  90 %", "0:01.9  path"));
+        assert!(shots.jpeg().is_some_and(|jpeg| jpeg.starts_with(&[0xff, 0xd8])));
+    }
+}
