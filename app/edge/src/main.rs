@@ -80,6 +80,9 @@ enum Command {
     /// Make ready in AWS what the configuration names.
     #[command(subcommand)]
     Provision(cli::provision::Provision),
+    /// Look at the footage on disk, mend what a power cut broke, or take a clip out of it.
+    #[command(subcommand)]
+    Spool(cli::spool::Spool),
     /// Measure a running daemon (CPU, memory, fps, latency), draw it, and judge it by criteria.
     ///
     /// Processor and memory come from /proc, everything else from the daemon's own MQTT messages. Each criterion takes
@@ -132,6 +135,7 @@ fn main() -> ExitCode {
             }
             Command::Analyze(arguments) => cli::analyze::run(arguments).await,
             Command::Provision(command) => cli::provision::run(command).await,
+            Command::Spool(command) => cli::spool::run(command),
             #[cfg(feature = "bench")]
             Command::Bench(arguments) => bench::run(arguments).await,
             #[cfg(feature = "demo")]

@@ -99,6 +99,11 @@ impl Finding {
         Self::new(FindingKind::Index, path, found, None)
     }
 
+    pub(crate) fn index_damaged(path: PathBuf, because: &dyn std::error::Error) -> Self {
+        let found = health::chain(because);
+        Self::new(FindingKind::Index, path, found, Some("the next start of kvs-edge makes it anew"))
+    }
+
     pub(crate) fn index_in_memory(path: PathBuf, because: &dyn std::error::Error) -> Self {
         let found = format!("{}, kept in memory until the next start", health::chain(because));
         Self::new(FindingKind::Index, path, found, Some("free space on the disk, or look at it"))

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use kvs::upload::{Dropped, Place, Settled, Waiting};
 use kvs::{FragmentId, RunId};
 use media::ProducerTimestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 /// Each step adds to the schema of the one before; the version of a file is the number of steps that it has.
 const STEPS: [&str; 1] = ["
@@ -326,6 +326,13 @@ impl Index {
         let run: Option<i64> = self.db.query_row("SELECT MAX(run) FROM fragment", [], |row| row.get(0))?;
         Ok(run.and_then(|run| u64::try_from(run).ok()).and_then(RunId::from_u64))
     }
+}
+
+/// Whether the file at `path` can be used; nothing in it is changed.
+pub(crate) fn check(path: &Path) -> Result<(), IndexError> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" { Ok(()) } else { Err(IndexError::Damaged(found)) }
 }
 
 fn behind(after: Option<Place>) -> (i64, i64) {

@@ -33,6 +33,7 @@
 mod files;
 mod finding;
 mod index;
+mod look;
 mod record;
 mod segment;
 mod spool;
@@ -45,6 +46,7 @@ use std::time::Duration;
 
 pub use files::{Entry, Files, NewFile, RealFiles};
 pub use finding::{Finding, FindingKind};
+pub use look::{Checked, CheckedCamera, Footage, check, footage, repair};
 pub use spool::{CameraSpool, OpenError, Spool};
 pub use store::{Store, StoreError};
 

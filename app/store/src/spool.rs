@@ -21,7 +21,7 @@ use kvs::upload::{Answer, Dropped, Request};
 use tokio::sync::{mpsc, watch};
 
 use crate::index::{Index, IndexError};
-use crate::{Files, Finding, FindingKind, Options, Store, StoreError};
+use crate::{Files, Finding, FindingKind, Options, RealFiles, Store, StoreError};
 
 const QUEUE: usize = 1024;
 /// What became of fragments is written down at least this often.
@@ -348,6 +348,17 @@ impl Worker {
             tracing::debug!(error = health::chain(&error), "what became of fragments is not written down");
         }
     }
+}
+
+/// Opens the spool with a new index, and tells what was found.
+pub(crate) fn repair(options: &Options) -> Result<Vec<Finding>, OpenError> {
+    let folder = options.folder.display().to_string();
+    let _lock = take_lock(options, &folder)?;
+    let store_error = |source| OpenError::Store { folder: folder.clone(), source };
+    let (index, _) = Index::anew(&options.index()).map_err(|error| store_error(error.into()))?;
+    let mut store = Store::open(Arc::new(RealFiles), options.clone(), index).map_err(store_error)?;
+    store.flush().map_err(store_error)?;
+    Ok(store.findings())
 }
 
 /// The index, or a new one where it cannot be used.

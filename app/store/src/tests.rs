@@ -252,6 +252,68 @@ fn on_a_real_disk_with_its_index_damaged_lost_or_of_a_later_release() {
 }
 
 #[test]
+fn a_look_from_outside_finds_all_footage_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options { folder: folder.path().join("spool"), ..options() };
+    let opened =
+        Spool::open_inline(options.clone(), Arc::new(RealFiles), clock::Clock::system()).expect("it opens");
+    let camera = opened.camera("cam");
+    for sequence in 1..=10 {
+        camera.ask(kvs::upload::Request::Write(fragment(1, sequence, 1000)));
+    }
+    camera.ask(kvs::upload::Request::Settle(id(3), Settled::Persisted(None)));
+    camera.ask(kvs::upload::Request::Write(fragment(1, 11, 1000)));
+    let checked = crate::check(&options.folder).expect("it can be read while it is used");
+    assert_eq!((checked.in_use, &checked.findings), (true, &vec![]));
+    let [camera] = &checked.cameras[..] else { panic!("{checked:?}") };
+    assert_eq!((camera.segments, camera.fragments, camera.waiting), (3, 11, 10), "{camera:?}");
+    let at = |sequence: u64| 1_795_186_073_000 + sequence * 1000;
+    assert_eq!((camera.from_ms, camera.to_ms), (Some(at(1)), Some(at(11) + 960)));
+    let mut found = Vec::new();
+    let findings = crate::footage(&options.folder, "cam", (at(4), at(7)), &mut |footage| {
+        let whole = fragment(1, footage.summary.id.sequence, 1000);
+        assert_eq!((&*footage.cluster, &footage.header), (&*whole.pieces.concat(), &*whole.header));
+        found.push(footage.summary.id.sequence);
+        Ok(())
+    });
+    assert_eq!((findings.expect("it can be read"), found), (vec![], vec![4, 5, 6]));
+    assert!(matches!(crate::repair(&options.folder), Err(OpenError::Taken { .. })), "not while it is used");
+    opened.close();
+}
+
+#[test]
+fn what_is_wrong_is_told_by_a_look_and_mended_by_a_repair() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options { folder: folder.path().join("spool"), ..options() };
+    {
+        let opened = Spool::open_inline(options.clone(), Arc::new(RealFiles), clock::Clock::system())
+            .expect("it opens");
+        let camera = opened.camera("cam");
+        (1..=8).for_each(|sequence| camera.ask(kvs::upload::Request::Write(fragment(1, sequence, 1000))));
+        opened.close();
+    }
+    let segment = |number| options.cameras().join("cam").join(crate::segment::name_of(number));
+    let mut bytes = std::fs::read(segment(1)).expect("it is there");
+    bytes[700] ^= 1;
+    std::fs::write(segment(1), &bytes).expect("written");
+    let length = std::fs::metadata(segment(2)).expect("it is there").len();
+    let file = std::fs::OpenOptions::new().write(true).open(segment(2)).expect("it opens");
+    file.set_len(length - 100).expect("cut");
+    std::fs::write(options.index(), b"This is no index.").expect("written");
+    let kinds = || {
+        let checked = crate::check(&options.folder).expect("it can be read");
+        let kinds: Vec<_> = checked.findings.iter().map(|finding| finding.kind).collect();
+        (checked.in_use, kinds, checked.cameras[0].fragments)
+    };
+    let wrong = vec![FindingKind::Damaged, FindingKind::Torn, FindingKind::Index];
+    assert_eq!(kinds(), (false, wrong.clone(), 6));
+    assert_eq!(kinds(), (false, wrong, 6), "a look mends nothing");
+    let mended = crate::repair(&options.folder).expect("nobody has it");
+    assert_eq!(mended.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::Torn]);
+    assert_eq!(kinds(), (false, vec![FindingKind::Damaged], 6), "what rots stays, and costs itself");
+}
+
+#[test]
 fn a_spool_that_cannot_be_opened_says_what_to_change() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("spool");

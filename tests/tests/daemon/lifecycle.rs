@@ -186,3 +186,88 @@ async fn fails(command: &str, file: &Path) -> Vec<String> {
     assert_eq!(status.code(), Some(1), "{command}: {:#?}", process.output());
     process.output()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_killed_in_an_outage_sends_what_was_on_disk_once_and_its_footage_can_be_taken_out() {
+    let rig =
+        Rig::builder().set("spool.folder", "\"spool\"").camera(Camera::new("cam")).kvs_process(&[]).start();
+    let Some(mut rig) = rig.await else { return };
+    let topic = rig.mqtt.topics.upload("cam");
+    persisted(rig.kvs.process(), 2).await;
+    rig.kvs.process().kill().await;
+    let mark = rig.mqtt.mark();
+    // Six fragments and more that KVS does not have, on disk.
+    let spooled = eventually("six fragments on disk", async || {
+        let checked = spool(&rig, &["check", "--json"]).await;
+        let checked: Value = serde_json::from_str(&checked.join("\n")).expect("JSON and nothing else");
+        assert_eq!((&checked["in_use"], &checked["findings"]), (&Value::Bool(true), &serde_json::json!([])));
+        let camera = checked["cameras"][0].clone();
+        (camera["waiting"].as_u64()? >= 6).then_some(camera)
+    })
+    .await;
+    rig.mqtt.wait_after(mark, &topic, |upload: &Upload| upload.state == UploadState::BackingOff).await;
+    let clip = rig.folder().join("clip.mkv");
+    let times = [
+        "--from",
+        spooled["from"].as_str().expect("a time"),
+        "--to",
+        spooled["to"].as_str().expect("a time"),
+    ];
+    export(&rig, &clip, &times).await;
+    if let Some(errors) = kvs_edge_tests::decode_errors(&std::fs::read(&clip).expect("the clip")) {
+        assert_eq!(errors, "", "the clip plays");
+    }
+    rig.daemon().signal("KILL");
+    rig.daemon().ended().await;
+    let checked = spool(&rig, &["check", "--json"]).await;
+    let checked: Value = serde_json::from_str(&checked.join("\n")).expect("JSON and nothing else");
+    assert_eq!(checked["in_use"], Value::Bool(false));
+    let on_disk = checked["cameras"][0]["fragments"].as_u64().expect("a number");
+    assert!(on_disk >= spooled["fragments"].as_u64().expect("a number"), "{checked}");
+
+    rig.kvs.process().start_again().await;
+    let mark = rig.mqtt.mark();
+    rig.start_daemon().await;
+    let caught_up =
+        |upload: &Upload| upload.state == UploadState::Sending && upload.fragments_persisted > on_disk;
+    rig.mqtt.wait_after(mark, &topic, caught_up).await;
+    rig.stop().await;
+    let mut sequences = std::collections::BTreeMap::<_, Vec<u64>>::new();
+    for stored in rig.kvs.stored("cam").await {
+        let identity = stored.chunk.identity().expect("each fragment carries its tag");
+        assert_eq!(identity.payload_sha256, Sha256Sum::of(&payload(&stored)));
+        sequences.entry(identity.id.run).or_default().push(identity.id.sequence);
+    }
+    let sequences: Vec<_> = sequences.into_values().collect();
+    let [first, second] = &sequences[..] else {
+        panic!("two lives, in the order of their runs: {sequences:?}")
+    };
+    assert_eq!(first.len() as u64, on_disk, "what was on disk is in KVS: {first:?}");
+    for sequences in [first, second] {
+        let mut sequences = sequences.clone();
+        sequences.sort_unstable();
+        let whole: Vec<u64> = (1..=sequences.len() as u64).collect();
+        assert_eq!(sequences, whole, "each once, none missing");
+    }
+    let upload: Upload = rig.mqtt.last(&topic);
+    assert_eq!((upload.fragments_lost, upload.backlog_bytes), (0, 0), "{upload:#?}");
+}
+
+/// Standard output of `kvs-edge spool ...`, which has nothing to complain about.
+async fn spool(rig: &Rig, arguments: &[&str]) -> Vec<String> {
+    let mut kvs_edge = Command::new(binary("kvs-edge"));
+    kvs_edge.arg("spool").args(arguments).arg("--config").arg(rig.config_file());
+    let process = Process::spawn("kvs-edge spool", &mut kvs_edge);
+    assert!(process.ended().await.success(), "{:#?}", process.output());
+    process.stdout()
+}
+
+async fn export(rig: &Rig, clip: &Path, times: &[&str]) {
+    let command = format!("exec \"$0\" spool export \"$@\" > {}", clip.display());
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command).arg(binary("kvs-edge"));
+    shell.arg("--config").arg(rig.config_file()).args(times).arg("cam");
+    let process = Process::spawn("kvs-edge spool export", &mut shell);
+    assert!(process.ended().await.success(), "{:#?}", process.output());
+    assert!(process.output().iter().any(|line| line.contains("fragments from")), "{:#?}", process.output());
+}

@@ -2,3 +2,4 @@
 
 pub(crate) mod analyze;
 pub(crate) mod provision;
+pub(crate) mod spool;

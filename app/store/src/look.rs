@@ -1,0 +1,204 @@
+//! A look into the folder of a spool from outside, also while a daemon has it. Nothing in it is changed, but by [`repair`].
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kvs::fragmenter::{FragmentSummary, StreamHeader};
+
+use crate::files::{Files, RealFiles};
+use crate::finding::Finding;
+use crate::record::{Meta, SegmentHead};
+use crate::segment::{self, Found, Next, Scan};
+use crate::spool::{self, OpenError};
+use crate::{Options, index};
+
+/// What a spool holds.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    pub cameras: Vec<CheckedCamera>,
+    pub findings: Vec<Finding>,
+    /// A daemon has it now: what is being written at this moment is not judged.
+    pub in_use: bool,
+}
+
+/// What a spool holds of one camera.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckedCamera {
+    pub name: String,
+    pub segments: usize,
+    pub bytes: u64,
+    pub fragments: usize,
+    /// Of these, those that KVS does not have, as far as it is written down.
+    pub waiting: usize,
+    /// Producer time of the first block and of the last, in ms.
+    pub from_ms: Option<u64>,
+    pub to_ms: Option<u64>,
+}
+
+/// A fragment as it was recorded.
+#[derive(Debug)]
+pub struct Footage {
+    pub header: StreamHeader,
+    pub summary: FragmentSummary,
+    /// Its Cluster element.
+    pub cluster: Bytes,
+}
+
+/// Reads everything in the spool in `folder` and compares it with its sums.
+pub fn check(folder: &Path) -> io::Result<Checked> {
+    let mut checked = Checked { in_use: is_in_use(folder), ..Checked::default() };
+    let cameras = folder.join("cameras");
+    for entry in RealFiles.list(&cameras)? {
+        if !entry.is_folder {
+            checked.findings.push(Finding::foreign(cameras.join(&entry.name)));
+            continue;
+        }
+        let mut camera = CheckedCamera { name: entry.name.clone(), ..CheckedCamera::default() };
+        let mut waiting = BTreeSet::new();
+        let findings = walk(&cameras.join(&entry.name), checked.in_use, &mut |item| {
+            match item {
+                Item::Segment { bytes } => {
+                    camera.segments += 1;
+                    camera.bytes += bytes;
+                }
+                Item::Record { path, found } => match found.meta {
+                    Meta::Fragment(meta) => {
+                        let summary = &meta.end.summary;
+                        if segment::body_at(&RealFiles, path, found.offset)?.is_none() {
+                            return Ok(Some(Finding::unreadable(path.to_owned(), summary.id, None)));
+                        }
+                        camera.fragments += 1;
+                        waiting.insert(summary.id);
+                        let (from, to) = (summary.timecode.as_millis(), summary.end().as_millis());
+                        camera.from_ms = Some(camera.from_ms.map_or(from, |before| before.min(from)));
+                        camera.to_ms = camera.to_ms.max(Some(to));
+                    }
+                    Meta::Settlements(settled) => {
+                        settled.iter().for_each(|(id, _)| {
+                            waiting.remove(id);
+                        });
+                    }
+                    Meta::Unknown => {}
+                },
+            }
+            Ok(None)
+        })?;
+        camera.waiting = waiting.len();
+        checked.cameras.push(camera);
+        checked.findings.extend(findings);
+    }
+    let path = folder.join("index.sqlite");
+    if path.exists()
+        && let Err(error) = index::check(&path)
+    {
+        checked.findings.push(Finding::index_damaged(path, &error));
+    }
+    Ok(checked)
+}
+
+/// Hands out the fragments of a camera with a block from `from_ms` up to `to_ms`, in order of recording. Returns what could not
+/// be read.
+pub fn footage(
+    folder: &Path,
+    camera: &str,
+    (from_ms, to_ms): (u64, u64),
+    take: &mut dyn FnMut(Footage) -> io::Result<()>,
+) -> io::Result<Vec<Finding>> {
+    let mut seen = BTreeSet::new();
+    walk(&folder.join("cameras").join(camera), is_in_use(folder), &mut |item| {
+        let Item::Record { path, found } = item else { return Ok(None) };
+        let Meta::Fragment(meta) = found.meta else { return Ok(None) };
+        let summary = meta.end.summary;
+        let is_inside = summary.end().as_millis() >= from_ms && summary.timecode.as_millis() < to_ms;
+        // One whose sync failed may have been written twice.
+        if !is_inside || !seen.insert(summary.id) {
+            return Ok(None);
+        }
+        match segment::body_at(&RealFiles, path, found.offset)? {
+            Some(cluster) => take(Footage { header: meta.header, summary, cluster })?,
+            None => return Ok(Some(Finding::unreadable(path.to_owned(), summary.id, None))),
+        }
+        Ok(None)
+    })
+}
+
+/// Cuts off what was never finished and makes the index anew, as a start does where it has to. Nobody else may have the spool.
+pub fn repair(folder: &Path) -> Result<Vec<Finding>, OpenError> {
+    let options = Options { bytes: u64::MAX, ..Options::new(folder, u64::MAX, 1) };
+    spool::repair(&options)
+}
+
+enum Item<'a> {
+    Segment { bytes: u64 },
+    Record { path: &'a Path, found: Found },
+}
+
+/// Goes through all segments of a camera, and returns what is wrong with them.
+fn walk(
+    folder: &Path,
+    in_use: bool,
+    visit: &mut dyn FnMut(Item<'_>) -> io::Result<Option<Finding>>,
+) -> io::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut segments = Vec::new();
+    for entry in RealFiles.list(folder)? {
+        match segment::number_of(&entry.name).filter(|_| !entry.is_folder) {
+            Some(_) => segments.push((folder.join(&entry.name), entry.bytes)),
+            None => findings.push(Finding::foreign(folder.join(&entry.name))),
+        }
+    }
+    let newest = segments.last().map(|(path, _)| path.clone());
+    for (path, bytes) in segments {
+        let grows = in_use && newest.as_ref() == Some(&path);
+        match walk_segment(&path, bytes, grows, &mut findings, visit) {
+            // It had to make room meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(findings)
+}
+
+fn walk_segment(
+    path: &PathBuf,
+    bytes: u64,
+    grows: bool,
+    findings: &mut Vec<Finding>,
+    visit: &mut dyn FnMut(Item<'_>) -> io::Result<Option<Finding>>,
+) -> io::Result<()> {
+    match segment::head_of(&RealFiles, path)? {
+        SegmentHead::Number(_) => {}
+        SegmentHead::Version(version) => {
+            findings.push(Finding::later_segment(path.clone(), version));
+            return Ok(());
+        }
+        SegmentHead::Damaged if grows => return Ok(()),
+        SegmentHead::Damaged => {
+            findings.push(Finding::no_segment(path.clone()));
+            return Ok(());
+        }
+    }
+    findings.extend(visit(Item::Segment { bytes })?);
+    let mut scan = Scan::new(&RealFiles, path, bytes, 0);
+    loop {
+        match scan.next()? {
+            Next::Record(found) => {
+                let is_last = scan.offset >= bytes;
+                let finding = visit(Item::Record { path, found })?;
+                findings.extend(finding.filter(|_| !(grows && is_last)));
+            }
+            Next::Damaged { from, to } => findings.push(Finding::damaged(path.clone(), from, to)),
+            Next::Torn { .. } if grows => {}
+            Next::Torn { from } => findings.push(Finding::torn(path.clone(), from, bytes)),
+            Next::End => return Ok(()),
+        }
+    }
+}
+
+fn is_in_use(folder: &Path) -> bool {
+    let Ok(lock) = File::open(folder.join("lock")) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
