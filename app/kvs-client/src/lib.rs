@@ -23,6 +23,7 @@ mod credentials;
 #[cfg(feature = "default-chain")]
 mod default_chain;
 mod dial;
+mod documents;
 mod endpoint;
 mod error;
 #[cfg(feature = "hls")]
@@ -46,6 +47,7 @@ pub use config::{Config, ConfigError, Endpoints, Timeouts, static_credentials};
 #[cfg(feature = "default-chain")]
 pub use default_chain::default_credentials;
 pub use dial::{ByteStream, Dialler, Dialling, SharedDialler, Tcp};
+pub use documents::{FragmentStream, FragmentStreamError, documents_of};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Action, Error, ServiceErrorKind};
 pub use fragment_pages::FragmentPages;

@@ -2,6 +2,7 @@
 //! proof, and of a consumer: `follow`), and HLS.
 
 pub mod chunk;
+pub mod documents;
 pub mod follow;
 pub mod get_media;
 pub mod hls;
