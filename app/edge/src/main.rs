@@ -83,6 +83,9 @@ enum Command {
     /// Look at the footage on disk, mend what a power cut broke, or take a clip out of it.
     #[command(subcommand)]
     Spool(cli::spool::Spool),
+    /// Look at what a stream holds: list it, copy it, take it apart, play it.
+    #[command(subcommand)]
+    Kvs(cli::kvs::Kvs),
     /// Measure a running daemon (CPU, memory, fps, latency), draw it, and judge it by criteria.
     ///
     /// Processor and memory come from /proc, everything else from the daemon's own MQTT messages. Each criterion takes
@@ -136,6 +139,7 @@ fn main() -> ExitCode {
             Command::Analyze(arguments) => cli::analyze::run(arguments).await,
             Command::Provision(command) => cli::provision::run(command).await,
             Command::Spool(command) => cli::spool::run(command),
+            Command::Kvs(command) => cli::kvs::run(command).await,
             #[cfg(feature = "bench")]
             Command::Bench(arguments) => bench::run(arguments).await,
             #[cfg(feature = "demo")]
