@@ -5,6 +5,7 @@
 //! | `crates` | nothing | writes the recipe's list of crates from Cargo.lock |
 //! | `lint` | PyPI | that list is in step, recipes by oelint-adv, kas files by kas's own schema |
 //! | `parse --layers DIR` | the public layers below DIR, a user who is not root | BitBake reads every recipe, ours with all that they inherit |
+//! | `dryrun --layers DIR` | likewise | every task of the image has its provider, down to the compiler |
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,7 +17,9 @@ use crate::{python, run};
 pub(crate) const USAGE: &str = "\
 cargo xtask yocto crates       writes the list of crates of the recipe from Cargo.lock
 cargo xtask yocto lint         the layer by oelint-adv, its kas files by kas's schema, its list of crates by Cargo.lock
-cargo xtask yocto parse --layers DIR [--machine NAME]   BitBake parses it; DIR holds bitbake, openembedded-core, ...";
+cargo xtask yocto parse|dryrun --layers DIR [--machine NAME]
+                               BitBake reads all recipes, or also plans every task of the image; DIR holds bitbake,
+                               openembedded-core, meta-openembedded, meta-rust-bin (and meta-tegra)";
 
 /// Machines that need no layer of a vendor.
 const VIRTUAL_BOARD: &str = "kvs-edge-qemuarm64";
@@ -40,8 +43,8 @@ pub(crate) fn step(arguments: &[String]) -> Result<(), String> {
     match words[..] {
         ["crates"] => write(&layer().join(CRATES), &crates()?),
         ["lint"] => lint(),
-        ["parse", "--layers", layers] => parse(Path::new(layers), VIRTUAL_BOARD),
-        ["parse", "--layers", layers, "--machine", machine] => parse(Path::new(layers), machine),
+        [step, "--layers", layers] => bitbake(step, Path::new(layers), VIRTUAL_BOARD),
+        [step, "--layers", layers, "--machine", machine] => bitbake(step, Path::new(layers), machine),
         _ => Err(format!("found `yocto {}`, expected one of\n\n{USAGE}", arguments.join(" "))),
     }
 }
@@ -122,8 +125,13 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// BitBake reads everything for one machine. The build folder is `target/yocto/MACHINE`.
-fn parse(layers: &Path, machine: &str) -> Result<(), String> {
+/// BitBake reads everything for one machine, or plans its image. The build folder is `target/yocto/MACHINE`.
+fn bitbake(step: &str, layers: &Path, machine: &str) -> Result<(), String> {
+    let what: &[&str] = match step {
+        "parse" => &["--parse-only"],
+        "dryrun" => &["--dry-run", "kvs-edge-image"],
+        _ => return Err(format!("found `yocto {step}`, expected one of\n\n{USAGE}")),
+    };
     let layers = layers.canonicalize().map_err(|error| format!("{}: {error}", layers.display()))?;
     let mut wanted = vec![
         "openembedded-core/meta",
@@ -163,7 +171,7 @@ fn parse(layers: &Path, machine: &str) -> Result<(), String> {
         ),
     )?;
     let mut bitbake = Command::new(layers.join("bitbake/bin/bitbake"));
-    bitbake.arg("--parse-only").current_dir(&build).env("BUILDDIR", &build).env("BBPATH", &build);
+    bitbake.args(what).current_dir(&build).env("BUILDDIR", &build).env("BBPATH", &build);
     let path = std::env::var("PATH").unwrap_or_default();
     let tools = [layers.join("bitbake/bin"), layers.join("openembedded-core/scripts")];
     bitbake.env("PATH", format!("{}:{}:{path}", tools[0].display(), tools[1].display()));
@@ -221,10 +229,12 @@ mod tests {
 
     #[test]
     fn a_missing_layer_is_named() {
-        let error = parse(Path::new(env!("CARGO_MANIFEST_DIR")), VIRTUAL_BOARD).unwrap_err();
+        let error = bitbake("parse", Path::new(env!("CARGO_MANIFEST_DIR")), VIRTUAL_BOARD).unwrap_err();
         assert!(error.starts_with("found no openembedded-core/meta in "), "{error}");
-        let error = parse(Path::new("/not/there"), VIRTUAL_BOARD).unwrap_err();
+        let error = bitbake("dryrun", Path::new("/not/there"), VIRTUAL_BOARD).unwrap_err();
         assert!(error.starts_with("/not/there: "), "{error}");
+        let words = ["bake", "--layers", "/"].map(str::to_owned);
+        assert!(step(&words).unwrap_err().contains("found `yocto bake`"));
         assert!(step(&["bake".to_owned()]).unwrap_err().contains("found `yocto bake`"));
     }
 }
