@@ -192,7 +192,9 @@ async fn an_outage_is_outlived_and_what_was_missed_is_told() {
     upload(&pair, 0..1).await;
     // Five minutes without footage.
     let camera = film(&pair, vec![(S, 1..20), (S * 300, 20..60)]);
-    let config = HlsConfig { max_consecutive_errors: None, ..HlsConfig::default() };
+    // Of one fragment, so that no playlist has those of both sessions, whenever it is tried again.
+    let config =
+        HlsConfig { max_consecutive_errors: None, playlist_fragments: Some(1), ..HlsConfig::default() };
     let mut source = source(&pair, Play::Live, config);
     let (found, _) = read(&mut source, Some(20 * PICTURES - 1)).await;
     assert_eq!(found, pictures(0..20));
