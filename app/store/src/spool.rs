@@ -147,20 +147,15 @@ impl Spool {
 }
 
 impl CameraSpool {
-    /// Asks; the answer comes by [`next`](Self::next).
-    pub fn ask(&self, request: Request) {
+    /// Asks; the answer comes by [`next`](Self::next). False: there is no place for it, and no answer will come.
+    pub fn ask(&self, request: Request) -> bool {
         let refused = match &request {
             Request::Write(fragment) => Some(Answer::NotWritten { id: fragment.id() }),
-            Request::List { .. } => {
-                Some(Answer::Listed { fragments: Vec::new(), left: kvs::upload::Waiting::default() })
-            }
+            Request::List { .. } => Some(Answer::NotListed),
             Request::Read(_) | Request::Settle(..) => None,
         };
-        if !self.desk.give(Job::Request { camera: self.camera.clone(), request })
-            && let Some(refused) = refused
-        {
-            let _ = self.refused.send(refused);
-        }
+        let taken = self.desk.give(Job::Request { camera: self.camera.clone(), request });
+        taken || refused.is_some_and(|refused| self.refused.send(refused).is_ok())
     }
 
     pub async fn next(&mut self) -> Answer {
@@ -299,8 +294,11 @@ impl Worker {
             Request::List { after, most } => {
                 let listed = self.store.list(camera, after, most);
                 self.judge(listed.as_ref().err());
-                let (fragments, left) = listed.unwrap_or_default();
-                self.send(camera, Answer::Listed { fragments, left });
+                let answer = match listed {
+                    Ok((fragments, left)) => Answer::Listed { fragments, left },
+                    Err(_) => Answer::NotListed,
+                };
+                self.send(camera, answer);
             }
         }
     }

@@ -289,7 +289,8 @@ fn what_is_wrong_is_told_by_a_look_and_mended_by_a_repair() {
         let opened = Spool::open_inline(options.clone(), Arc::new(RealFiles), clock::Clock::system())
             .expect("it opens");
         let camera = opened.camera("cam");
-        (1..=8).for_each(|sequence| camera.ask(kvs::upload::Request::Write(fragment(1, sequence, 1000))));
+        let mut writes = (1..=8).map(|sequence| kvs::upload::Request::Write(fragment(1, sequence, 1000)));
+        assert!(writes.all(|write| camera.ask(write)));
         opened.close();
     }
     let segment = |number| options.cameras().join("cam").join(crate::segment::name_of(number));

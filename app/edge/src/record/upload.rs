@@ -340,7 +340,12 @@ impl<'a> Running<'a> {
         loop {
             let source = self.driver.source_mut();
             while let Some(request) = source.next_request() {
-                spool.ask(request);
+                let read = if let Request::Read(id) = &request { Some(*id) } else { None };
+                if !spool.ask(request) {
+                    // The disk is far behind: asked for again when something has happened.
+                    read.into_iter().for_each(|id| source.not_taken(id));
+                    break;
+                }
             }
             let Some(answer) = spool.try_next() else { break };
             source.answer(answer);

@@ -101,6 +101,8 @@ pub enum Answer {
         fragments: Vec<Spooled>,
         left: Waiting,
     },
+    /// What waits cannot be said now.
+    NotListed,
     /// Not asked for: room had to be made.
     Dropped(Vec<Dropped>),
 }

@@ -60,6 +60,10 @@ struct Link {
     /// The disk did not take the last one: it is offered again [later](SpoolSource::try_again).
     refused: bool,
     listing: bool,
+    /// What waits could not be said; it is asked for again [later](SpoolSource::try_again).
+    unlisted: bool,
+    /// So what is recorded does not wait for what an earlier life left.
+    open: bool,
     /// What an earlier life left has been listed.
     began: bool,
     reading: Vec<FragmentId>,
@@ -117,7 +121,8 @@ impl SpoolSource {
     /// What to ask the spool for; call until `None` after each input.
     pub fn next_request(&mut self) -> Option<Request> {
         let link = self.spool.as_mut()?;
-        if !link.began && !link.listing {
+        let may_list = !link.listing && !link.unlisted;
+        if !link.began && may_list {
             link.listing = true;
             return Some(Request::List { after: None, most: FIRST_LOOK });
         }
@@ -129,7 +134,7 @@ impl SpoolSource {
                 return Some(Request::Write(whole));
             }
         }
-        if !link.listing && self.hidden.fragments > 0 && self.front.len() < FRONT / 2 {
+        if link.began && may_list && self.hidden.fragments > 0 && self.front.len() < FRONT / 2 {
             link.listing = true;
             return Some(Request::List { after: self.reached, most: FRONT - self.front.len() });
         }
@@ -154,6 +159,7 @@ impl SpoolSource {
             Answer::NotWritten { id } => self.written(id, None),
             Answer::Read { id, cluster } => self.read(id, cluster),
             Answer::Listed { fragments, left } => self.listed(fragments, left),
+            Answer::NotListed => self.not_listed(),
             Answer::Dropped(dropped) => dropped.into_iter().for_each(|dropped| self.dropped(dropped)),
         }
     }
@@ -161,8 +167,13 @@ impl SpoolSource {
     /// What the disk did not take is offered again: with each fragment that is finished, and when a moment has passed.
     pub fn try_again(&mut self) {
         if let Some(link) = &mut self.spool {
-            link.refused = false;
+            (link.refused, link.unlisted) = (false, false);
         }
+    }
+
+    /// The spool has no place for this request.
+    pub fn not_taken(&mut self, read: FragmentId) {
+        self.done_reading(read);
     }
 
     /// What the answers mean for the upload.
@@ -189,7 +200,7 @@ impl SpoolSource {
 
     /// Something waits behind the front, so what is recorded waits too.
     fn is_gated(&self) -> bool {
-        let beginning = self.spool.as_ref().is_some_and(|link| !link.began);
+        let beginning = self.spool.as_ref().is_some_and(|link| !link.began && !link.open);
         beginning || self.hidden.fragments > 0 || !self.tail.is_empty()
     }
 
@@ -292,6 +303,13 @@ impl SpoolSource {
         }
         self.hidden = left;
         self.news(News::Recalled { fragments: recalled, doubtful });
+        self.join();
+    }
+
+    fn not_listed(&mut self) {
+        if let Some(link) = &mut self.spool {
+            (link.listing, link.unlisted, link.open) = (false, true, true);
+        }
         self.join();
     }
 

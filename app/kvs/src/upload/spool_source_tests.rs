@@ -76,6 +76,7 @@ impl Disk {
                 let cluster = whole.map(|whole| Bytes::from(whole.pieces.concat()));
                 Answer::Read { id, cluster }
             }
+            Request::List { .. } if self.fails => Answer::NotListed,
             Request::List { after, most } => {
                 let waiting: Vec<_> = self
                     .kept
@@ -146,7 +147,10 @@ proptest! {
                         source.answer(answer);
                     }
                 },
-                4 => { (disk.fails, failed) = (many > 80, failed || many > 80); }
+                4 => {
+                    (disk.fails, failed) = (many > 80, failed || many > 80);
+                    source.try_again();
+                }
                 5..=6 => (0..many).for_each(|_| { send(&mut source, &mut disk, &mut sent); }),
                 _ => (0..many).for_each(|_| {
                     ask(&mut source, &mut disk);
@@ -161,6 +165,7 @@ proptest! {
             }
         }
         disk.fails = false;
+        source.try_again();
         parts.for_each(|part| source.part(part));
         if restart {
             // All that is on disk by now is there in the next life; the rest would be lost, so it is waited for.
