@@ -85,9 +85,10 @@ fn nextest(
     folders: &Folders,
     total: &mut Total,
 ) -> Result<Vec<String>, String> {
-    let report = python::target().join("nextest/default/junit.xml");
+    // There wherever cargo builds: nextest's own folder is below the workspace.
+    let report = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/nextest/default/junit.xml"));
     // A report of an earlier run says nothing about this one.
-    let _ = std::fs::remove_file(&report);
+    let _ = std::fs::remove_file(report);
     let program = python.with_file_name("cargo-nextest");
     let mut command = std::process::Command::new(&program);
     command.args(["nextest", "run", "--workspace", "--no-fail-fast", "--profile", "default"]);
@@ -109,7 +110,7 @@ fn nextest(
         }
     }
     let status = command.status().map_err(|error| format!("{}: {error}", program.display()))?;
-    let xml = std::fs::read_to_string(&report);
+    let xml = std::fs::read_to_string(report);
     let cases = junit::cases(
         &xml.map_err(|error| format!("{}: {error}: nextest ended with {status}", report.display()))?,
     );
