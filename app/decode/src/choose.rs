@@ -155,11 +155,13 @@ fn try_out(codec: VideoCodec, name: &str, needs: Option<&str>) -> Result<(), Str
     }
 }
 
-/// What an error message says, on one line.
+/// What an error message says, on one line. Of what GStreamer adds for its developers, the words without the place in its sources.
 pub(crate) fn error_text(message: &gst::Message) -> String {
     let gst::MessageView::Error(error) = message.view() else { return String::new() };
-    let text = match error.debug() {
-        Some(debug) => format!("{} ({debug})", error.error()),
+    let debug = error.debug();
+    let words = debug.as_ref().and_then(|debug| debug.split_once('\n')).map(|(_place, words)| words.trim());
+    let text = match words.filter(|words| !words.is_empty()) {
+        Some(words) => format!("{} ({words})", error.error()),
         None => error.error().to_string(),
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -163,7 +163,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
+        if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
         source = cause.source();
@@ -208,5 +208,27 @@ mod tests {
             assert_eq!(reason.to_string(), name);
         }
         assert_eq!(Reason::ConnectionRefused.to_string(), "connection_refused");
+    }
+
+    #[test]
+    fn a_cause_that_is_told_already_is_not_told_again() {
+        #[derive(Debug)]
+        struct Error(&'static str, std::io::Error);
+        impl std::fmt::Display for Error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0.replace("CAUSE", &self.1.to_string()))
+            }
+        }
+        impl std::error::Error for Error {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.1)
+            }
+        }
+        let told = |text| chain(&Error(text, std::io::Error::other("not a file")));
+        assert_eq!(
+            told("gate.mp4: CAUSE; expected a video file"),
+            "gate.mp4: not a file; expected a video file"
+        );
+        assert_eq!(told("gate.mp4 cannot be opened"), "gate.mp4 cannot be opened: not a file");
     }
 }
