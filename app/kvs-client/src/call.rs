@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use kvs::api::StreamId;
+use kvs::api::{IMAGE_CONTENT_BYTES, IMAGES_PER_ANSWER, StreamId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +22,10 @@ use crate::sign;
 
 /// ListStreams with 10000 rows is the longest answer, about 4 MB.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// GetImages: as many pictures as an answer has, each as long as it may be, and what stands around them.
+const MAX_IMAGES_BYTES: usize = IMAGES_PER_ANSWER as usize * (IMAGE_CONTENT_BYTES + 256) + 8 * 1024;
+/// Pictures are made while the caller waits.
+const IMAGES_TAKE_LONGER: u32 = 3;
 
 impl Client {
     pub(crate) async fn control_call<I: Serialize, O: DeserializeOwned>(
@@ -68,7 +72,8 @@ impl Client {
         let (head, mut body) = response.into_parts();
         let request_id = answer::request_id(&head.headers);
         let idle = self.shared.config.timeouts.idle;
-        let (body, completeness) = answer::read_start(&mut body, MAX_ANSWER_BYTES, idle).await;
+        let most = if operation == Operation::GetImages { MAX_IMAGES_BYTES } else { MAX_ANSWER_BYTES };
+        let (body, completeness) = answer::read_start(&mut body, most, idle).await;
         let endpoint = endpoint.clone();
         match completeness {
             Completeness::Whole => {}
@@ -79,7 +84,7 @@ impl Client {
                 return Err(Error::Interrupted { operation, endpoint, request_id, source });
             }
             Completeness::TooLong => {
-                let what = format!("answer of more than {MAX_ANSWER_BYTES} bytes");
+                let what = format!("answer of more than {most} bytes");
                 return Err(Error::BadResponse { operation, endpoint, what, request_id });
             }
         }
@@ -111,7 +116,8 @@ impl Client {
         let config = &self.shared.config;
         let (mut sender, connection) = connection::open(&self.shared, endpoint, operation).await?;
         let request = connection::request(operation, headers, Full::new(Bytes::from(body)));
-        let (head, sent) = (config.timeouts.head, config.clock.now());
+        let patience = if operation == Operation::GetImages { IMAGES_TAKE_LONGER } else { 1 };
+        let (head, sent) = (config.timeouts.head * patience, config.clock.now());
         let response = match tokio::time::timeout(head, sender.send_request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(source)) => {

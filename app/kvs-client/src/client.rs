@@ -7,9 +7,9 @@ use std::time::{Instant, SystemTime};
 use kvs::api::{
     ApiName, CreateStreamInput, CreateStreamOutput, DeleteStreamInput, DescribeStreamOutput, Fragment,
     FragmentSelector, GetDataEndpointInput, GetDataEndpointOutput, GetHlsStreamingSessionUrlInput,
-    GetHlsStreamingSessionUrlOutput, GetMediaForFragmentListInput, GetMediaInput, ListFragmentsInput,
-    ListFragmentsOutput, ListStreamsInput, ListStreamsOutput, RetentionOperation, StartSelector, StreamId,
-    StreamInfo, UpdateDataRetentionInput,
+    GetHlsStreamingSessionUrlOutput, GetImagesInput, GetImagesOutput, GetMediaForFragmentListInput,
+    GetMediaInput, ListFragmentsInput, ListFragmentsOutput, ListStreamsInput, ListStreamsOutput,
+    RetentionOperation, StartSelector, StreamId, StreamInfo, UpdateDataRetentionInput,
 };
 use serde::Deserialize;
 use tokio_rustls::TlsConnector;
@@ -19,6 +19,7 @@ use crate::credentials::CredentialsCache;
 use crate::endpoint::{Endpoint, EndpointCache};
 use crate::error::{Action, Error, ServiceErrorKind};
 use crate::fragment_pages::FragmentPages;
+use crate::image_pages::ImagePages;
 use crate::media_stream::MediaStream;
 use crate::operation::Operation;
 use crate::service_time::{ServiceClock, ServiceTime};
@@ -237,6 +238,20 @@ impl Client {
         let operation = Operation::GetHlsStreamingSessionUrl;
         let output: GetHlsStreamingSessionUrlOutput = self.data_call(operation, &input.stream, input).await?;
         Ok(output.url)
+    }
+
+    /// Pictures of the stream at given times, as JPEG or PNG files: one page, of at most
+    /// [`IMAGES_PER_ANSWER`](kvs::api::IMAGES_PER_ANSWER). [`Self::image_pages`] follows `NextToken` to the end.
+    ///
+    /// The service makes the pictures while this waits, so that the head of the answer may take three times
+    /// [`Timeouts::head`](crate::Timeouts::head).
+    pub async fn get_images(&self, input: &GetImagesInput) -> Result<GetImagesOutput, Error> {
+        self.data_call(Operation::GetImages, &input.stream, input).await
+    }
+
+    /// The pictures of GetImages page by page, from where `input` begins.
+    pub fn image_pages(&self, input: GetImagesInput) -> ImagePages {
+        ImagePages::new(self.clone(), input)
     }
 
     /// Where lists of this stream are served, as far as known.

@@ -64,7 +64,7 @@ pub struct Endpoints {
     pub control: Option<Endpoint>,
     /// PutMedia and GetMedia; else asked from the service by GetDataEndpoint.
     pub media: Option<Endpoint>,
-    /// ListFragments, GetMediaForFragmentList and URLs of sessions; else asked from the service by GetDataEndpoint.
+    /// ListFragments, GetMediaForFragmentList, GetImages and URLs of sessions; else asked from the service by GetDataEndpoint.
     pub archived: Option<Endpoint>,
 }
 

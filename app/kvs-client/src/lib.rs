@@ -29,6 +29,7 @@ mod error;
 #[cfg(feature = "hls")]
 mod fetch;
 mod fragment_pages;
+mod image_pages;
 mod key_files;
 mod media_stream;
 mod operation;
@@ -51,6 +52,7 @@ pub use documents::{FragmentStream, FragmentStreamError, documents_of};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Action, Error, ServiceErrorKind};
 pub use fragment_pages::FragmentPages;
+pub use image_pages::ImagePages;
 pub use key_files::key_files;
 pub use kvs;
 pub use media_stream::MediaStream;

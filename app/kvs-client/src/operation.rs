@@ -17,6 +17,7 @@ pub enum Operation {
     ListFragments,
     GetMediaForFragmentList,
     GetHlsStreamingSessionUrl,
+    GetImages,
     /// With [`GetHlsMediaPlaylist`](Self::GetHlsMediaPlaylist) and the fragments below: fetched by a session's URL, unsigned.
     GetHlsMasterPlaylist,
     GetHlsMediaPlaylist,
@@ -38,6 +39,7 @@ impl Operation {
             Self::ListFragments => "ListFragments",
             Self::GetMediaForFragmentList => "GetMediaForFragmentList",
             Self::GetHlsStreamingSessionUrl => "GetHLSStreamingSessionURL",
+            Self::GetImages => "GetImages",
             Self::GetHlsMasterPlaylist => "GetHLSMasterPlaylist",
             Self::GetHlsMediaPlaylist => "GetHLSMediaPlaylist",
             Self::GetMp4InitFragment => "GetMP4InitFragment",
@@ -58,6 +60,7 @@ impl Operation {
             Self::ListFragments => path::LIST_FRAGMENTS,
             Self::GetMediaForFragmentList => path::GET_MEDIA_FOR_FRAGMENT_LIST,
             Self::GetHlsStreamingSessionUrl => path::GET_HLS_STREAMING_SESSION_URL,
+            Self::GetImages => path::GET_IMAGES,
             Self::GetHlsMasterPlaylist => session::HLS_MASTER,
             Self::GetHlsMediaPlaylist => session::HLS_MEDIA,
             Self::GetMp4InitFragment => session::HLS_INIT,
@@ -73,6 +76,7 @@ impl Operation {
             Self::ListFragments => Some(ApiName::ListFragments),
             Self::GetMediaForFragmentList => Some(ApiName::GetMediaForFragmentList),
             Self::GetHlsStreamingSessionUrl => Some(ApiName::GetHlsStreamingSessionUrl),
+            Self::GetImages => Some(ApiName::GetImages),
             _ => None,
         }
     }

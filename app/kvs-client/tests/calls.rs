@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use kvs::api::{
-    FragmentSelector, FragmentSelectorType, GetMediaForFragmentListInput, ListFragmentsInput, StartSelector,
-    StreamId, TimestampRange,
+    FragmentSelector, FragmentSelectorType, GetImagesInput, GetMediaForFragmentListInput, Image, ImageFormat,
+    ListFragmentsInput, StartSelector, StreamId, TimestampRange,
 };
 use kvs_client::{
     Action, Client, Clock, Credentials, Error, MediaStream, Retention, ServiceErrorKind,
@@ -140,6 +140,43 @@ async fn pages_of_fragments_are_followed_to_the_end() {
         }
     });
     assert!(error.unwrap_err().to_string().contains("the list has no end: 100 empty pages"));
+}
+
+#[tokio::test]
+async fn pages_of_pictures_are_followed_to_the_end() {
+    let peer = Peer::start().await;
+    let page = |content: &str, token: Option<&str>| {
+        json!({ "Images": [{ "TimeStamp": 1.5, "ImageContent": content }], "NextToken": token }).to_string()
+    };
+    let client = peer.client();
+    let by = FragmentSelectorType::ServerTimestamp;
+    let input = GetImagesInput::new(cam1(), by, 1_500, 9_000, ImageFormat::Png);
+    let mut pages = client.image_pages(input.clone());
+    let service = async {
+        let (path, asked) = peer.serve(200, "", &page("AQID", Some("t1"))).await;
+        assert_eq!(path, "/getImages");
+        let expected = json!({
+            "StreamName": "cam1", "ImageSelectorType": "SERVER_TIMESTAMP", "StartTimestamp": 1.5, "EndTimestamp": 9.0,
+            "Format": "PNG",
+        });
+        assert_eq!(asked, expected);
+        peer.serve(400, &refused("ClientLimitExceededException"), "{}").await;
+        assert_eq!(peer.serve(200, "", &page("BA==", None)).await.1["NextToken"], json!("t1"));
+    };
+    let asking = async {
+        let content = |images: Vec<Image>| images[0].image_content.clone().expect("there");
+        assert_eq!(pages.next_page().await.unwrap().map(content), Some(vec![1, 2, 3]));
+        assert_eq!(pages.next_page().await.unwrap_err().action(), Action::RetrySlower);
+        assert_eq!(pages.next_page().await.unwrap().map(content), Some(vec![4]));
+        assert_eq!(pages.next_page().await.unwrap(), None);
+    };
+    tokio::join!(asking, service);
+    let mut pages = client.image_pages(input);
+    for n in 0..2 {
+        let same = page("", Some("t1"));
+        let (answer, _) = tokio::join!(pages.next_page(), peer.serve(200, "", &same));
+        assert_eq!(answer.is_err(), n == 1, "{answer:?}");
+    }
 }
 
 #[tokio::test]

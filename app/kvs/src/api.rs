@@ -3,8 +3,10 @@
 //! Names and rules after the service's public model, API version 2017-09-30. Every operation is a POST to its
 //! path; times are epoch seconds with a fraction.
 
+mod images;
 mod playback;
 
+pub use images::*;
 pub use playback::*;
 
 use std::collections::BTreeMap;
@@ -35,6 +37,7 @@ pub mod path {
     pub const GET_HLS_STREAMING_SESSION_URL: &str = "/getHLSStreamingSessionURL";
     pub const GET_DASH_STREAMING_SESSION_URL: &str = "/getDASHStreamingSessionURL";
     pub const GET_CLIP: &str = "/getClip";
+    pub const GET_IMAGES: &str = "/getImages";
 }
 
 /// Request headers of PutMedia (API page; the acknowledgement one is not documented, all SDKs send it).
