@@ -13,6 +13,8 @@ use media::mkv::elements::{TrackFormat, TrackInfo, tracks};
 use media::mkv::id;
 use media::mkv::read::{EventKind, Limits, Parser, ReadError};
 use media::mp4::write::{Run, Sample, Track, VIDEO_TIMESCALE};
+#[cfg(feature = "images")]
+use media::mp4::write::{init_segment, media_segment};
 use media::{AudioCodec, AudioFormat, FormatError, VideoFormat, nal, ts};
 
 use crate::errors::ServiceError;
@@ -154,6 +156,15 @@ pub(crate) struct Footage {
     audio: Vec<Frame>,
 }
 
+/// When a picture is shown, and whether decoding can begin with it.
+#[cfg(feature = "images")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// Behind the fragment's producer time.
+    pub(crate) at_ms: i64,
+    pub(crate) key_frame: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Frame {
     /// Behind the fragment's producer time.
@@ -228,8 +239,28 @@ impl Footage {
         &self.tracks
     }
 
+    /// The pictures in decoding order.
+    #[cfg(feature = "images")]
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        self.video.iter().map(|frame| Shown { at_ms: frame.offset_ms, key_frame: frame.key_frame }).collect()
+    }
+
+    /// Some of the pictures, by their places in decoding order, as an MP4 that begins at 0.
+    #[cfg(feature = "images")]
+    pub(crate) fn movie(&self, wanted: impl Fn(usize) -> bool) -> Result<Bytes, FootageError> {
+        let chosen = self.video.iter().enumerate().filter(|(index, _)| wanted(*index));
+        let mut video: Vec<Frame> = chosen.map(|(_, frame)| frame.clone()).collect();
+        let begin_ms = video.iter().map(|frame| frame.offset_ms).min().unwrap_or(0);
+        video.iter_mut().for_each(|frame| frame.offset_ms -= begin_ms);
+        let tracks = Arc::new(Tracks { video: self.tracks.video.clone(), audio: None });
+        let movie = Self { producer_ms: 0, tracks, video, audio: Vec::new() };
+        let mut parts = vec![init_segment(&movie.tracks.numbered())];
+        parts.extend(media_segment(1, &movie.runs(|_| true)?));
+        Ok(parts.concat().into())
+    }
+
     /// By the pictures where there are any.
-    fn duration_ms(&self) -> u64 {
+    pub(crate) fn duration_ms(&self) -> u64 {
         let times = decode_times(if self.video.is_empty() { &self.audio } else { &self.video });
         match (times.first(), times.last()) {
             (Some(first), Some(last)) => last.abs_diff(*first) + self.last_lasts_ms(&times),

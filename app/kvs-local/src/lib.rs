@@ -7,6 +7,7 @@
 //!   get_media <------------ live or store      archive: ListFragments
 //!   session      URLs of HLS and DASH sessions; their playlists and media by hls and dash, by the token alone
 //!   clip         a range as one MP4
+//!   images       pictures of given times as JPEG or PNG (feature `images`, on by default: it needs GStreamer)
 //!   admin        faults and inspection, unsigned, off by default
 //! ```
 //! READ FIRST: `put_media`. Everything the real service is known to refuse is refused with its own words.
@@ -27,6 +28,7 @@
 //!   was lost, expired or deleted; only numbers it never gave are refused.
 //! * Players' times (`tfdt`, PTS) are the producer's; MPEG-TS has their lower 33 bits. See `session` for the rest about
 //!   playlists.
+//! * GetImages: see `images`. A server that was built without it answers as to an operation that it does not know.
 //! * KMS keys are names: 4500 to 4506, like 4000, 4005 and 5000, come from faults only.
 
 mod admin;
@@ -42,6 +44,8 @@ mod footage;
 mod fragment_reader;
 mod get_media;
 mod hls;
+#[cfg(feature = "images")]
+mod images;
 mod ingest;
 mod inspect;
 mod live;

@@ -185,7 +185,7 @@ pub struct Limits {
     /// Paced.
     pub fragment_list_bytes_per_second: Option<u64>,
     /// Fragment-metadata points per stream; the service has 10,000 (limits page). ListFragments costs its
-    /// MaxResults, a playlist the most that it may list. Beyond: ClientLimitExceededException.
+    /// MaxResults, a playlist the most that it may list, GetImages 400 and one for each picture. Beyond: ClientLimitExceededException.
     pub metadata_points_per_second: Option<u32>,
     /// Fragment-media points per stream; the service has 500 (limits page). A media fragment of a session costs one,
     /// GetMediaForFragmentList one for each fragment asked for, which may be 1000 at once: a call that costs more than a second's worth

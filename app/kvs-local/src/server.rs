@@ -238,6 +238,8 @@ async fn route(
         path::GET_HLS_STREAMING_SESSION_URL => session::open_hls(service, &body).await,
         path::GET_DASH_STREAMING_SESSION_URL => session::open_dash(service, &body).await,
         path::GET_CLIP => clip::get_clip(service, &body).await,
+        #[cfg(feature = "images")]
+        path::GET_IMAGES => crate::images::get_images(service, &body).await,
         _ => control::handle(service, path, &body).await,
     }
 }
@@ -267,7 +269,7 @@ async fn put_media(
 
 /// The operation of exactly this path: case counts.
 fn operation(found: &str) -> Option<&'static str> {
-    const ALL: [&str; 17] = [
+    const ALL: &[&str] = &[
         path::CREATE_STREAM,
         path::DESCRIBE_STREAM,
         path::LIST_STREAMS,
@@ -285,8 +287,10 @@ fn operation(found: &str) -> Option<&'static str> {
         path::GET_HLS_STREAMING_SESSION_URL,
         path::GET_DASH_STREAMING_SESSION_URL,
         path::GET_CLIP,
+        #[cfg(feature = "images")]
+        path::GET_IMAGES,
     ];
-    ALL.into_iter().find(|path| *path == found)
+    ALL.iter().copied().find(|path| *path == found)
 }
 
 fn verify<B>(service: &Service, request: &Request<B>, payload: Payload<'_>) -> Result<(), ServiceError> {

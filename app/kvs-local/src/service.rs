@@ -28,6 +28,9 @@ pub(crate) struct Service {
     pub(crate) abort: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) sessions: Sessions,
+    /// Held while pictures are decoded, so that many requests do not make many pipelines.
+    #[cfg(feature = "images")]
+    pub(crate) developing: tokio::sync::Mutex<()>,
     streams: Mutex<BTreeMap<String, Arc<Stream>>>,
     creating: tokio::sync::Mutex<()>,
     calls: Mutex<Calls>,
@@ -58,6 +61,8 @@ impl Service {
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
             sessions: Sessions::default(),
+            #[cfg(feature = "images")]
+            developing: tokio::sync::Mutex::default(),
             streams: Mutex::new(streams),
             creating: tokio::sync::Mutex::default(),
             calls: Mutex::default(),
@@ -187,7 +192,8 @@ impl Service {
             | path::GET_MEDIA_FOR_FRAGMENT_LIST
             | path::GET_HLS_STREAMING_SESSION_URL
             | path::GET_DASH_STREAMING_SESSION_URL
-            | path::GET_CLIP => None,
+            | path::GET_CLIP
+            | path::GET_IMAGES => None,
             path::DESCRIBE_STREAM | path::GET_DATA_ENDPOINT => limits.account_lookups_per_second,
             _ => limits.account_calls_per_second,
         };

@@ -4,6 +4,8 @@
 mod client;
 mod control;
 mod faults;
+#[cfg(feature = "images")]
+mod images;
 mod java_sdk;
 mod media;
 mod mkv;
