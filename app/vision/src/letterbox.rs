@@ -4,6 +4,7 @@
 //! colours are mixed, which is cheaper than the reverse by more than half; see `scaler`. The border is grey 114 because
 //! detectors of the YOLO family are trained with it (black costs our own model 0.014 of mAP50).
 
+use crate::rgb::Order;
 use crate::{Picture, Rect};
 
 pub(crate) mod scaler;
@@ -108,7 +109,7 @@ impl Letterbox {
             let (before, out) = out.split_at_mut(3 * left);
             let (out, after) = out.split_at_mut(3 * width);
             before.fill(PADDING);
-            row.write_u8(channels, out);
+            row.write_u8(Order::Rgb, channels, out);
             after.fill(PADDING);
         });
         Ok(())

@@ -29,10 +29,21 @@ impl Rgb {
     }
 }
 
+/// Which of the three bytes of a pixel comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Red, green, blue.
+    #[default]
+    Rgb,
+    /// Blue, green, red, as OpenCV has it.
+    Bgr,
+}
+
 /// Makes pictures of one size from pictures of another, many times. Keeps its tables and buffers.
 #[derive(Clone, Debug)]
 pub struct Resizer {
     to: (usize, usize),
+    order: Order,
     /// For pictures of the size that came last.
     scaler: Option<Scaler>,
     channels: [Vec<f32>; 3],
@@ -42,7 +53,15 @@ impl Resizer {
     /// Sides are pixels, taken as 1..=8192.
     pub fn new(width: usize, height: usize) -> Resizer {
         let to = (width.clamp(1, MAX_SIDE), height.clamp(1, MAX_SIDE));
-        Resizer { to, scaler: None, channels: std::array::from_fn(|_| vec![0.0; to.0]) }
+        let channels = std::array::from_fn(|_| vec![0.0; to.0]);
+        Resizer { to, order: Order::Rgb, scaler: None, channels }
+    }
+
+    /// Bytes of each pixel come in this order; red first otherwise.
+    #[must_use]
+    pub fn in_order(mut self, order: Order) -> Resizer {
+        self.order = order;
+        self
     }
 
     /// Fills `out`, which takes this size; its memory is used again. The shape of the picture is not kept.
@@ -55,9 +74,9 @@ impl Resizer {
         let (width, height) = self.to;
         (out.width, out.height) = (width, height);
         out.bytes.resize(3 * width * height, 0);
-        let channels = &mut self.channels;
+        let (channels, order) = (&mut self.channels, self.order);
         scaler.rows(picture, 255.0, |y, row| {
-            row.write_u8(channels, &mut out.bytes[3 * y * width..3 * (y + 1) * width]);
+            row.write_u8(order, channels, &mut out.bytes[3 * y * width..3 * (y + 1) * width]);
         });
     }
 }
@@ -122,6 +141,19 @@ mod tests {
                 assert_eq!(rgb.pixel(30, 20), [90; 3]);
             });
         }
+    }
+
+    #[test]
+    fn the_other_order_is_the_same_picture_with_blue_first() {
+        with_picture(33, 20, true, |picture| {
+            let (red_first, mut blue_first) = (resize(&picture, 33, 20), Rgb::default());
+            Resizer::new(33, 20).in_order(Order::Bgr).fill(&picture, &mut blue_first);
+            assert_ne!(blue_first, red_first);
+            for pixel in blue_first.bytes.as_chunks_mut::<3>().0 {
+                pixel.reverse();
+            }
+            assert_eq!(blue_first, red_first);
+        });
     }
 
     #[test]

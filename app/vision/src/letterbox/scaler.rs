@@ -7,6 +7,7 @@
 
 use super::taps::Taps;
 use crate::picture::{Picture, Plane, Planes};
+use crate::rgb::Order;
 use crate::{Colour, Matrix};
 
 /// Makes rows of one size from pictures of another.
@@ -130,11 +131,15 @@ impl Row<'_> {
     }
 
     /// Red, green and blue in turns, rounded. `white` must be 255; `channels` have the width of the row.
-    pub(crate) fn write_u8(&self, channels: &mut [Vec<f32>; 3], out: &mut [u8]) {
+    pub(crate) fn write_u8(&self, order: Order, channels: &mut [Vec<f32>; 3], out: &mut [u8]) {
         for (channel, row) in channels.iter_mut().enumerate() {
             self.write(channel, 255.0, row);
         }
         let [red, green, blue] = &*channels;
+        let (red, blue) = match order {
+            Order::Rgb => (red, blue),
+            Order::Bgr => (blue, red),
+        };
         let pixels = out.as_chunks_mut::<3>().0.iter_mut();
         for (((out, &red), &green), &blue) in pixels.zip(red).zip(green).zip(blue) {
             *out = [red, green, blue].map(whole);
