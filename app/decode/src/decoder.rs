@@ -29,7 +29,7 @@ use crate::figures::{self, DecodeReport, Figures, count};
 use crate::frame::Frame;
 use crate::ledger::Entry;
 use crate::pace::Pace;
-use crate::pipeline::{Fed, Outlet, Pipeline, lock};
+use crate::pipeline::{Fed, Outlet, Pipeline, Turns, lock};
 use crate::plan::plan;
 
 /// Failures in a row before a decoder is passed over.
@@ -129,7 +129,7 @@ struct State {
 enum Line {
     Off,
     Starting { since: Instant, units: VecDeque<AccessUnit>, trying: Arc<Mutex<String>> },
-    Running { pipeline: Pipeline, since: Instant },
+    Running { pipeline: Pipeline, since: Instant, finishing: bool },
 }
 
 impl Decoder {
@@ -146,6 +146,7 @@ impl Decoder {
             callback: Box::new(callback),
             figures: Figures::default(),
             pace: Mutex::new(Pace::new(options.rate)),
+            turns: Turns::default(),
         };
         let state = State {
             closed: false,
@@ -181,6 +182,42 @@ impl Decoder {
         let now = shared.options.clock.now();
         shared.look_after(&mut state, now);
         shared.take(&mut state, unit, now);
+    }
+
+    /// Waits until a unit would be taken and not dropped for want of room, or until nothing has moved for this long; whether
+    /// it would. For whoever has time, such as the reader of what is stored: a camera's pictures do not wait.
+    pub fn wait_for_room(&self, limit: Duration) -> bool {
+        let shared = &self.shared;
+        shared.outlet.turns.wait(limit, || {
+            let mut state = lock(&shared.state);
+            shared.look_after(&mut state, shared.options.clock.now());
+            match &state.line {
+                Line::Off => true,
+                Line::Starting { units, .. } => units.len() < shared.options.queue_units,
+                Line::Running { pipeline, .. } => pipeline.has_room(),
+            }
+        })
+    }
+
+    /// Nothing more comes: lets out what the decoder keeps back, and gives the pipeline up. Waits until nothing has moved for
+    /// this long; whether it is done. May be called again, and the next random access point begins anew.
+    pub fn finish(&self, limit: Duration) -> bool {
+        let shared = &self.shared;
+        shared.outlet.turns.wait(limit, || {
+            let mut state = lock(&shared.state);
+            shared.look_after(&mut state, shared.options.clock.now());
+            let done = match &mut state.line {
+                Line::Off => return true,
+                Line::Starting { .. } => false,
+                Line::Running { pipeline, finishing, .. } => {
+                    pipeline.finish(std::mem::replace(finishing, true))
+                }
+            };
+            if done {
+                shared.stop_line(&mut state);
+            }
+            done
+        })
     }
 
     /// The next unit does not follow the last one: decoding goes on at the next random access point.
@@ -269,6 +306,9 @@ impl Shared {
 
     fn take(self: &Arc<Self>, state: &mut State, unit: AccessUnit, now: Instant) {
         let figures = &self.outlet.figures;
+        if matches!(state.line, Line::Running { finishing: true, .. }) {
+            self.stop_line(state);
+        }
         let left_out = !state.wanted
             || state.closed
             || (!unit.random_access && (state.key_frames_only || state.waiting))
@@ -421,6 +461,8 @@ impl Shared {
                 return;
             }
             shared.built(&mut state, built);
+            drop(state);
+            shared.outlet.turns.turn();
         });
         if let Err(message) = spawned {
             self.fail(state, DecodeError::Pipeline { decoder: "new thread".to_owned(), message }, now);
@@ -446,7 +488,10 @@ impl Shared {
         state.choice = Some(choice);
         match pipeline {
             Ok(pipeline) => {
-                let line = std::mem::replace(&mut state.line, Line::Running { pipeline, since: now });
+                let line = std::mem::replace(
+                    &mut state.line,
+                    Line::Running { pipeline, since: now, finishing: false },
+                );
                 let Line::Starting { units, .. } = line else { return };
                 // Set if the next unit does not follow these, the first of which begins a run.
                 let waiting = std::mem::replace(&mut state.waiting, true);

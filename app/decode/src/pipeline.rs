@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clock::Clock;
@@ -26,6 +26,8 @@ const QUEUE_BYTES: u64 = 32 << 20;
 const SILENT_UNITS: u32 = 24;
 /// Access units within a decoder at most, those that will never come out included.
 const DECODER_PLACES: usize = 64;
+/// A wait looks at least this often, since silence has no event.
+const LOOK: Duration = Duration::from_millis(500);
 /// Pictures between decoder and callback; there is one, or none.
 const DUE_PLACES: usize = 4;
 
@@ -34,6 +36,52 @@ pub(crate) struct Outlet {
     pub(crate) callback: Box<dyn Fn(Arc<Frame>) + Send + Sync>,
     pub(crate) figures: Figures,
     pub(crate) pace: Mutex<Pace>,
+    pub(crate) turns: Turns,
+}
+
+/// Wakes whoever waits for a decoder to go on. Costs nothing while nobody does.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    waiting: AtomicUsize,
+    turn: Mutex<u64>,
+    turned: Condvar,
+}
+
+impl Turns {
+    /// Something has changed.
+    pub(crate) fn turn(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            let mut turn = lock(&self.turn);
+            *turn = turn.wrapping_add(1);
+            self.turned.notify_all();
+        }
+    }
+
+    /// Until that holds, or nothing has turned for this long; whether it holds. It is asked without a lock of this type.
+    pub(crate) fn wait(&self, limit: Duration, holds: impl Fn() -> bool) -> bool {
+        self.waiting.fetch_add(1, SeqCst);
+        let mut left = limit;
+        let held = loop {
+            // A turn after this look counts, even one before the wait.
+            let seen = *lock(&self.turn);
+            if holds() {
+                break true;
+            }
+            let slice = left.min(LOOK);
+            if slice.is_zero() {
+                break false;
+            }
+            let turn = lock(&self.turn);
+            let waited = self.turned.wait_timeout_while(turn, slice, |turn| *turn == seen);
+            let (turn, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            drop(turn);
+            if waited.timed_out() {
+                left -= slice;
+            }
+        };
+        self.waiting.fetch_sub(1, SeqCst);
+        held
+    }
 }
 
 pub(crate) struct Pipeline {
@@ -48,6 +96,8 @@ struct Flow {
     decoder: String,
     /// Cleared when the pipeline is given up: nothing is handed on from then on.
     live: AtomicBool,
+    /// Everything has come out, after [`Pipeline::finish`].
+    ended: AtomicBool,
     /// Access units that wait in `appsrc`.
     queued: AtomicUsize,
     places: usize,
@@ -116,15 +166,17 @@ impl Pipeline {
         let flow = Arc::new(Flow {
             decoder: plan.decoder.clone(),
             live: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             places,
             clock: options.clock.clone(),
             books: Mutex::new(books),
             problem: Mutex::new(None),
         });
-        let fed = flow.clone();
+        let (fed, to) = (flow.clone(), outlet.clone());
         pad(input.upcast_ref(), "src")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             fed.queued.fetch_sub(1, SeqCst);
+            to.turns.turn();
             gst::PadProbeReturn::Ok
         });
         let (decoded, to) = (flow.clone(), outlet.clone());
@@ -132,7 +184,7 @@ impl Pipeline {
             Some(buffer) if !decoded.decoded(buffer, &to) => gst::PadProbeReturn::Drop,
             _ => gst::PadProbeReturn::Ok,
         });
-        let taken = flow.clone();
+        let (taken, ended, to) = (flow.clone(), flow.clone(), outlet.clone());
         let mut layout = None;
         let pull = move |sink: &gst_app::AppSink| {
             // None: flushing.
@@ -140,7 +192,11 @@ impl Pipeline {
             taken.take(&sample, &mut layout, &outlet);
             Ok(gst::FlowSuccess::Ok)
         };
-        sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(pull).build());
+        let end = move |_: &gst_app::AppSink| {
+            ended.ended.store(true, SeqCst);
+            to.turns.turn();
+        };
+        sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(pull).eos(end).build());
         let bus = pipeline.bus().ok_or_else(|| missing("bus"))?;
         let reported = flow.clone();
         bus.set_sync_handler(move |_, message| {
@@ -171,10 +227,22 @@ impl Pipeline {
         lock(&self.flow.books).ledger.continues(at)
     }
 
+    /// A unit would be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.flow.queued.load(SeqCst) < self.flow.places && self.input.current_level_bytes() <= QUEUE_BYTES
+    }
+
+    /// Nothing more comes: what the decoder keeps back comes out. Whether it did.
+    pub(crate) fn finish(&self, asked: bool) -> bool {
+        if !asked && let Err(error) = self.input.end_of_stream() {
+            self.flow.problem(format!("appsrc takes no end: {error}"));
+        }
+        self.flow.ended.load(SeqCst)
+    }
+
     /// Passes a unit to the decoder; never waits.
     pub(crate) fn feed(&self, coded: Coded, entry: Entry, flags: gst::BufferFlags, outlet: &Outlet) -> Fed {
-        if self.flow.queued.load(SeqCst) >= self.flow.places || self.input.current_level_bytes() > QUEUE_BYTES
-        {
+        if !self.has_room() {
             return Fed::Full;
         }
         let key = {

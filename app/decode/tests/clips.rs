@@ -8,7 +8,7 @@ use camera_sim::{ClipSpec, Codec};
 use decode::{DecodeError, Decoder, DecoderOptions, Frame, Preference, Stage};
 use media::AccessUnit;
 
-use support::{Collector, Decoded, START_MS, Units, later, spec, time_of, units};
+use support::{Collector, DEADLINE, Decoded, START_MS, Units, later, spec, time_of, units};
 
 fn options() -> DecoderOptions {
     DecoderOptions {
@@ -78,6 +78,32 @@ fn each_picture_comes_out_under_the_time_of_its_access_unit() {
         );
         assert_eq!(report.pushed, 2 * u64::from(spec.pictures()));
         assert_eq!(report.last_problem, None);
+    }
+}
+
+#[test]
+fn whoever_waits_for_room_and_finishes_gets_every_picture_whatever_the_decoder_keeps_back() {
+    let h264 = ClipSpec { b_frames: 2, ..spec() };
+    let cases = [(h264.clone(), "avdec_h264"), (ClipSpec { codec: Codec::H265, ..h264 }, "avdec_h265")];
+    for (spec, name) in cases {
+        let units = units(&spec);
+        let preference = Preference::Only(vec![name.into()]);
+        let (decoder, collector) = start(DecoderOptions { preference, queue_units: 2, ..options() });
+        let last = spec.pictures() - 1;
+        for n in 0..2 {
+            for unit in round(&units, n) {
+                assert!(decoder.wait_for_room(DEADLINE), "{:?}", decoder.report());
+                decoder.push(unit);
+            }
+            assert!(decoder.finish(DEADLINE), "{:?}", decoder.report());
+            // Nothing is left inside, and what comes next begins anew.
+            let n = u32::try_from(n).expect("small");
+            check_run(&collector.seen(), 0, last + n * spec.pictures(), &spec);
+            assert_eq!(decoder.report().stage, Stage::Waiting);
+        }
+        let report = decoder.report();
+        assert_eq!((report.handed_on, report.damaged, report.dropped), (report.pushed, 0, 0), "{report:?}");
+        assert!(decoder.finish(DEADLINE), "nothing is left to do");
     }
 }
 
