@@ -114,7 +114,7 @@ impl Client {
         let signed_at = self.sign(operation, endpoint, &mut headers, &body).await?;
 
         let config = &self.shared.config;
-        let (mut sender, connection) = connection::open(&self.shared, endpoint, operation).await?;
+        let (mut sender, connection) = connection::open(self, endpoint, operation).await?;
         let request = connection::request(operation, headers, Full::new(Bytes::from(body)));
         let patience = if operation == Operation::GetImages { IMAGES_TAKE_LONGER } else { 1 };
         let (head, sent) = (config.timeouts.head * patience, config.clock.now());

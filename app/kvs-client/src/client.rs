@@ -31,6 +31,8 @@ use crate::tls;
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
+    /// Bytes that are read at once; `None`: as many as the HTTP library thinks right.
+    pub(crate) chunk_size: Option<usize>,
 }
 
 pub(crate) struct Shared {
@@ -86,7 +88,14 @@ impl Client {
             data_endpoints: EndpointCache::default(),
             service_clock: ServiceClock::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), chunk_size: None })
+    }
+
+    /// The same client, whose connections read so many bytes at once. At least 8192 are taken, so that the head of an
+    /// answer fits.
+    #[must_use]
+    pub fn with_chunk_size(&self, bytes: usize) -> Self {
+        Self { shared: self.shared.clone(), chunk_size: Some(bytes.max(8_192)) }
     }
 
     /// The service's clock, as its answers tell it; `None` until the first one. This machine's wall clock can be judged

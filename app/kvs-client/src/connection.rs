@@ -16,7 +16,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::client::Shared;
+use crate::client::{Client, Shared};
 use crate::dial::ByteStream;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -75,17 +75,21 @@ impl Progress {
 
 /// Opens a connection on which one request can be sent.
 pub(crate) async fn open<B>(
-    shared: &Shared,
+    client: &Client,
     endpoint: &Endpoint,
     operation: Operation,
 ) -> Result<(SendRequest<B>, Connection), Error>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
+    let shared = &client.shared;
     let (progress, limit) = (Progress::start(&shared.config.clock), shared.config.timeouts.connect);
     let connecting = async {
         let socket = connect(shared, endpoint, progress.clone()).await?;
-        let shaken = http1::handshake::<_, B>(TokioIo::new(socket)).await;
+        let shaken = http1::Builder::new()
+            .read_buf_exact_size(client.chunk_size)
+            .handshake::<_, B>(TokioIo::new(socket))
+            .await;
         shaken.map_err(|source| Error::Interrupted {
             operation,
             endpoint: endpoint.clone(),

@@ -111,7 +111,7 @@ impl Client {
             .map_err(|_| unsendable("what the playlist names is no path with a query".to_owned()))?;
         request.headers_mut().insert(HOST, header(&endpoint.authority())?);
         request.headers_mut().insert(USER_AGENT, header(&self.shared.config.user_agent)?);
-        let (mut sender, connection) = connection::open(&self.shared, endpoint, operation).await?;
+        let (mut sender, connection) = connection::open(self, endpoint, operation).await?;
         let (after, endpoint) = (self.shared.config.timeouts.head, endpoint.clone());
         match tokio::time::timeout(after, sender.send_request(request)).await {
             Ok(Ok(response)) => Ok((response, connection)),

@@ -29,6 +29,8 @@ mod error;
 #[cfg(feature = "hls")]
 mod fetch;
 mod fragment_pages;
+#[cfg(feature = "decode")]
+pub mod frames;
 mod image_pages;
 mod key_files;
 mod media_stream;

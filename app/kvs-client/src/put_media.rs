@@ -119,7 +119,7 @@ impl Client {
         let mut headers = head(input)?;
         let signed_at = self.sign(operation, &endpoint, &mut headers, b"").await?;
         let timeouts = &self.shared.config.timeouts;
-        let (mut sender, connection) = connection::open(&self.shared, &endpoint, operation).await?;
+        let (mut sender, connection) = connection::open(self, &endpoint, operation).await?;
         let (frames, waiting) = mpsc::channel(WAITING_FRAMES);
         let response = sender.send_request(connection::request(operation, headers, Frames { waiting }));
         let sender = PutMediaSender {

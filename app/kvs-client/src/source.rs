@@ -8,6 +8,9 @@
 //! | `HlsSource` (feature `hls`) | what is archived, live or a range of time | connects again by itself |
 //! | fragment list | | to come |
 //!
+//! [`Source`] is any of them, chosen by [`SourceOptions::mode`]; all of them tell the same [`SourceFigures`]. Decoded pictures
+//! out of any of them: `frames` (feature `decode`).
+//!
 //! Each item is of a fragment; `origin` says which, with its producer and server timestamps. No source has a queue: who
 //! reads slowly is behind, and the service waits (see [`FollowConfig::max_fragment_age`] for what is then left out). To
 //! come: a second audio track.
@@ -15,6 +18,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+mod figures;
 mod follow;
 mod get_media;
 #[cfg(feature = "hls")]
@@ -22,7 +26,9 @@ mod hls;
 #[cfg(feature = "hls")]
 mod hls_metrics;
 mod metrics;
+mod options;
 
+pub use figures::{Plain, SourceFigures, StreamSource};
 pub use follow::FollowSource;
 pub use get_media::{GetMediaSource, SourceError};
 #[cfg(feature = "hls")]
@@ -32,13 +38,13 @@ pub use hls_metrics::HlsMetrics;
 pub use kvs::read::follow::{FollowConfig, FollowConfigError};
 #[cfg(feature = "hls")]
 pub use kvs::read::hls::session::SkipReason;
-#[cfg(feature = "hls")]
 pub use kvs::read::hls::{HlsConfig, HlsConfigError, Play, Skip};
 pub use kvs::read::units::Origin;
 pub use metrics::GetMediaMetrics;
+pub use options::{OptionsError, Source, SourceMode, SourceOptions};
 
 /// Without a picture for so long a source is not healthy.
-const HEALTHY: Duration = Duration::from_secs(30);
+pub(crate) const HEALTHY: Duration = Duration::from_secs(30);
 
 /// In 0..1, spreads retries; good for nothing else.
 #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]

@@ -12,8 +12,10 @@ use kvs::read::follow::{Beginning, Follow, FollowAction, FollowConfig, FollowCon
 use kvs::read::units::{Origin, Units};
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
+use super::figures::{SourceFigures, StreamSource};
 use super::get_media::SourceError;
 use super::metrics::{GetMediaMetrics, state_number};
+use super::options::SourceMode;
 use super::{HEALTHY, random};
 use crate::client::Client;
 use crate::error::{Action, Error, ServiceErrorKind};
@@ -48,7 +50,7 @@ impl FollowSource {
     /// Nothing is asked for before the first call of `next`.
     pub fn new(client: &Client, stream: &StreamId, config: FollowConfig) -> Result<Self, FollowConfigError> {
         Ok(Self {
-            client: client.clone(),
+            client: client.with_chunk_size(config.chunk_size),
             stream: stream.clone(),
             follow: Follow::new(config)?,
             opening: None,
@@ -249,6 +251,36 @@ impl UnitSource for FollowSource {
 
     fn metrics(&self) -> SourceMetrics {
         self.counted
+    }
+}
+
+impl StreamSource for FollowSource {
+    fn origin(&self) -> Option<Origin> {
+        self.origin
+    }
+
+    fn figures(&self) -> SourceFigures {
+        let metrics = &self.metrics;
+        SourceFigures {
+            frames_read: metrics.frames_read,
+            fragments_processed: metrics.fragments_processed,
+            fragments_skipped: metrics.fragments_skipped,
+            bytes_received: metrics.bytes_received,
+            read_errors: metrics.read_errors,
+            parse_errors: metrics.parse_errors,
+            connection_resets: self.follow.connection_resets(),
+            last_frame_timestamp: metrics.last_frame_timestamp,
+            latency_ms: metrics.latency_ms,
+            ..SourceFigures::new(SourceMode::GetMedia, self.state())
+        }
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.is_healthy()
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.last_error.as_ref().map(|error| health::chain(error))
     }
 }
 

@@ -15,8 +15,10 @@ use kvs::read::hls::{
 use kvs::read::units::Origin;
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
+use super::figures::{SourceFigures, StreamSource};
 use super::hls_metrics::HlsMetrics;
 use super::metrics::state_number;
+use super::options::SourceMode;
 use super::{HEALTHY, random};
 use crate::client::Client;
 use crate::endpoint::Endpoint;
@@ -256,6 +258,37 @@ impl UnitSource for HlsSource {
 
     fn metrics(&self) -> SourceMetrics {
         self.counted
+    }
+}
+
+impl StreamSource for HlsSource {
+    fn origin(&self) -> Option<Origin> {
+        self.origin
+    }
+
+    fn figures(&self) -> SourceFigures {
+        let metrics = &self.metrics;
+        SourceFigures {
+            frames_read: metrics.frames_total,
+            fragments_processed: metrics.fragments_processed,
+            fragments_skipped: metrics.fragments_skipped,
+            bytes_received: metrics.bytes_received,
+            read_errors: metrics.read_errors_total,
+            parse_errors: metrics.parse_errors,
+            connection_resets: self.hls.reconnects(),
+            url_refreshes: self.hls.url_refreshes(),
+            last_frame_timestamp: metrics.last_frame_timestamp,
+            latency_ms: metrics.latency_ms,
+            ..SourceFigures::new(SourceMode::Hls, self.state())
+        }
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.is_healthy()
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.last_error.as_ref().map(|error| health::chain(error))
     }
 }
 

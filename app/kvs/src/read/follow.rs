@@ -39,6 +39,8 @@ pub struct FollowConfig {
     pub rotate_after: Duration,
     /// While others hold all three readers of the stream.
     pub readers_delay: Duration,
+    /// Bytes that are read at once, 1024 to 16 MiB; at least 8192 are taken, so that the head of an answer fits.
+    pub chunk_size: usize,
 }
 
 impl Default for FollowConfig {
@@ -52,6 +54,7 @@ impl Default for FollowConfig {
             max_reconnect_attempts: Some(10),
             rotate_after: Duration::from_secs(38 * 60),
             readers_delay: Duration::from_secs(60),
+            chunk_size: 65_536,
         }
     }
 }
@@ -67,6 +70,8 @@ pub enum FollowConfigError {
     Attempts,
     #[error("rotate_after is {0:?}, expected more than 0 and at most 40 min")]
     Rotation(Duration),
+    #[error("chunk_size is {0}, expected 1024 to 16777216 bytes")]
+    ChunkSize(usize),
 }
 
 impl FollowConfig {
@@ -82,6 +87,9 @@ impl FollowConfig {
         }
         if self.rotate_after.is_zero() || self.rotate_after > Duration::from_secs(40 * 60) {
             return Err(FollowConfigError::Rotation(self.rotate_after));
+        }
+        if !(1_024..=16 << 20).contains(&self.chunk_size) {
+            return Err(FollowConfigError::ChunkSize(self.chunk_size));
         }
         Ok(())
     }

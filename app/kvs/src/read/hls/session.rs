@@ -84,6 +84,31 @@ pub enum HlsConfigError {
 }
 
 impl HlsConfig {
+    /// For streams that are watched for days: long sessions, patient with errors.
+    pub fn conservative() -> Self {
+        Self {
+            hls_session_seconds: 1_800,
+            url_refresh_margin: Duration::from_secs(120),
+            reconnect_delay: Duration::from_secs(10),
+            max_reconnect_delay: Duration::from_secs(300),
+            max_consecutive_errors: Some(20),
+            ..Self::default()
+        }
+    }
+
+    /// For trying things out: short sessions, quick to fail.
+    pub fn aggressive() -> Self {
+        Self {
+            hls_session_seconds: 60,
+            url_refresh_margin: Duration::from_secs(10),
+            reconnect_delay: Duration::from_secs(1),
+            max_reconnect_delay: Duration::from_secs(10),
+            backoff_multiplier: 1.5,
+            max_consecutive_errors: Some(5),
+            ..Self::default()
+        }
+    }
+
     pub fn check(&self) -> Result<(), HlsConfigError> {
         let seconds = self.hls_session_seconds;
         if !(60..=*SESSION_SECONDS.end()).contains(&seconds) {
