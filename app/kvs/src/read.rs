@@ -1,11 +1,15 @@
 //! Reading a stream: the chunks of an answer, the access units in them, the answer that lasts (of the
-//! proof, and of a consumer: `follow`), and HLS.
+//! proof, and of a consumer: `follow`), and HLS; and its fragments as documents, taken apart.
 
 pub mod chunk;
+#[cfg(feature = "connect-audio")]
+pub mod connect;
+pub mod contents;
 pub mod documents;
 pub mod follow;
 pub mod get_media;
 pub mod hls;
+pub mod tree;
 pub mod units;
 
 use std::time::Duration;

@@ -3,6 +3,7 @@
 pub mod ebml;
 pub mod elements;
 pub mod id;
+pub mod lacing;
 pub mod read;
 pub mod write;
 

@@ -7,6 +7,7 @@ use media::mkv::elements::tags;
 use media::mkv::id;
 use media::mkv::read::{Event, EventKind, Limits, Parser, ReadError};
 
+use super::chunk::Failure;
 use crate::{FragmentNumber, tag};
 
 /// One fragment as it came.
@@ -21,6 +22,10 @@ pub struct Document {
     /// The answer went on behind it, or ended in order.
     pub complete: bool,
     pieces: Vec<Bytes>,
+    /// A cluster of it was seen.
+    clustered: bool,
+    /// Behind that came the token with which the service closes a fragment.
+    closed: bool,
 }
 
 impl Document {
@@ -29,12 +34,32 @@ impl Document {
         self.pieces.concat().into()
     }
 
+    /// The same in the pieces in which it came, without a copy.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Value of the first tag with this name.
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        self.tags.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// In place of a fragment the service may say, inside its answer, why there is none.
+    pub fn failure(&self) -> Option<Failure> {
+        let code = self.tag(tag::ERROR_CODE).or_else(|| self.tag(tag::EXCEPTION_ERROR_CODE));
+        let id = self.tag(tag::ERROR_ID);
+        let code = code.or(id)?.to_owned();
+        let message = self.tag(tag::EXCEPTION_MESSAGE).or(id).unwrap_or_default().to_owned();
+        Some(Failure { number: self.number, code, message })
+    }
+
     pub fn size_bytes(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
     }
 
     fn take(&mut self, event: Event) {
         match event.kind {
+            EventKind::ClusterStart { .. } => self.clustered = true,
             EventKind::Block { .. } => self.blocks += 1,
             EventKind::Element { id: id::TAGS } => {
                 // What is no tag is a part of the document all the same.
@@ -47,6 +72,8 @@ impl Document {
                         tag::PRODUCER_TIMESTAMP | tag::PRODUCER_TIMESTAMP_DOCUMENTED => {
                             self.producer_timestamp_ms = tag::parse_seconds(&value);
                         }
+                        // In front of the cluster it closes nothing.
+                        tag::CONTINUATION_TOKEN => self.closed = self.clustered,
                         _ => {}
                     }
                     self.tags.push((name, value));
@@ -118,14 +145,16 @@ impl Documents {
         if event.kind == EventKind::DocumentEnd {
             return self.open.take().map(|document| Document { complete: true, ..document });
         }
-        let is_tags = event.kind == EventKind::Element { id: id::TAGS };
         if event.kind == EventKind::Ebml {
             self.open = Some(Document::default());
         }
         let document = self.open.as_mut()?;
         document.take(event);
-        let closed = is_tags && document.tags.iter().any(|(name, _)| name == tag::CONTINUATION_TOKEN);
-        if closed { self.open.take().map(|document| Document { complete: true, ..document }) } else { None }
+        if document.closed {
+            self.open.take().map(|document| Document { complete: true, ..document })
+        } else {
+            None
+        }
     }
 }
 
@@ -190,6 +219,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_token_in_front_of_the_cluster_closes_nothing() {
+        let whole = document(1, true);
+        let cluster = cluster_start(1_000);
+        let at = whole.windows(4).position(|four| four == &cluster[..4]).expect("a cluster");
+        let token = tags_fixed4(&[(tag::CONTINUATION_TOKEN, "x")]);
+        let odd = [&whole[..at], &token, &whole[at..]].concat();
+        let found = read(&[&odd, &whole], true);
+        assert_eq!(
+            found.iter().map(|one| (one.blocks, one.size_bytes())).collect::<Vec<_>>(),
+            [(2, odd.len()), (2, whole.len())]
+        );
     }
 
     #[test]
