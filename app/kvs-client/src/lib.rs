@@ -11,6 +11,9 @@
 //!                                                         answer (refusals) -> Error -> Action
 //! ```
 //!
+//! What is read comes as bytes ([`MediaStream`]), as whole fragments ([`FragmentStream`], or by the callbacks of a [`Consumer`],
+//! of several streams at once), or as pictures and sound ([`source`]).
+//!
 //! See `examples/put_and_get.rs` for a file sent and read back.
 
 mod advice;
@@ -19,6 +22,7 @@ mod call;
 mod client;
 mod config;
 mod connection;
+pub mod consumer;
 mod credentials;
 #[cfg(feature = "default-chain")]
 mod default_chain;
@@ -47,6 +51,7 @@ pub use aws_credential_types::provider::SharedCredentialsProvider;
 pub use client::{Client, Retention};
 pub use clock::Clock;
 pub use config::{Config, ConfigError, Endpoints, Timeouts, static_credentials};
+pub use consumer::{Callbacks, Consumer, ConsumerError};
 #[cfg(feature = "default-chain")]
 pub use default_chain::default_credentials;
 pub use dial::{ByteStream, Dialler, Dialling, SharedDialler, Tcp};

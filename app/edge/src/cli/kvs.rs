@@ -7,16 +7,16 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use clock::Clock;
+use kvs_client::consumer::save_mkv;
 use kvs_client::kvs::api::{
     Fragment, FragmentSelector, FragmentSelectorType, GetHlsStreamingSessionUrlInput,
     GetMediaForFragmentListInput, PlaybackMode, PlaybackRange, PlaybackSelector, StartSelector, StreamId,
     TimestampRange, milliseconds, seconds,
 };
 use kvs_client::kvs::read::documents::Document;
+use kvs_client::kvs::read::tree::tree;
 use kvs_client::{Client, FragmentStream, documents_of};
 use media::ProducerTimestamp;
-
-use super::kvs_tree;
 
 /// Fragments in one answer.
 const BATCH: usize = 100;
@@ -158,7 +158,7 @@ async fn execute(command: Kvs, out: &mut impl Write) -> Result<(), Failed> {
         }
         Kvs::Tags { what } => read(what, |_| true, |document| print_tags(document, out)).await.map(drop),
         Kvs::Tree { what, json } => {
-            read(what, |_| true, |document| kvs_tree::print(&document.bytes(), json, out)).await.map(drop)
+            read(what, |_| true, |document| print_tree(document, json, out)).await.map(drop)
         }
         Kvs::Save { what, folder } => {
             std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -170,10 +170,8 @@ async fn execute(command: Kvs, out: &mut impl Write) -> Result<(), Failed> {
                     unnumbered += 1;
                     format!("document-{unnumbered}")
                 });
-                // The name is there only with the whole fragment.
-                let (file, temporary) = (path(&name), folder.join(format!(".{name}.part")));
-                std::fs::write(&temporary, document.bytes())?;
-                std::fs::rename(&temporary, &file)?;
+                let file = path(&name);
+                save_mkv(document, &file)?;
                 writeln!(out, "{}", file.display())
             };
             read(what, missing, save).await.map(drop)
@@ -332,6 +330,18 @@ async fn read(
 fn print_tags(document: &Document, out: &mut impl Write) -> io::Result<()> {
     let number = document.number.map_or("-".to_owned(), |number| number.to_string());
     document.tags.iter().try_for_each(|(name, value)| writeln!(out, "{number}\t{name}\t{value}"))
+}
+
+fn print_tree(document: &Document, json: bool, out: &mut impl Write) -> io::Result<()> {
+    let (elements, error) = tree(document.bytes());
+    for element in elements {
+        if json {
+            writeln!(out, "{}", serde_json::to_string(&element)?)?;
+        } else {
+            writeln!(out, "{element}")?;
+        }
+    }
+    error.map_or(Ok(()), |error| Err(io::Error::other(error)))
 }
 
 /// A range on demand, or else live.

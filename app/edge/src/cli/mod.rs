@@ -2,6 +2,5 @@
 
 pub(crate) mod analyze;
 pub(crate) mod kvs;
-mod kvs_tree;
 pub(crate) mod provision;
 pub(crate) mod spool;

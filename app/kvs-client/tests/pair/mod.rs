@@ -11,8 +11,9 @@ pub(crate) const BEGIN_MS: u64 = 1_795_187_314_000;
 pub(crate) struct Pair {
     pub(crate) server: KvsLocal,
     pub(crate) config: Config,
+    #[allow(dead_code, reason = "not each test that uses the pair moves it")]
     pub(crate) clock: Clock,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Pair {
@@ -30,7 +31,13 @@ impl Pair {
         let connector = server.connector();
         config.dialler =
             SharedDialler::from_fn(move |_, _| std::future::ready(connector.connect(buffer_bytes)));
-        Self { server, config, clock, _data: data }
+        Self { server, config, clock, data }
+    }
+
+    /// Under which the server keeps everything.
+    #[allow(dead_code, reason = "not each test that uses the pair looks into it")]
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.data.path()
     }
 
     pub(crate) fn client(&self) -> Client {
