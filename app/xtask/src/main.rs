@@ -6,6 +6,7 @@ mod check;
 mod deb;
 mod junit;
 mod model;
+mod npm;
 mod packages;
 mod python;
 mod yocto;
