@@ -5,90 +5,23 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use camera_sim::{Clip, ClipSpec, Codec};
+use camera_sim::Codec;
 use kvs::api::{milliseconds, seconds};
 use kvs_local::{Fault, FaultKind};
-use media::mkv::write::{Track, block_head, cluster_start, header};
-use media::{AudioFormat, VideoCodec, VideoFormat, nal};
+use media::mkv::write::{Track, block_head, cluster_start};
+use media::{AudioFormat, VideoCodec, VideoFormat};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, BEGIN_MS, Rig, persisted};
+use crate::client::{Answer, BEGIN_MS, Rig};
+use crate::film::{Film, HEIGHT, PICTURE_MS, WIDTH, put, read_png};
 
-const WIDTH: usize = 320;
-const HEIGHT: usize = 192;
-const PICTURE_MS: u64 = 40;
 /// Of one fragment.
 const PICTURES: u64 = 50;
 const FRAGMENT_MS: u64 = PICTURES * PICTURE_MS;
-/// Fragments of the clip.
-const FRAGMENTS: u64 = 2;
-
-/// A camera's footage, two fragments of 50 pictures, 25 a second.
-struct Film {
-    track: Track,
-    fragments: Vec<Vec<(i16, bool, Vec<u8>)>>,
-}
-
-fn film(codec: Codec, b_frames: u32) -> Film {
-    let (width, height) = (320, 192);
-    let gop = u32::try_from(PICTURES).expect("small");
-    let spec = ClipSpec {
-        width,
-        height,
-        codec,
-        b_frames,
-        gop,
-        bitrate_kbps: 500,
-        loop_seconds: 4,
-        ..ClipSpec::default()
-    };
-    let clip = Clip::load(&spec, &camera_sim::default_cache_dir()).expect("GStreamer's encoders");
-    let sets = clip.parameter_sets();
-    let (codec, record) = match codec {
-        Codec::H264 => (VideoCodec::H264, nal::avcc_from_sps_pps(&sets[..1], &sets[1..])),
-        Codec::H265 => (VideoCodec::H265, nal::hvcc_from_vps_sps_pps(&sets[..1], &sets[1..2], &sets[2..])),
-    };
-    let record = record.expect("parameter sets of x264 and x265");
-    let format = VideoFormat::from_codec_private(codec, record).expect("a valid record");
-    let mut fragments: Vec<Vec<_>> = Vec::new();
-    for picture in clip.pictures() {
-        if picture.random_access {
-            fragments.push(Vec::new());
-        }
-        let fragment = fragments.len() as u64 - 1;
-        let offset = u64::from(picture.index) - fragment * PICTURES;
-        let offset = i16::try_from(offset * PICTURE_MS).expect("within its fragment");
-        let data = nal::to_length_prefixed(&picture.nal_units).to_vec();
-        fragments.last_mut().expect("it begins with a random access point").push((
-            offset,
-            picture.random_access,
-            data,
-        ));
-    }
-    assert_eq!(fragments.iter().map(Vec::len).collect::<Vec<_>>(), [50, 50]);
-    Film { track: Track::Video(Arc::new(format)), fragments }
-}
-
-impl Film {
-    fn cluster(&self, fragment: u64, at_ms: u64) -> Vec<u8> {
-        let mut cluster = cluster_start(at_ms).to_vec();
-        for (offset, key_frame, data) in &self.fragments[usize::try_from(fragment).expect("small")] {
-            cluster.extend_from_slice(&block_head(1, *offset, *key_frame, data.len()));
-            cluster.extend_from_slice(data);
-        }
-        cluster
-    }
-}
-
-async fn put(rig: &Rig, track: &Track, cluster: Vec<u8>) -> String {
-    let header = header([7; 16], "test", std::slice::from_ref(track));
-    let acks = rig.client.put_whole("cam1", &[&header[..], &cluster].concat()).await;
-    persisted(&acks)[0].to_string()
-}
 
 /// One fragment; time passes by as much as it lasts.
 async fn record(rig: &Rig, film: &Film, fragment: u64, at_ms: u64) -> String {
-    let number = put(rig, &film.track, film.cluster(fragment, at_ms)).await;
+    let number = film.put(rig, fragment, at_ms).await;
     rig.client.clock.sleep(Duration::from_millis(FRAGMENT_MS)).await;
     number
 }
@@ -122,17 +55,6 @@ fn images(answer: &Answer) -> Vec<Found> {
     body["Images"].as_array().expect("a list").iter().map(image).collect()
 }
 
-/// Width, height, and the number that the scene has drawn into its picture.
-fn read_png(file: &[u8]) -> (u32, u32, Option<u32>) {
-    let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().expect("a PNG");
-    let mut rgb = vec![0; reader.output_buffer_size().expect("small")];
-    let info = reader.next_frame(&mut rgb).expect("a whole PNG");
-    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
-    let luma: Vec<u8> = rgb.chunks_exact(3).map(|rgb| rgb[1]).collect();
-    let (width, height) = (info.width as usize, info.height as usize);
-    (info.width, info.height, camera_sim::read_frame_index(&luma, width, width, height))
-}
-
 /// Width and height, by the frame header.
 fn read_jpeg(file: &[u8]) -> (u16, u16) {
     assert_eq!((&file[..2], &file[file.len() - 2..]), (&[0xFF, 0xD8][..], &[0xFF, 0xD9][..]));
@@ -150,7 +72,7 @@ fn shown(answer: &Answer) -> Vec<(u64, Result<u32, String>)> {
 #[tokio::test(start_paused = true)]
 async fn each_time_has_the_picture_that_is_shown_then() {
     for (codec, b_frames) in [(Codec::H264, 0), (Codec::H264, 2), (Codec::H265, 2)] {
-        let film = film(codec, b_frames);
+        let film = Film::new(codec, PICTURES, b_frames);
         let rig = Rig::in_memory(1, |_| {}).await;
         // The camera's clock is two days behind; half a second without footage between the two.
         let begin_ms = BEGIN_MS - 2 * 24 * 3_600_000;
@@ -191,7 +113,7 @@ async fn each_time_has_the_picture_that_is_shown_then() {
 
 #[tokio::test(start_paused = true)]
 async fn size_format_and_quality_are_as_asked_for() {
-    let (rig, film) = (Rig::in_memory(1, |_| {}).await, film(Codec::H264, 0));
+    let (rig, film) = (Rig::in_memory(1, |_| {}).await, Film::h264(PICTURES, 0));
     record(&rig, &film, 0, 5_000).await;
     let one = async |format: &str, change: Value| {
         let mut input = request("PRODUCER_TIMESTAMP", 5_000, 5_000, format);
@@ -200,9 +122,8 @@ async fn size_format_and_quality_are_as_asked_for() {
         }
         images(&call(&rig, input).await).remove(0).1.expect("a picture")
     };
-    let own = (u32::try_from(WIDTH).expect("small"), u32::try_from(HEIGHT).expect("small"));
     let (width, height, number) = read_png(&one("PNG", json!({})).await);
-    assert_eq!(((width, height), number), (own, Some(0)));
+    assert_eq!((width, height, number), (WIDTH, HEIGHT, Some(0)));
     for (change, size) in [
         (json!({ "WidthPixels": 64, "HeightPixels": 200 }), (64, 200)),
         (json!({ "HeightPixels": 96 }), (160, 96)),
@@ -214,7 +135,8 @@ async fn size_format_and_quality_are_as_asked_for() {
         assert_eq!((u32::from(width), u32::from(height)), size, "{change}");
     }
     let jpeg = one("JPEG", json!({})).await;
-    assert_eq!(read_jpeg(&jpeg), (320, 192));
+    let (width, height) = read_jpeg(&jpeg);
+    assert_eq!((u32::from(width), u32::from(height)), (WIDTH, HEIGHT));
     let quality = async |value: &str| one("JPEG", json!({ "FormatConfig": { "JPEGQuality": value } })).await;
     assert_eq!(quality("80").await, jpeg, "the default");
     let (worst, best) = (quality("1").await, quality("100").await);
@@ -223,8 +145,8 @@ async fn size_format_and_quality_are_as_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn pages_follow_each_other_to_the_end() {
-    let (rig, film) = (Rig::in_memory(1, |_| {}).await, film(Codec::H264, 0));
-    for fragment in 0..FRAGMENTS {
+    let (rig, film) = (Rig::in_memory(1, |_| {}).await, Film::h264(PICTURES, 0));
+    for fragment in 0..2 {
         record(&rig, &film, fragment, 5_000 + fragment * FRAGMENT_MS).await;
     }
     let mut input = request("PRODUCER_TIMESTAMP", 5_000, 8_960, "PNG");
@@ -245,7 +167,7 @@ async fn pages_follow_each_other_to_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn what_has_no_pictures_is_a_media_error_and_what_is_not_there_none() {
-    let (rig, film) = (Rig::in_memory(1, |_| {}).await, film(Codec::H264, 0));
+    let (rig, film) = (Rig::in_memory(1, |_| {}).await, Film::h264(PICTURES, 0));
     let record_of = |bytes: &'static [u8]| {
         VideoFormat::from_codec_private(VideoCodec::H264, bytes.into())
             .map(|format| Track::Video(Arc::new(format)))

@@ -4,6 +4,7 @@
 mod client;
 mod control;
 mod faults;
+mod film;
 #[cfg(feature = "images")]
 mod images;
 mod java_sdk;

@@ -1,5 +1,7 @@
-//! Programs that are not ours: AWS's Python SDK, ffprobe and mkvinfo. What is not installed is named and left
+//! Programs that are not ours: AWS's Python SDK, ffprobe and mkvinfo, a browser. What is not installed is named and left
 //! out, unless `KVS_EDGE_TEST_REQUIRE_PEERS` is set.
+
+mod hls_js;
 
 use std::path::Path;
 use std::process::{Command, Output};
