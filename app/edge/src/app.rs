@@ -11,7 +11,6 @@ use std::time::SystemTime;
 use analytics::detector::{self, DetectorHandle};
 use clock::{Clock, Trust};
 use config::{Config, SpoolPolicy};
-use health::{Problem, Reason};
 use kvs::api::StreamId;
 use kvs_client::Client;
 use messages::{Topics, WorkerSummary};
@@ -102,8 +101,8 @@ impl App {
                 topics: topics.clone(),
                 region: config.aws.region.clone(),
             });
-        let (spool, disk) = spool(&config, &clock).await.unzip();
-        let spool = spool.flatten();
+        let spool = spool(&config, &clock).await;
+        let disk = spool.as_ref().map(Spool::problem);
         let shared = Shared {
             spool: spool.clone(),
             device: config.device.id.clone(),
@@ -241,9 +240,9 @@ fn worker(
     }))
 }
 
-/// The spool, where one is configured, and what it says of its disk. One that cannot be opened is a problem of the box, and
-/// footage is recorded all the same.
-async fn spool(config: &Config, clock: &Clock) -> Option<(Option<Spool>, watch::Receiver<Option<Problem>>)> {
+/// The spool, where one is configured. One that cannot be opened is a problem of the box until it can, and footage is recorded
+/// all the same.
+async fn spool(config: &Config, clock: &Clock) -> Option<Spool> {
     let settings = config.spool.as_ref()?;
     let mut options = store::Options::new(&settings.folder, settings.bytes, config.cameras.len());
     (options.keep, options.backlog) = (settings.keep, settings.backlog);
@@ -251,24 +250,9 @@ async fn spool(config: &Config, clock: &Clock) -> Option<(Option<Spool>, watch::
         SpoolPolicy::DropOldest => WhenFull::DropOldest,
         SpoolPolicy::StopRecording => WhenFull::StopRecording,
     };
-    let own = clock.clone();
-    let opened = tokio::task::spawn_blocking(move || Spool::open(options, Arc::new(RealFiles), own)).await;
-    match opened {
-        Ok(Ok(spool)) => {
-            let disk = spool.problem();
-            Some((Some(spool), disk))
-        }
-        Ok(Err(error)) => {
-            let problem = error.problem(clock.wall());
-            tracing::error!("{problem}");
-            Some((None, watch::channel(Some(problem)).1))
-        }
-        Err(crash) => {
-            tracing::error!(error = %crash, "the spool crashed while it was opened; footage waits in memory only");
-            let found = "the spool crashed while it was opened; footage waits in memory only";
-            Some((None, watch::channel(Some(Problem::new(Reason::DiskFailed, found, clock.wall()))).1))
-        }
-    }
+    let clock = clock.clone();
+    let start = move || Spool::start(options, Arc::new(RealFiles), clock);
+    tokio::task::spawn_blocking(start).await.ok()
 }
 
 /// Says at start what an operator should know about the streams: missing, or without retention.

@@ -139,6 +139,9 @@ impl Cameras {
     fn start(&mut self, config: config::Camera, place: usize, rank: usize) {
         let mut task = JoinSet::new();
         let ending = self.ending.child();
+        // One that could not be opened at the start may be open now.
+        let on_disk = self.shared.spool.as_ref().and_then(Spool::newest_run);
+        self.newest_run = self.newest_run.max(on_disk);
         let newest_run = &mut self.newest_run;
         let anew = || FragmentIds::new(*newest_run.insert(RunId::after(*newest_run, rand::random())));
         let ids = self.ids.entry(config.id.clone()).or_insert_with(anew).clone();

@@ -3,6 +3,7 @@
 //! ```text
 //!  FOLDER/lock                              one process at a time
 //!  FOLDER/cameras/CAMERA/0000000017.seg     fragments, appended: the truth
+//!  FOLDER/cameras/CAMERA/0000000003.gone    what of a segment that had to go was not in KVS, until somebody was told
 //!  FOLDER/index.sqlite                      where each lies, and what became of it: made anew from the segments
 //! ```
 //!
@@ -27,12 +28,17 @@
 //! [`WhenFull::StopRecording`] new fragments are not taken any more, and wait in memory. What is in KVS stays for `keep`, what
 //! waits is given up after `backlog`.
 //!
+//! Before a segment goes that holds what is not in KVS, its names are written down beside it, so that neither a power cut nor
+//! a lost index makes a gap that nobody knows of.
+//!
 //! Everything works on a [`Files`], where tests cut the power at any operation (`power_cuts.rs`). One thread does all of it;
 //! whoever asks waits for nothing.
 
 mod files;
 mod finding;
+mod gone;
 mod index;
+mod keeper;
 mod look;
 mod record;
 mod segment;
@@ -104,6 +110,8 @@ impl Options {
     }
 }
 
+#[cfg(test)]
+mod keeper_tests;
 #[cfg(test)]
 mod power_cuts;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::finding::Finding;
 use crate::record::{Meta, SegmentHead};
 use crate::segment::{self, Found, Next, Scan};
 use crate::spool::{self, OpenError};
-use crate::{Options, index};
+use crate::{Options, gone, index};
 
 /// What a spool holds.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +145,9 @@ fn walk(
     let mut findings = Vec::new();
     let mut segments = Vec::new();
     for entry in RealFiles.list(folder)? {
+        if gone::number_of(&entry.name).is_some() {
+            continue;
+        }
         match segment::number_of(&entry.name).filter(|_| !entry.is_folder) {
             Some(_) => segments.push((folder.join(&entry.name), entry.bytes)),
             None => findings.push(Finding::foreign(folder.join(&entry.name))),

@@ -13,6 +13,7 @@ use kvs::{FragmentId, RunId};
 
 use crate::files::{Files, NewFile};
 use crate::finding::Finding;
+use crate::gone;
 use crate::index::{Contents, Index, IndexError, IndexRow};
 use crate::record::{self, Meta, SEGMENT_HEAD, SegmentHead};
 use crate::segment::{self, Next, Scan};
@@ -23,6 +24,8 @@ const FIRST_REST: Duration = Duration::from_secs(2);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// More is not held back for the next write.
 const MOST_SETTLEMENTS: usize = 64;
+/// More is not remembered while the disk takes nothing; KVS is asked for the rest.
+const MOST_UNWRITTEN: usize = 16 << 10;
 
 /// Why a fragment is not on disk.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +84,8 @@ pub struct Store {
     buffer: Vec<u8>,
     /// What had to make room and nobody was told of yet, by camera.
     dropped: Vec<(String, Dropped)>,
+    /// Where that is written down, by camera.
+    notes: Vec<(String, PathBuf)>,
     findings: Vec<Finding>,
     /// The last attempt to remove old segments failed, and that was told.
     cannot_tidy: bool,
@@ -123,8 +128,10 @@ impl Store {
     /// Opens what is there, and tells what was found on the way: see [`findings`](Self::findings).
     pub(crate) fn open(files: Arc<dyn Files>, options: Options, index: Index) -> Result<Self, StoreError> {
         let (cameras, buffer) = (BTreeMap::new(), Vec::new());
-        let (dropped, findings, cannot_tidy) = (Vec::new(), Vec::new(), false);
-        let mut store = Self { files, options, index, cameras, buffer, dropped, findings, cannot_tidy };
+        let (dropped, notes) = (Vec::new(), Vec::new());
+        let (findings, cannot_tidy) = (Vec::new(), false);
+        let mut store =
+            Self { files, options, index, cameras, buffer, dropped, notes, findings, cannot_tidy };
         let folder = store.options.cameras();
         store.files.make_folder(&folder).map_err(io_error("make folder", &folder))?;
         for entry in store.files.list(&folder).map_err(io_error("list", &folder))? {
@@ -155,6 +162,14 @@ impl Store {
     /// What had to make room since this was asked last, by camera: it is lost.
     pub(crate) fn dropped(&mut self) -> Vec<(String, Dropped)> {
         std::mem::take(&mut self.dropped)
+    }
+
+    /// Whoever answers for this camera was told of all that was [dropped](Self::dropped).
+    pub(crate) fn told(&mut self, name: &str) {
+        let files = self.files.clone();
+        let told = self.notes.extract_if(.., |(camera, _)| camera == name);
+        // One that stays is told again at the next start.
+        told.for_each(|(_, path)| drop(files.remove(&path)));
     }
 
     pub(crate) fn newest_run(&self) -> Option<RunId> {
@@ -248,7 +263,14 @@ impl Store {
                 // Whatever comes of it, no other segment has this number.
                 camera.next += 1;
                 let path = camera.folder.join(segment::name_of(number));
-                let file = files.create(&path).map_err(io_error("create", &path))?;
+                let file = match files.create(&path) {
+                    // Somebody removed the folder.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        files.make_folder(&camera.folder).and_then(|()| files.create(&path))
+                    }
+                    created => created,
+                };
+                let file = file.map_err(io_error("create", &path))?;
                 (Active { number, file }, true)
             }
         };
@@ -292,7 +314,10 @@ impl Store {
             segment.contents.waiting = segment.contents.waiting.saturating_sub(1);
         }
         camera.settled.push((id, settled));
-        if camera.settled.len() >= MOST_SETTLEMENTS {
+        if camera.settled.len() > MOST_UNWRITTEN {
+            camera.settled.remove(0);
+        }
+        if camera.settled.len().is_multiple_of(MOST_SETTLEMENTS) {
             self.flush_settlements(name)?;
         }
         self.tidy();
@@ -320,8 +345,11 @@ impl Store {
         }
         let mut bytes = Vec::new();
         record::write_settlements(&mut bytes, &settled);
-        // A disk that does not take it loses nothing that KVS could not tell.
-        self.append(name, &bytes, false).map(drop)
+        let written = self.append(name, &bytes, false).map(drop);
+        if written.is_err() {
+            self.camera(name)?.settled = settled;
+        }
+        written
     }
 
     /// The cluster of a fragment; `None` where it is not there as it was written.
@@ -451,6 +479,14 @@ impl Store {
         let Some((name, key)) = found.map(|(name, camera)| (name.clone(), camera.key)) else { return Ok(()) };
         let waiting = self.with_index(|index| index.waiting_in(key, number))?;
         let path = folder.join(segment::name_of(number));
+        if !waiting.is_empty() {
+            let note = folder.join(gone::name_of(number));
+            // A full disk may not take even that, and has room only once the segment is gone.
+            match gone::write(&*self.files, &note, &waiting) {
+                Ok(()) => self.notes.push((name.clone(), note)),
+                Err(_) => drop(self.files.remove(&note)),
+            }
+        }
         match self.files.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", &path)(error));
@@ -517,11 +553,14 @@ impl Store {
 
     fn scan_camera(&mut self, name: &str) -> Result<(), StoreError> {
         let (key, folder) = (self.cameras[name].key, self.cameras[name].folder.clone());
+        let mut next = self.finish_removals(name, key, &folder)?;
         let mut known = self.index.segments(key)?;
         let mut segments = BTreeMap::new();
-        let mut next = self.cameras[name].next;
         for entry in self.files.list(&folder).map_err(io_error("list", &folder))? {
             let path = folder.join(&entry.name);
+            if gone::number_of(&entry.name).is_some() {
+                continue;
+            }
             let Some(number) = segment::number_of(&entry.name).filter(|_| !entry.is_folder) else {
                 self.findings.push(Finding::foreign(path));
                 continue;
@@ -581,6 +620,37 @@ impl Store {
         let camera = self.camera(name)?;
         (camera.segments, camera.next) = (segments, next);
         Ok(())
+    }
+
+    /// What of a segment had to go is told, and the segment is removed if a power cut came first. Returns the number that the
+    /// next segment may have.
+    fn finish_removals(&mut self, name: &str, key: i64, folder: &Path) -> Result<u64, StoreError> {
+        let mut next = self.cameras[name].next;
+        for entry in self.files.list(folder).map_err(io_error("list", folder))? {
+            let Some(number) = gone::number_of(&entry.name).filter(|_| !entry.is_folder) else { continue };
+            let note = folder.join(&entry.name);
+            next = next.max(number + 1);
+            if self.notes.iter().any(|(_, known)| *known == note) {
+                continue; // of this process
+            }
+            let found = gone::read(&*self.files, &note, number).map_err(io_error("read", &note))?;
+            let Some(gone) = found else {
+                self.files.remove(&note).map_err(io_error("remove", &note))?;
+                continue;
+            };
+            let segment = folder.join(segment::name_of(number));
+            match self.files.remove(&segment) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &segment)(error));
+                }
+                _ => {}
+            }
+            self.files.sync_folder(folder).map_err(io_error("sync", folder))?;
+            self.index.forget_segment(key, number)?;
+            self.dropped.extend(gone.into_iter().map(|dropped| (name.to_owned(), dropped)));
+            self.notes.push((name.to_owned(), note));
+        }
+        Ok(next)
     }
 
     /// Whether a file begins as a first write that a power cut tore apart: empty, with zeros, or in the middle of the head.

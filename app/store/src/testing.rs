@@ -26,6 +26,8 @@ pub enum Trouble {
     Once(io::ErrorKind),
     /// This operation and all later changes fail so, until [`TestFiles::mend`].
     FromNow(io::ErrorKind),
+    /// Whoever asks for it panics, as by a mistake in the program.
+    Panic,
 }
 
 /// Files in memory; clones are the same disk.
@@ -43,6 +45,7 @@ struct Disk {
     written: u64,
     plan: BTreeMap<u64, Trouble>,
     broken: Option<io::ErrorKind>,
+    unreadable: bool,
     is_off: bool,
 }
 
@@ -86,6 +89,11 @@ impl TestFiles {
     /// Everything fails so from now on.
     pub fn break_with(&self, kind: io::ErrorKind) {
         self.disk().broken = Some(kind);
+    }
+
+    /// Whether no file can be read.
+    pub fn unreadable(&self, unreadable: bool) {
+        self.disk().unreadable = unreadable;
     }
 
     /// After a power cut: what was not synced is gone, or not, as `random` says.
@@ -157,6 +165,7 @@ impl Disk {
             }
             Some(Trouble::Once(kind)) => return Err((*kind).into()),
             Some(Trouble::FromNow(kind)) => self.broken = Some(*kind),
+            Some(Trouble::Panic) => panic!("change {change} of the disk"),
             None => {}
         }
         self.broken.map_or(Ok(false), |kind| Err(kind.into()))
@@ -217,6 +226,9 @@ impl Files for TestFiles {
         let mut disk = self.disk();
         if disk.is_off {
             return off();
+        }
+        if disk.unreadable {
+            return Err(io::Error::other("a sector cannot be read"));
         }
         let bytes = &disk.file(path)?.bytes;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());

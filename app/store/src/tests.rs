@@ -325,3 +325,26 @@ fn a_spool_that_cannot_be_opened_says_what_to_change() {
     let problem = error.problem(std::time::UNIX_EPOCH);
     assert!(problem.to_string().contains("spool") && problem.fix.is_some(), "{problem}");
 }
+
+#[test]
+fn what_had_to_make_room_is_told_although_the_power_went_and_the_index_is_lost() {
+    let files = TestFiles::default();
+    let options = Options { bytes: 18_000, ..options() };
+    let mut store = open(&files, &options, index());
+    // Until something has to go, and nobody is told of it.
+    let gone = (1..=40)
+        .find_map(|n| {
+            write(&mut store, [n]);
+            Some(store.dropped()).filter(|dropped| !dropped.is_empty())
+        })
+        .expect("something had to go");
+    drop(store);
+    let mut store = open(&files, &options, index());
+    assert_eq!((store.dropped(), kinds(&mut store)), (gone.clone(), vec![]));
+    let first: Vec<_> = gone.iter().map(|(_, dropped)| dropped.id.sequence).collect();
+    assert_eq!(first, [1, 2, 3, 4]);
+    // An uplink that answers for this camera was told: not again.
+    store.told("cam");
+    let mut store = open(&files, &options, index());
+    assert_eq!(store.dropped(), []);
+}

@@ -388,7 +388,10 @@ impl<'a> Running<'a> {
                             "footage waits on disk from before"
                         );
                     }
-                    self.driver.doubt_of_earlier(&fragments, now);
+                    self.driver.doubt_of_earlier(&fragments, true, now);
+                } else {
+                    let earlier: Vec<_> = fragments.into_iter().filter(|id| id.run != own).collect();
+                    self.driver.doubt_of_earlier(&earlier, false, now);
                 }
             }
             News::Hidden(id) => ledger.with(|ledger| ledger.shelve(id)),

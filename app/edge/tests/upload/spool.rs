@@ -298,3 +298,59 @@ async fn footage_that_rots_on_disk_is_a_gap_with_its_reason_and_costs_only_itsel
     let gaps: Vec<_> = rig.ledger.with(|ledger| ledger.gaps().map(|gap| gap.reason.clone()).collect());
     assert_eq!(gaps, [LossReason::SpoolDamaged]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn confirmations_that_nobody_could_write_down_make_no_duplicate_however_many_they_are() {
+    let mut rig = Rig::start(Setting { window_bytes: 64 << 20, ..with_spool() }).await;
+    let mut finished = Finished::new();
+    rig.film(5).await;
+    away(&rig);
+    rig.film(900).await;
+    note_finished(&rig, &mut finished);
+    // The disk can be read, and takes nothing more: what KVS confirms is known to this process alone.
+    rig.disk.break_with(ErrorKind::ReadOnlyFilesystem);
+    rig.kvs.faults().clear();
+    rig.clock.sleep(170 * SECOND).await;
+    let sent = rig.ledger.with(|ledger| ledger.counts()).persisted;
+    assert!(sent > 660 && sent < 890, "{sent}");
+    rig.kill().await;
+    rig.lose_index();
+    rig.disk.mend();
+    rig.begin_again();
+    rig.film(80).await;
+    note_finished(&rig, &mut finished);
+    let stored = rig.end().await;
+    note_finished(&rig, &mut finished);
+    expect_stored_once(&stored, &finished, "confirmed and forgotten");
+    assert_eq!(rig.report.borrow().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spool_that_panics_or_does_not_open_at_first_costs_nothing_while_kvs_is_there() {
+    let mut rig = Rig::start(with_spool()).await;
+    rig.film(10).await;
+    for _ in 0..3 {
+        rig.disk.plan(rig.disk.changes(), store::testing::Trouble::Panic);
+        rig.film(20).await;
+    }
+    let problem = rig.spool.as_ref().expect("there is one").problem();
+    assert_eq!(*problem.borrow(), None, "open again");
+    let mut finished = Finished::new();
+    note_finished(&rig, &mut finished);
+    rig.kill().await;
+    rig.disk.unreadable(true);
+    rig.begin_again();
+    let problem = rig.spool.as_ref().expect("there is one").problem();
+    rig.film(10).await;
+    assert_eq!(problem.borrow().as_ref().map(|problem| problem.reason), Some(Reason::DiskFailed));
+    rig.disk.unreadable(false);
+    rig.film(60).await;
+    assert_eq!(*problem.borrow(), None);
+    let before = rig.sessions();
+    note_finished(&rig, &mut finished);
+    let stored = rig.end().await;
+    note_finished(&rig, &mut finished);
+    expect_stored_once(&stored, &finished, "in the end");
+    assert_eq!(rig.report.borrow().lost, 0);
+    assert!(before <= 3, "{before}");
+}

@@ -148,7 +148,7 @@ impl Life {
         let uploader = Uploader {
             camera: camera.clone(),
             device: "box".to_owned(),
-            ids: FragmentIds::new(RunId::after(run, 6)),
+            ids: FragmentIds::new(RunId::after(run, clock.wall_ms())),
             client,
             clock: clock.clone(),
             ledger: ledger.clone(),
@@ -248,6 +248,15 @@ impl Rig {
         (self.feed, self.spool) = (None, None);
         self.task.shutdown().await;
         self.proving.shutdown().await;
+    }
+
+    /// The index of the spool is gone.
+    pub(crate) fn lose_index(&self) {
+        let Some(options) = &self.options else { return };
+        for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+            // The last two come and go.
+            let _ = std::fs::remove_file(options.folder.join(name));
+        }
     }
 
     /// The box starts, with what is on its disk.
@@ -446,7 +455,7 @@ impl Rig {
 }
 
 fn open(options: store::Options, disk: &TestFiles, clock: &Clock) -> Spool {
-    Spool::open_inline(options, Arc::new(disk.clone()), clock.clone()).expect("it opens")
+    Spool::start_inline(options, Arc::new(disk.clone()), clock.clone())
 }
 
 /// Another caller, with the right key and a network that works.

@@ -21,8 +21,8 @@ use crate::{FragmentId, FragmentNumber};
 /// Attempts to ask what is there before everything is sent again: a duplicate is better than a gap.
 const LOOK_TRIES: u32 = 3;
 
-/// Sessions are counted from 1.
-const NO_SESSION: u64 = 0;
+/// Sessions are counted from 1. In flight under this number is what an earlier life may have sent.
+pub(super) const NO_SESSION: u64 = 0;
 
 /// Decides all that one camera's upload does.
 ///
@@ -45,6 +45,8 @@ pub struct Driver<S = SpoolSource> {
     problem: Option<Failure>,
     asked: Asked,
     look_tries: u32,
+    /// Of what an earlier life recorded the last look found some.
+    found_earlier: bool,
     /// The last session took fragments and kept none: the next one looks at the stream's settings first.
     keeps_nothing: bool,
     /// Given up while it grows.
@@ -97,6 +99,7 @@ impl<S: FragmentSource> Driver<S> {
             problem: None,
             asked: Asked::No,
             look_tries: 0,
+            found_earlier: false,
             keeps_nothing: false,
             discarding: None,
             unknown_acks: BTreeSet::new(),
@@ -130,8 +133,12 @@ impl<S: FragmentSource> Driver<S> {
         &mut self.source
     }
 
-    /// These were recorded in an earlier life, which may have sent them: KVS is asked before they are.
-    pub fn doubt_of_earlier(&mut self, fragments: &[FragmentId], now: Instant) {
+    /// These were recorded in an earlier life, which may have sent them: KVS is asked before they are. The `first` of them are
+    /// asked for in any case; those behind them only where some of the ones before were there: an earlier life sent in order.
+    pub fn doubt_of_earlier(&mut self, fragments: &[FragmentId], first: bool, now: Instant) {
+        if !first && !self.found_earlier {
+            return;
+        }
         for id in fragments {
             if let Some(held) = self.source.get(*id) {
                 self.window.begin(&held, NO_SESSION);
@@ -406,7 +413,14 @@ impl<S: FragmentSource> Driver<S> {
                     |id: &FragmentId| absent.contains(id) || found.iter().any(|(there, _)| there == id);
                 let unknown = asked.iter().filter(|id| !known(id)).count();
                 self.events.push_back(Event::LookedUp { asked: asked.len(), found: found.len(), unknown });
+                let earlier = |id: &FragmentId| {
+                    self.window.get(*id).is_some_and(|fragment| fragment.session == NO_SESSION)
+                };
+                if asked.iter().any(earlier) {
+                    self.found_earlier = found.iter().any(|(id, _)| earlier(id));
+                }
                 found.into_iter().for_each(|(id, number)| self.found(id, number, now));
+                absent.iter().for_each(|id| self.window.forget_earlier(Some(*id)));
                 match unknown {
                     0 => self.asked = Asked::Yes,
                     _ if last_try => self.asked = Asked::InVain,
@@ -475,6 +489,9 @@ impl<S: FragmentSource> Driver<S> {
     }
 
     pub(super) fn begun(&mut self) {
+        if self.asked == Asked::InVain {
+            self.window.forget_earlier(None);
+        }
         self.asked = Asked::No;
         self.look_tries = 0;
         self.events.push_back(Event::SessionBegun);

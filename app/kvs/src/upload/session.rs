@@ -11,6 +11,7 @@ use media::ProducerTimestamp;
 use media::mkv::write;
 
 use super::UploadConfig;
+use super::driver::NO_SESSION;
 use super::policy::UploadPolicy;
 use super::source::{FragmentSource, Held};
 use super::window::{InFlight, Sent, Window};
@@ -31,6 +32,8 @@ pub enum CloseReason {
     HeaderChange,
     #[error("an earlier fragment is to be sent, which only another session may do")]
     Order,
+    #[error("an earlier start may have sent the next fragment, which is asked for first")]
+    Unasked,
     #[error("nothing to send")]
     Idle,
     #[error("no ack for {waited_s} s while fragments are under way")]
@@ -52,7 +55,12 @@ impl CloseReason {
     /// Planned ends are followed by the next session at once and count as no failure.
     pub fn is_failure(&self) -> bool {
         match self {
-            Self::Finished | Self::Rotation | Self::HeaderChange | Self::Order | Self::Idle => false,
+            Self::Finished
+            | Self::Rotation
+            | Self::HeaderChange
+            | Self::Order
+            | Self::Unasked
+            | Self::Idle => false,
             Self::AckTimeout { .. }
             | Self::NotPersisted { .. }
             | Self::WriteStalled { .. }
@@ -255,6 +263,10 @@ impl Session {
                 }
                 continue;
             };
+            if window.get(held.id).is_some_and(|fragment| fragment.session == NO_SESSION) {
+                self.drain(CloseReason::Unasked);
+                continue;
+            }
             let wanted = header(&held, window);
             let Some(header) = &self.header else {
                 self.header = Some(wanted.clone());

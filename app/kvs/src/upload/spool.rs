@@ -75,7 +75,7 @@ pub enum Request {
     Write(Whole),
     /// It need not be sent any more; no answer.
     Settle(FragmentId, Settled),
-    /// [`Answer::Read`]
+    /// [`Answer::Read`], or [`Answer::NotRead`].
     Read(FragmentId),
     /// What waits behind `after`, in order of recording, `most` at most: [`Answer::Listed`].
     List { after: Option<Place>, most: usize },
@@ -95,6 +95,10 @@ pub enum Answer {
     Read {
         id: FragmentId,
         cluster: Option<Bytes>,
+    },
+    /// It cannot be said now.
+    NotRead {
+        id: FragmentId,
     },
     /// `left`: what waits behind the last of them.
     Listed {

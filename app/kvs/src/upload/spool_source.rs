@@ -60,6 +60,8 @@ struct Link {
     /// The disk did not take the last one: it is offered again [later](SpoolSource::try_again).
     refused: bool,
     listing: bool,
+    /// Done with since then: the list may have been made before that was known.
+    released: Vec<FragmentId>,
     /// What waits could not be said; it is asked for again [later](SpoolSource::try_again).
     unlisted: bool,
     /// So what is recorded does not wait for what an earlier life left.
@@ -67,6 +69,8 @@ struct Link {
     /// What an earlier life left has been listed.
     began: bool,
     reading: Vec<FragmentId>,
+    /// The disk could not be read; it is asked again [later](SpoolSource::try_again).
+    unread: bool,
     /// What was told: to be done by the owner.
     news: Vec<News>,
 }
@@ -138,7 +142,7 @@ impl SpoolSource {
             link.listing = true;
             return Some(Request::List { after: self.reached, most: FRONT - self.front.len() });
         }
-        let wanted = self.wanted.get()?;
+        let wanted = self.wanted.get().filter(|_| !link.unread)?;
         let from = self.front.iter().position(|fragment| fragment.id == wanted)?;
         let link = self.spool.as_mut()?;
         let absent = |fragment: &&Fragment| fragment.pieces.is_none() && !link.reading.contains(&fragment.id);
@@ -158,16 +162,20 @@ impl SpoolSource {
             Answer::Written { id, place } => self.written(id, Some(place)),
             Answer::NotWritten { id } => self.written(id, None),
             Answer::Read { id, cluster } => self.read(id, cluster),
+            Answer::NotRead { id } => {
+                self.done_reading(id);
+                self.spool.iter_mut().for_each(|link| link.unread = true);
+            }
             Answer::Listed { fragments, left } => self.listed(fragments, left),
             Answer::NotListed => self.not_listed(),
             Answer::Dropped(dropped) => dropped.into_iter().for_each(|dropped| self.dropped(dropped)),
         }
     }
 
-    /// What the disk did not take is offered again: with each fragment that is finished, and when a moment has passed.
+    /// What the disk did not take is offered again, and what it did not return asked for: with each fragment that is finished, and when a moment has passed.
     pub fn try_again(&mut self) {
         if let Some(link) = &mut self.spool {
-            (link.refused, link.unlisted) = (false, false);
+            (link.refused, link.unlisted, link.unread) = (false, false, false);
         }
     }
 
@@ -212,7 +220,10 @@ impl SpoolSource {
         let Some(place) = place else { return };
         if let Some(at) = self.place_of(id) {
             self.front[at].place = Some(place);
-            self.reached = self.reached.max(Some(place));
+            // Where a list came late, what lies in between is still to be listed.
+            if self.hidden.fragments == 0 {
+                self.reached = self.reached.max(Some(place));
+            }
         } else if let Some(fragment) = self.tail.iter_mut().find(|fragment| fragment.id == id) {
             fragment.place = Some(place);
         }
@@ -271,6 +282,7 @@ impl SpoolSource {
         let Some(link) = &mut self.spool else { return };
         let doubtful = !std::mem::replace(&mut link.began, true);
         link.listing = false;
+        let released = std::mem::take(&mut link.released);
         let mut recalled = Vec::new();
         for Spooled { place, header, end } in fragments {
             self.reached = Some(place);
@@ -278,26 +290,23 @@ impl SpoolSource {
             let (id, timecode) = (summary.id, summary.timecode);
             let bytes = usize::try_from(summary.cluster_bytes).unwrap_or(usize::MAX);
             // The tail may be on disk already: it is hidden when that is told.
-            if self.get(id).is_some() || self.tail.iter().any(|fragment| fragment.id == id) {
+            if self.get(id).is_some() || released.contains(&id) {
                 continue;
             }
+            // Where the list came late, newer ones are here already.
+            let newer = |fragment: &Fragment| fragment.place.map_or(!fragment.evicted, |other| other > place);
+            let at = self.front.iter().rposition(|fragment| !newer(fragment)).map_or(0, |last| last + 1);
             let (end, place) = (Some(end), Some(place));
-            self.front.push_back(Fragment {
-                id,
-                timecode,
-                header,
-                pieces: None,
-                bytes,
-                end,
-                place,
-                evicted: false,
-            });
+            let fragment = Fragment { id, timecode, header, pieces: None, bytes, end, place, evicted: false };
+            self.front.insert(at, fragment);
             recalled.push(id);
         }
         // What of the tail is on disk, and held up there by one that is not, is among those that are left.
         let behind = |place: Place| self.reached.is_none_or(|reached| place > reached);
         let mut left = left;
-        for fragment in self.tail.iter().filter(|fragment| fragment.place.is_some_and(behind)) {
+        for fragment in
+            self.front.iter().chain(&self.tail).filter(|fragment| fragment.place.is_some_and(behind))
+        {
             left.fragments = left.fragments.saturating_sub(1);
             left.bytes = left.bytes.saturating_sub(fragment.bytes as u64);
         }
@@ -309,6 +318,7 @@ impl SpoolSource {
     fn not_listed(&mut self) {
         if let Some(link) = &mut self.spool {
             (link.listing, link.unlisted, link.open) = (false, true, true);
+            link.released.clear();
         }
         self.join();
     }
@@ -421,6 +431,7 @@ impl FragmentSource for SpoolSource {
         };
         self.bytes -= fragment.in_memory();
         self.done_reading(id);
+        self.spool.iter_mut().filter(|link| link.listing).for_each(|link| link.released.push(id));
         if self.spool.as_ref().is_some_and(|link| link.began && !link.listing) {
             self.join();
         }

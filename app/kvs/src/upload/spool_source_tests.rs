@@ -71,6 +71,7 @@ impl Disk {
                 self.settled.insert(id);
                 return self.answer();
             }
+            Request::Read(id) if self.fails => Answer::NotRead { id },
             Request::Read(id) => {
                 let whole = self.kept.values().find(|whole| whole.id() == id);
                 let cluster = whole.map(|whole| Bytes::from(whole.pieces.concat()));
@@ -187,5 +188,60 @@ proptest! {
         prop_assert!(sent == expected, "other bytes");
         prop_assert_eq!(source.all(), (0, 0));
         prop_assert_eq!(source.bytes(), 0);
+    }
+
+    /// What an earlier life left is listed only after a while, while footage comes and is sent: none is lost, none comes twice,
+    /// and what is recorded meanwhile is whole.
+    #[test]
+    fn a_list_that_comes_late_loses_nothing_and_repeats_nothing(
+        earlier in 1_u64..900,
+        before in 0_usize..60,
+        after in 1_usize..60,
+        limit in 2000_usize..40_000,
+        sends in 0_usize..20,
+    ) {
+        let parts = stream(earlier + 40);
+        let expected: BTreeMap<_, _> =
+            wholes(parts.clone()).into_iter().map(|whole| (whole.summary.id, whole.cluster)).collect();
+        let mut parts = parts.into_iter();
+        let (mut source, mut disk, mut sent) = (SpoolSource::with_spool(1 << 30), Disk::default(), Vec::new());
+        for part in parts.by_ref().take(usize::try_from(earlier).expect("small") * 7) {
+            source.part(part);
+            while { ask(&mut source, &mut disk); disk.answer().map(|answer| source.answer(answer)).is_some() } {}
+        }
+        prop_assert_eq!(disk.kept.len() as u64, earlier);
+        source = SpoolSource::with_spool(limit);
+        disk.fails = true;
+        let turn = |source: &mut SpoolSource, disk: &mut Disk, part: Option<Part>| {
+            part.into_iter().for_each(|part| source.part(part));
+            ask(source, disk);
+            if let Some(answer) = disk.answer() {
+                source.answer(answer);
+            }
+        };
+        for part in parts.by_ref().take(before) {
+            turn(&mut source, &mut disk, Some(part));
+        }
+        (0..sends).for_each(|_| { send(&mut source, &mut disk, &mut sent); });
+        disk.fails = false;
+        source.try_again();
+        for part in parts.by_ref().take(after) {
+            turn(&mut source, &mut disk, Some(part));
+            send(&mut source, &mut disk, &mut sent);
+        }
+        parts.for_each(|part| source.part(part));
+        let mut idle = 0;
+        while idle < 3 {
+            ask(&mut source, &mut disk);
+            let answered = disk.answer().map(|answer| source.answer(answer)).is_some();
+            let moved = send(&mut source, &mut disk, &mut sent);
+            idle = if answered || moved { 0 } else { idle + 1 };
+        }
+        let names: Vec<_> = sent.iter().map(|(id, _)| *id).collect();
+        let once: BTreeMap<_, _> = sent.into_iter().collect();
+        prop_assert_eq!(names.len(), once.len(), "twice: {:?}", names);
+        prop_assert_eq!(once.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        prop_assert!(once == expected, "other bytes");
+        prop_assert_eq!((source.all(), source.bytes()), ((0, 0), 0));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use media::ProducerTimestamp;
 
+use super::driver::NO_SESSION;
 use super::source::Held;
 use crate::{FragmentId, FragmentNumber};
 
@@ -80,6 +81,12 @@ impl Window {
 
     pub(super) fn remove(&mut self, id: FragmentId) -> Option<InFlight> {
         self.fragments.remove(&id)
+    }
+
+    /// What an earlier life may have sent, it has not; or nobody can say: this one, or all.
+    pub(super) fn forget_earlier(&mut self, id: Option<FragmentId>) {
+        let about = |other: &FragmentId| id.is_none_or(|id| id == *other);
+        self.fragments.retain(|id, fragment| fragment.session != NO_SESSION || !about(id));
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (FragmentId, &InFlight)> {
