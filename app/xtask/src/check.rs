@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use crate::junit::{self, Case};
-use crate::{cargo, deb, model, npm, python, run, yocto};
+use crate::{cargo, deb, model, npm, python, run, wheel, yocto};
 
 /// What runs besides the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +24,8 @@ struct Folders {
     packages: Option<PathBuf>,
     /// A player in a web page.
     hls_js: PathBuf,
+    /// An interpreter that has the Python wheel.
+    wheel: PathBuf,
 }
 
 /// What became of all tests.
@@ -41,6 +43,7 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     run(cargo().args(["build", "--workspace", "--bins"]))?;
     let packages = [python::ONNXRUNTIME, python::NEXTEST, python::NUMPY, python::ONNX];
     let python = python::ensure(&packages)?;
+    let wheel = wheel::installed("dev")?;
     let models = if scope.peers { Some(model::install(None)?) } else { model::installed() };
     let library = python::onnxruntime_library(&python)
         .ok_or_else(|| format!("no libonnxruntime.so in {}", python::ONNXRUNTIME))?;
@@ -51,7 +54,7 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     let packages = if scope.full { Some(deb::build()?) } else { None };
 
     let mut total = Total::default();
-    let folders = Folders { models, packages, hls_js: npm::hls_js(&python)? };
+    let folders = Folders { models, packages, hls_js: npm::hls_js(&python)?, wheel };
     let mut problems = nextest(scope, &python, &library, &folders, &mut total)?;
     // Examples in documentation, which nextest does not run.
     problems.extend(documentation(&mut total)?);
@@ -96,6 +99,7 @@ fn nextest(
     command.args(["nextest", "run", "--workspace", "--no-fail-fast", "--profile", "default"]);
     command.env("KVS_EDGE_TEST_ONNXRUNTIME", library).env("KVS_EDGE_TEST_REQUIRE_PEERS", "1");
     command.env("KVS_EDGE_TEST_PYTHON", python).env("KVS_EDGE_TEST_HLS_JS", &folders.hls_js);
+    command.env("KVS_EDGE_TEST_WHEEL", &folders.wheel);
     for (folder, name) in
         [(&folders.models, "KVS_EDGE_TEST_MODELS"), (&folders.packages, "KVS_EDGE_TEST_DEB")]
     {

@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | model | deb | yocto`: installs the Debian packages that are missing, builds, runs.
+//! `cargo xtask demo | test | bench | model | deb | wheel | yocto`: installs the Debian packages that are missing, builds, runs.
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
@@ -9,6 +9,7 @@ mod model;
 mod npm;
 mod packages;
 mod python;
+mod wheel;
 mod yocto;
 
 use std::env;
@@ -27,6 +28,7 @@ cargo xtask model              a detector that knows people and vehicles: fetche
                                installs it where `kvs-edge` of this user finds it
 cargo xtask model --folder DIR likewise into DIR, such as /usr/share/kvs-edge/models for all users
 cargo xtask deb                Debian packages of the daemon with its units and of the detector, in target/deb
+cargo xtask wheel              the Python wheel `kvs_client`, in target/wheels
 
   --no-install                 refuse to install Debian packages: say which are missing, and stop";
 
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
         scope.full = take(&mut arguments, "--full");
     }
     let done = match task.as_str() {
-        "test" | "bench" | "deb" if !arguments.is_empty() => {
+        "test" | "bench" | "deb" | "wheel" if !arguments.is_empty() => {
             Err(format!("found `{}` after {task}, expected nothing there\n\n{USAGE}", arguments.join(" ")))
         }
         "demo" => prepare_demo(install, &mut arguments).and_then(|()| demo(&arguments)),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }),
         "deb" => packages::deb(install).and_then(|()| deb::build()).map(|_| ExitCode::SUCCESS),
+        "wheel" => packages::wheel(install).and_then(|()| wheel::build()),
         "yocto" => {
             packages::model(install).and_then(|()| yocto::step(&arguments)).map(|()| ExitCode::SUCCESS)
         }
@@ -59,7 +62,9 @@ fn main() -> ExitCode {
             println!("{USAGE}\n\n{}", yocto::USAGE);
             return ExitCode::SUCCESS;
         }
-        other => Err(format!("found `{other}`, expected demo, test, bench, model, deb or yocto\n\n{USAGE}")),
+        other => {
+            Err(format!("found `{other}`, expected demo, test, bench, model, deb, wheel or yocto\n\n{USAGE}"))
+        }
     };
     match done {
         Ok(code) => code,

@@ -55,6 +55,11 @@ pub(crate) fn deb(install: bool) -> Result<(), String> {
     ensure(&[DEMO, MODEL, DEB].concat(), install)
 }
 
+/// What builds the Python wheel.
+pub(crate) fn wheel(install: bool) -> Result<(), String> {
+    ensure(&[DEMO, MODEL].concat(), install)
+}
+
 /// `real`: on real footage, by the real model.
 pub(crate) fn demo(install: bool, real: bool) -> Result<(), String> {
     ensure(&[DEMO, if real { HEAVY } else { &[] }, if real { MODEL } else { &[] }].concat(), install)

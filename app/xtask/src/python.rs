@@ -15,6 +15,10 @@ pub(crate) const ONNX: &str = "onnx==1.23.2";
 pub(crate) const MOTMETRICS: &str = "motmetrics==1.4.0";
 pub(crate) const TRACKERS: &str = "trackers==2.6.1";
 
+/// Builds the wheel, which is tested with numpy and, as scripts for AWS's library have it, with boto3.
+pub(crate) const MATURIN: &str = "maturin==1.16.0";
+pub(crate) const BOTO3: &str = "boto3==1.44.8";
+
 /// Makes or completes the environment and returns its interpreter.
 pub(crate) fn ensure(packages: &[&str]) -> Result<PathBuf, String> {
     ensure_in(&target().join("python"), packages)
