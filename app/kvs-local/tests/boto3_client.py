@@ -3,10 +3,11 @@
 PutMedia is in no model, so it is sent by hand, signed by the SDK.
 
 usage: boto3_client.py ENDPOINT BODY STREAM FRAGMENT_NUMBER... ; the stream holds exactly these fragments, as many
-as BODY, a recorded PutMedia body, has.
+as BODY, a recorded PutMedia body, has. Streams named `bad-...` hold one fragment each that is refused by that name.
 AWS_CA_BUNDLE names the certificate of an HTTPS endpoint.
 """
 
+import base64
 import datetime
 import hashlib
 import http.client
@@ -78,7 +79,8 @@ def control():
     refused("InvalidArgumentException", 400, kvs.describe_stream, StreamName="boto", StreamARN=arn)
     refused("InvalidArgumentException", 400, kvs.describe_stream)
 
-    for api in ("PUT_MEDIA", "GET_MEDIA", "LIST_FRAGMENTS", "GET_MEDIA_FOR_FRAGMENT_LIST", "GET_CLIP"):
+    apis = ("PUT_MEDIA", "GET_MEDIA", "LIST_FRAGMENTS", "GET_MEDIA_FOR_FRAGMENT_LIST", "GET_CLIP", "GET_IMAGES")
+    for api in (*apis, "GET_HLS_STREAMING_SESSION_URL", "GET_DASH_STREAMING_SESSION_URL"):
         assert kvs.get_data_endpoint(StreamName="boto", APIName=api)["DataEndpoint"] == ENDPOINT
 
     refused(
@@ -123,6 +125,7 @@ def control():
     assert [len(page) for page in pages] == [2, 2, 1], pages
     assert sorted(sum(pages, [])) == [f"many-{number}" for number in range(5)], pages
     names = {stream["StreamName"] for stream in kvs.list_streams()["StreamInfoList"]}
+    names = {name for name in names if not name.startswith("bad-")}
     assert names == {"boto", STREAM, *(f"many-{number}" for number in range(5))}, names
 
     refused("VersionMismatchException", 400, kvs.delete_stream, StreamARN=arn, CurrentVersion="x")
@@ -246,10 +249,98 @@ def playback():
     url_of = archive.get_hls_streaming_session_url
     refused("InvalidArgumentException", 400, url_of, StreamName=STREAM, HLSFragmentSelector=selector)
     refused("InvalidArgumentException", 400, url_of, StreamName=STREAM, PlaybackMode="ON_DEMAND")
-    client("kinesisvideo").create_stream(StreamName="boto-none")
-    refused("NoDataRetentionException", 400, url_of, StreamName="boto-none")
-    refused("NoDataRetentionException", 400, archive.get_clip, StreamName="boto-none", ClipFragmentSelector=selector)
     refused("ResourceNotFoundException", 404, url_of, StreamName="nobody")
+
+
+def images():
+    """JPEG and PNG of the pictures that are shown at given times, in pages; what there is none of is said."""
+    archive = client("kinesis-video-archived-media")
+    fragments = archive.list_fragments(StreamName=STREAM)["Fragments"]
+    # This SDK drops fractions of a second: the first time lies before the footage, which is 10 s long.
+    begin = min(fragment["ProducerTimestamp"] for fragment in fragments).replace(microsecond=0)
+    asked = dict(
+        StreamName=STREAM,
+        ImageSelectorType="PRODUCER_TIMESTAMP",
+        StartTimestamp=begin,
+        EndTimestamp=begin + datetime.timedelta(seconds=13),
+        SamplingInterval=3000,
+    )
+    kinds = {"JPEG": (b"\xff\xd8\xff", dict(FormatConfig={"JPEGQuality": "50"})), "PNG": (b"\x89PNG", {})}
+    for kind, (magic, more) in kinds.items():
+        found, token = [], {}
+        while not found or token:
+            page = archive.get_images(Format=kind, MaxResults=2, **asked, **more, **token)
+            assert 1 <= len(page["Images"]) <= 2, page
+            found += page["Images"]
+            token = {"NextToken": page["NextToken"]} if page.get("NextToken") else {}
+        times = [(image["TimeStamp"] - begin).total_seconds() for image in found]
+        assert times == [0, 3, 6, 9, 12], times
+        assert [image.get("Error") for image in found] == ["NO_MEDIA", None, None, None, "NO_MEDIA"], found
+        pictures = [base64.b64decode(image["ImageContent"]) for image in found[1:4]]
+        assert all(picture.startswith(magic) for picture in pictures), pictures
+        assert len(set(pictures)) == 3, "each is another picture"
+    asked["Format"] = "JPEG"
+    get = archive.get_images
+    small = get(**asked, WidthPixels=64, HeightPixels=36)["Images"][1]["ImageContent"]
+    assert len(small) < len(found[1]["ImageContent"]), "it was made smaller"
+    later = begin + datetime.timedelta(seconds=301)
+    refused("IllegalArgumentException", 400, get, **{**asked, "EndTimestamp": later})
+    refused("InvalidArgumentException", 400, get, **{**asked, "EndTimestamp": begin - datetime.timedelta(seconds=1)})
+    refused("InvalidArgumentException", 400, get, **asked, NextToken="AAAA")
+    refused("InvalidArgumentException", 400, get, **asked, FormatConfig={"JPEGQuality": "0"})
+    refused("ValidationException", 400, get, **asked, WidthPixels=64)
+    refused("ResourceNotFoundException", 404, get, **{**asked, "StreamName": "nobody"})
+
+
+def refusals():
+    """What the archived operations refuse, each by its name."""
+    control, archive = client("kinesisvideo"), client("kinesis-video-archived-media")
+    now = datetime.datetime.now()
+
+    def asked(hours):
+        """Every operation with a range: of one hour, which ends this many hours from now."""
+        end = now + datetime.timedelta(hours=hours)
+        times = dict(StartTimestamp=end - datetime.timedelta(hours=1), EndTimestamp=end)
+        selector = dict(FragmentSelectorType="SERVER_TIMESTAMP", TimestampRange=times)
+        return (
+            (archive.get_hls_streaming_session_url, dict(PlaybackMode="ON_DEMAND", HLSFragmentSelector=selector)),
+            (archive.get_dash_streaming_session_url, dict(PlaybackMode="ON_DEMAND", DASHFragmentSelector=selector)),
+            (archive.get_clip, dict(ClipFragmentSelector=selector)),
+        )
+
+    control.create_stream(StreamName="boto-none")
+    control.create_stream(StreamName="boto-empty", DataRetentionInHours=1)
+    image = dict(StartTimestamp=now, EndTimestamp=now, SamplingInterval=3000, Format="PNG")
+    image["ImageSelectorType"] = "SERVER_TIMESTAMP"
+    for call, arguments in (*asked(0.5), (archive.list_fragments, {}), (archive.get_images, image)):
+        refused("NoDataRetentionException", 400, call, StreamName="boto-none", **arguments)
+    for stream, hours in (("boto-empty", 0.5), (STREAM, -5)):
+        for call, arguments in asked(hours):
+            refused("ResourceNotFoundException", 404, call, StreamName=stream, **arguments)
+    # Live, without footage of the last 30 s.
+    for call in (archive.get_hls_streaming_session_url, archive.get_dash_streaming_session_url):
+        refused("ResourceNotFoundException", 404, call, StreamName="boto-empty")
+
+    bad = [stream["StreamName"] for stream in control.list_streams()["StreamInfoList"]]
+    bad = [name for name in bad if name.startswith("bad-")]
+    assert len(bad) == 4, bad
+    for stream in bad:
+        error = stream.removeprefix("bad-")
+        for call, arguments in asked(0.5):
+            # A session reads the pictures when they are fetched.
+            if error == "InvalidMediaFrameException" and "url" in call.__name__:
+                url = next(iter(call(StreamName=stream, **arguments).values()))
+                if "HLS" in url:
+                    media = fetch(urllib.parse.urljoin(url, fetch(url).decode().splitlines()[-1])).decode()
+                    assert fetch(urllib.parse.urljoin(url, media.splitlines()[-2])) == 400, media
+            else:
+                refused(error, 400, call, StreamName=stream, **arguments)
+        fragment = archive.list_fragments(StreamName=stream)["Fragments"][0]
+        # Its producer time is a whole second.
+        image["StartTimestamp"] = image["EndTimestamp"] = fragment["ProducerTimestamp"]
+        image["ImageSelectorType"] = "PRODUCER_TIMESTAMP"
+        found = archive.get_images(StreamName=stream, **image)["Images"]
+        assert [image.get("Error") for image in found] == ["MEDIA_ERROR"], found
 
 
 class Signer(SigV4Auth):
@@ -311,6 +402,8 @@ def signatures():
 control()
 media()
 playback()
+images()
+refusals()
 put_media()
 signatures()
 print("all operations as expected")

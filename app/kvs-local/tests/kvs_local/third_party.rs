@@ -5,11 +5,16 @@ mod hls_js;
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
-use kvs_local::Tls;
+use bytes::Bytes;
+use kvs_local::{Options, Tls};
+use media::mkv::write::{Track, block_head, cluster_start, header};
+use media::{AudioFormat, VideoCodec, VideoFormat};
 use serde_json::json;
 
 use crate::client::{Rig, persisted};
+use crate::film::Film;
 use crate::mkv::{recorded, recording};
 
 /// Debian's interpreter, for which Debian's boto3 is installed.
@@ -58,18 +63,60 @@ async fn drive_with_boto3(rig: &Rig, endpoint: &str, certificate: Option<&Path>,
     assert!(text(&output).contains("all operations as expected"));
 }
 
+/// Streams with one fragment each that cannot be played, named after what it is refused with.
+const SPOILED: [&str; 4] = [
+    "bad-UnsupportedStreamMediaTypeException",
+    "bad-MissingCodecPrivateDataException",
+    "bad-InvalidCodecPrivateDataException",
+    "bad-InvalidMediaFrameException",
+];
+
+fn with_spoiled(options: &mut Options) {
+    *options = SPOILED.iter().fold(options.clone(), |options, name| options.stream(*name, 24));
+}
+
+async fn put_spoiled(rig: &Rig) {
+    let video = |record: &'static [u8]| {
+        let (width, height) = (640, 360);
+        let codec_private = Bytes::from_static(record);
+        let format = VideoFormat { codec: VideoCodec::H264, codec_private, width, height, frame_rate: None };
+        Track::Video(Arc::new(format))
+    };
+    let good = Film::h264(25, 0).track;
+    let sound = Track::Audio(AudioFormat::pcmu(8_000, 1).into());
+    let picture = b"\x00\x00\x00\x01\x65";
+    let clips: [(&[Track], &[u8]); 4] = [
+        // The pictures have to come first.
+        (&[sound, good.clone()], picture),
+        (&[video(b"")], picture),
+        (&[video(b"\x00\x00\x00\x01\x67\x64")], picture),
+        (&[good], b"\x00\x00\x00\x09\x65"),
+    ];
+    for (name, (tracks, block)) in SPOILED.iter().zip(clips) {
+        let mut cluster = cluster_start(1_795_186_073_000).to_vec();
+        for track in (1..).take(tracks.len()) {
+            cluster.extend_from_slice(&block_head(track, 0, true, block.len()));
+            cluster.extend_from_slice(block);
+        }
+        let head = header([7; 16], "test", tracks);
+        let acks = rig.client.put_whole(name, &[&head[..], &cluster].concat()).await;
+        assert_eq!(persisted(&acks).len(), 1, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn boto3_drives_every_modelled_operation() {
     if !has_boto3().await {
         return;
     }
-    let rig = Rig::new(24).await;
+    let rig = Rig::with(24, with_spoiled).await;
+    put_spoiled(&rig).await;
     let numbers = persisted(&rig.client.put_whole("cam1", &recorded("ok_put_001.mkv")).await);
     let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
     drive_with_boto3(&rig, &rig.server.endpoint(), None, &numbers).await;
     let calls = rig.server.calls();
     let operations = calls.keys().filter(|path| path.matches('/').count() == 1).count();
-    assert_eq!(operations, 17, "every operation was called: {calls:?}");
+    assert_eq!(operations, 18, "every operation was called: {calls:?}");
 }
 
 #[tokio::test]
@@ -96,7 +143,8 @@ async fn boto3_does_the_same_over_https() {
         return;
     }
     // Our own client speaks no TLS: the fragments are put in by a plain server on the same folder before.
-    let plain = Rig::new(24).await;
+    let plain = Rig::with(24, with_spoiled).await;
+    put_spoiled(&plain).await;
     let numbers = persisted(&plain.client.put_whole("cam1", &recorded("ok_put_001.mkv")).await);
     let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
     let Rig { server, folder: data, .. } = plain;
