@@ -1,4 +1,4 @@
-//! AWS's SDK for Java, from Maven Central: the only PutMedia client that AWS publishes. It runs when
+//! AWS's SDK for Java, from Maven Central: the only PutMedia client that AWS publishes; and AWS's parser library. They run when
 //! `KVS_EDGE_TEST_PEERS` is set (`cargo xtask test --peers`); then a missing `mvn`, `javac` or `java` fails the test.
 
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// The peer's class path: the libraries, fetched once for a build folder, and the compiled program.
+/// The peers' class path: the libraries, fetched once for a build folder, and the compiled programs.
 fn class_path() -> String {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java");
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("java-sdk-peer");
@@ -28,10 +28,14 @@ fn class_path() -> String {
     run(&mut fetch);
     let libraries = format!("{}/*", libraries.display());
     let mut compile = Command::new("javac");
-    run(compile.args(["-cp", &libraries, "-d"]).arg(&classes).arg(sources.join("Peer.java")));
+    run(compile
+        .args(["-cp", &libraries, "-d"])
+        .arg(&classes)
+        .args(["Peer.java", "Reader.java"].map(|name| sources.join(name))));
     format!("{libraries}:{}", classes.display())
 }
 
+/// Also reads it with the parser library, over GetMedia and a fragment list, and by HLS.
 #[tokio::test]
 async fn the_sdk_for_java_uploads_lists_and_reads_back() {
     if std::env::var_os("KVS_EDGE_TEST_PEERS").is_none() {
@@ -43,12 +47,15 @@ async fn the_sdk_for_java_uploads_lists_and_reads_back() {
     let rig = Rig::new(24).await;
     let (endpoint, keys) = (rig.server.endpoint(), rig.client.credentials.clone());
     let start_ms = 1_519_423_067_997_u64;
-    let peer = tokio::task::spawn_blocking(move || {
-        let mut command = Command::new("java");
-        command.args(["-cp", &class_path(), "Peer", &endpoint, "java"]).arg(recording("ok_put_001.mkv"));
-        run(command.args([&start_ms.to_string(), &keys.access_key, &keys.secret_key]))
+    let peers = tokio::task::spawn_blocking(move || {
+        let (classes, keys) = (class_path(), [keys.access_key, keys.secret_key]);
+        let mut upload = Command::new("java");
+        upload.args(["-cp", &classes, "Peer", &endpoint, "java"]).arg(recording("ok_put_001.mkv"));
+        let told = run(upload.arg(start_ms.to_string()).args(&keys));
+        let mut read = Command::new("java");
+        (told, run(read.args(["-cp", &classes, "Reader", &endpoint, "java"]).args(&keys)))
     });
-    let told = peer.await.expect("joined");
+    let (told, read) = peers.await.expect("joined");
     let lines =
         |start: &str| -> Vec<&str> { told.lines().filter_map(|line| line.strip_prefix(start)).collect() };
     assert_eq!((lines("failure"), lines("complete")), (vec![], vec![""]), "{told}");
@@ -63,6 +70,22 @@ async fn the_sdk_for_java_uploads_lists_and_reads_back() {
     assert_eq!(listed, expected);
     let answer = rig.client.read_all("java").await;
     assert_eq!(chunks(&answer).len(), timecodes.len());
+    let stored = rig.server.fragments("java").await.expect("the stream");
+    for operation in ["GetMedia", "GetMediaForFragmentList"] {
+        let found =
+            read.lines().filter_map(|line| line.strip_prefix(&format!("{operation} "))).map(str::to_owned);
+        let expected = stored.iter().map(|fragment| {
+            format!("{} {} {} {}", fragment.number, fragment.producer_ms, fragment.server_ms, fragment.blocks)
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{operation}");
+    }
+    let segments: Vec<_> = read.lines().filter_map(|line| line.strip_prefix("HLS segment ")).collect();
+    assert_eq!(segments.len(), stored.len(), "{read}");
+    for (segment, fragment) in segments.iter().zip(&stored) {
+        let (bytes, number) = segment.split_once(' ').expect("length and number");
+        assert_eq!(number, fragment.number);
+        assert!(bytes.parse::<u64>().expect("a length") > fragment.cluster_bytes / 2, "{segment}");
+    }
     // What differs from answer to answer is how far behind now its fragments were.
     let read: usize = lines("read ")[0].parse().expect("a number");
     assert!(read.abs_diff(answer.len()) <= 10 * timecodes.len(), "{read} bytes, {} of ours", answer.len());

@@ -11,6 +11,7 @@ mod java_sdk;
 mod media;
 mod mkv;
 mod playback;
+mod python_consumer;
 mod rates;
 mod reading;
 mod refusals;

@@ -447,6 +447,27 @@ async fn what_cannot_be_played_is_refused_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_ends_at_its_501st_change_of_the_codec_private_data() {
+    let rig = Rig::in_memory(1, |_| {}).await;
+    // The same but for the profile's compatibility flags.
+    let mut other = AVCC.to_vec();
+    other[2] ^= 0x08;
+    let other = VideoFormat::from_codec_private(VideoCodec::H264, other.into()).expect("a record");
+    let formats = [video(), Track::Video(Arc::new(other))];
+    let fragments = 502;
+    for n in 0..fragments {
+        let tracks = &formats[usize::from(n % 2 == 1)..][..1];
+        let cluster = [&cluster_start(n * 1_000)[..], &block_head(1, 0, true, 16), &picture(n, 0)].concat();
+        assert_eq!(put(&rig, tracks, [cluster]).await.len(), 1);
+    }
+    let playlist =
+        session(&rig, on_demand("PRODUCER_TIMESTAMP", 0, (fragments - 2) * 1_000)).await.playlist().await;
+    assert_eq!((playlist.urls.len(), playlist.maps.len()), (501, 501));
+    let answer = open(&rig, on_demand("PRODUCER_TIMESTAMP", 0, (fragments - 1) * 1_000)).await;
+    assert_eq!(answer.error(), (400, "InvalidCodecPrivateDataException".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn arguments_are_held_against_their_ranges() {
     let rig = Rig::in_memory(1, |_| {}).await;
     record(&rig, 10_000).await;

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use kvs_local::{Options, Tls};
 use media::mkv::write::{Track, block_head, cluster_start, header};
@@ -14,7 +16,7 @@ use media::{AudioFormat, VideoCodec, VideoFormat};
 use serde_json::json;
 
 use crate::client::{Rig, persisted};
-use crate::film::Film;
+use crate::film::{Film, HEIGHT, WIDTH};
 use crate::mkv::{recorded, recording};
 
 /// Debian's interpreter, for which Debian's boto3 is installed.
@@ -197,6 +199,26 @@ async fn play(rig: &Rig, frames: u32) {
             assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{url}");
         }
     }
+}
+
+#[tokio::test]
+async fn ffmpeg_decodes_the_jpeg_of_a_time_and_it_is_the_picture_that_was_shown_then() {
+    let (rig, film) = (Rig::new(24).await, Film::h264(50, 2));
+    film.put(&rig, 0, 5_000).await;
+    let input = json!({
+        "StreamName": "cam1", "ImageSelectorType": "PRODUCER_TIMESTAMP", "StartTimestamp": 6.0, "EndTimestamp": 6.0,
+        "Format": "JPEG",
+    });
+    let image = rig.client.call("/getImages", input).await.json()["Images"][0]["ImageContent"].take();
+    let image = BASE64_STANDARD.decode(image.as_str().expect("a picture")).expect("Base64");
+    let file = rig.folder.path().join("image.jpg");
+    std::fs::write(&file, image).expect("written");
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(&file).args(["-f", "rawvideo", "-pix_fmt", "gray", "-"]);
+    let Some(output) = output(ffmpeg).await else { return };
+    let (width, height) = (WIDTH as usize, HEIGHT as usize);
+    assert_eq!(output.stdout.len(), width * height, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(camera_sim::read_frame_index(&output.stdout, width, width, height), Some(25));
 }
 
 #[tokio::test]
