@@ -6,7 +6,7 @@
 //! | [`GetMediaSource`] | GetMedia from a start selector on | one answer |
 //! | [`FollowSource`] | the same over many answers, live for as long as one likes | connects again by itself |
 //! | `HlsSource` (feature `hls`) | what is archived, live or a range of time | connects again by itself |
-//! | fragment list | | to come |
+//! | [`FragmentListSource`] | stored fragments, by number or by time, each whole | connects again by itself |
 //!
 //! [`Source`] is any of them, chosen by [`SourceOptions::mode`]; all of them tell the same [`SourceFigures`]. Decoded pictures
 //! out of any of them: `frames` (feature `decode`).
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 mod figures;
 mod follow;
+mod fragment_list;
 mod get_media;
 #[cfg(feature = "hls")]
 mod hls;
@@ -30,21 +31,24 @@ mod options;
 
 pub use figures::{Plain, SourceFigures, StreamSource};
 pub use follow::FollowSource;
+pub use fragment_list::{FragmentListSource, ListError};
 pub use get_media::{GetMediaSource, SourceError};
 #[cfg(feature = "hls")]
 pub use hls::{HlsError, HlsSource};
 #[cfg(feature = "hls")]
 pub use hls_metrics::HlsMetrics;
 pub use kvs::read::follow::{FollowConfig, FollowConfigError};
-#[cfg(feature = "hls")]
-pub use kvs::read::hls::session::SkipReason;
-pub use kvs::read::hls::{HlsConfig, HlsConfigError, Play, Skip};
+pub use kvs::read::fragment_list::{FragmentListConfig, FragmentListConfigError, Wanted};
+pub use kvs::read::hls::{HlsConfig, HlsConfigError, Play};
+pub use kvs::read::skip::{Skip, SkipReason};
 pub use kvs::read::units::Origin;
 pub use metrics::GetMediaMetrics;
 pub use options::{OptionsError, Source, SourceMode, SourceOptions};
 
 /// Without a picture for so long a source is not healthy.
 pub(crate) const HEALTHY: Duration = Duration::from_secs(30);
+/// Reports that nobody asks for are forgotten.
+const SKIPS_KEPT: usize = 1_000;
 
 /// In 0..1, spreads retries; good for nothing else.
 #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]

@@ -75,7 +75,7 @@ async fn check(server: &Server, found: &[Frame], spec: &ClipSpec, begin_ms: u64)
 async fn every_stored_picture_is_an_array_by_any_way_with_its_times_and_its_fragment() {
     let (server, spec) = (server().await, spec());
     footage(&spec).upload(&server.client, BEGIN_MS).await;
-    for mode in [SourceMode::GetMedia, SourceMode::Hls] {
+    for mode in [SourceMode::GetMedia, SourceMode::Hls, SourceMode::FragmentList] {
         let frames = frames(&server, &everything(mode), |options| options.max_size = 7);
         let found: Vec<Frame> = (0..spec.pictures()).map(|_| next(&frames)).collect();
         check(&server, &found, &spec, BEGIN_MS).await;
@@ -96,13 +96,15 @@ async fn what_the_decoder_keeps_back_comes_before_another_codec_and_at_the_end()
     footage(&first).upload(&server.client, BEGIN_MS).await;
     let second_begin_ms = BEGIN_MS + 10_000;
     footage(&second).upload(&server.client, second_begin_ms).await;
-    let by_hls = frames(&server, &everything(SourceMode::Hls), |_| {});
-    let found = rest(&by_hls);
-    assert_eq!(found.len(), 200);
-    check(&server, &found[..100], &first, BEGIN_MS).await;
-    check(&server, &found[100..], &second, second_begin_ms).await;
-    assert_eq!(by_hls.state(), SourceState::Disconnected);
-    assert_eq!(by_hls.read(), Err(FramesError::Ended), "it stays at its end");
+    for mode in [SourceMode::Hls, SourceMode::FragmentList] {
+        let frames = frames(&server, &everything(mode), |_| {});
+        let found = rest(&frames);
+        assert_eq!(found.len(), 200, "{mode}");
+        check(&server, &found[..100], &first, BEGIN_MS).await;
+        check(&server, &found[100..], &second, second_begin_ms).await;
+        assert_eq!(frames.state(), SourceState::Disconnected);
+        assert_eq!(frames.read(), Err(FramesError::Ended), "it stays at its end");
+    }
 
     // Without an end the last two pictures may wait for the next one.
     let by_get_media = frames(&server, &everything(SourceMode::GetMedia), |_| {});

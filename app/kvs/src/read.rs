@@ -1,5 +1,5 @@
 //! Reading a stream: the chunks of an answer, the access units in them, the answer that lasts (of the
-//! proof, and of a consumer: `follow`), and HLS; and its fragments as documents, taken apart.
+//! proof, and of a consumer: `follow`), lists of fragments, and HLS; and its fragments as documents, taken apart.
 
 pub mod chunk;
 #[cfg(feature = "connect-audio")]
@@ -7,8 +7,10 @@ pub mod connect;
 pub mod contents;
 pub mod documents;
 pub mod follow;
+pub mod fragment_list;
 pub mod get_media;
 pub mod hls;
+pub mod skip;
 pub mod tree;
 pub mod units;
 

@@ -284,7 +284,7 @@ impl StreamSource for FollowSource {
     }
 }
 
-fn kind(error: &SourceError) -> ReadFailureKind {
+pub(super) fn kind(error: &SourceError) -> ReadFailureKind {
     let error = match error {
         SourceError::Call(error) => error,
         // The place to go on from, or anything else.

@@ -19,7 +19,7 @@ use super::figures::{SourceFigures, StreamSource};
 use super::hls_metrics::HlsMetrics;
 use super::metrics::state_number;
 use super::options::SourceMode;
-use super::{HEALTHY, random};
+use super::{HEALTHY, SKIPS_KEPT, random};
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::{Action as ErrorAction, Error};
@@ -31,8 +31,6 @@ const PLAYLIST_BYTES: usize = 4 << 20;
 const INIT_BYTES: usize = 1 << 20;
 /// A fragment has at most 50 MB (KVS limits page).
 const SEGMENT_BYTES: usize = 64 << 20;
-/// Reports that nobody asks for are forgotten.
-const SKIPS_KEPT: usize = 1_000;
 
 /// Why something that was asked for could not be used.
 #[derive(Debug, thiserror::Error)]

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use kvs::api::StreamId;
+use kvs::api::{FragmentSelectorType, StreamId};
 use kvs::read::follow::{FollowConfig, FollowConfigError};
+use kvs::read::fragment_list::{FragmentListConfig, FragmentListConfigError, Wanted};
 use kvs::read::hls::{HlsConfig, HlsConfigError, Play};
 use kvs::read::units::Origin;
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
 use super::figures::{SourceFigures, StreamSource};
 use super::follow::FollowSource;
+use super::fragment_list::FragmentListSource;
 #[cfg(feature = "hls")]
 use super::hls::HlsSource;
 use crate::client::Client;
@@ -23,16 +25,22 @@ pub enum SourceMode {
     GetMedia,
     /// What is archived, by HLS: live, some fragments behind, or a range of time. `HLS`.
     Hls,
+    /// What is archived, whole fragments by number or by time, as they were uploaded. `FRAGMENT_LIST`.
+    FragmentList,
     /// A camera itself, which is no matter of this crate: see [`Plain`](super::Plain). `RTSP`.
     Rtsp,
 }
 
 impl SourceMode {
-    /// As configurations have it: `GETMEDIA`, `HLS`, `RTSP`.
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::GetMedia, Self::Hls, Self::FragmentList, Self::Rtsp];
+
+    /// As configurations have it: `GETMEDIA`, `HLS`, `FRAGMENT_LIST`, `RTSP`.
     pub fn name(self) -> &'static str {
         match self {
             Self::GetMedia => "GETMEDIA",
             Self::Hls => "HLS",
+            Self::FragmentList => "FRAGMENT_LIST",
             Self::Rtsp => "RTSP",
         }
     }
@@ -42,6 +50,7 @@ impl SourceMode {
         match self {
             Self::GetMedia => "kvs_getmedia",
             Self::Hls => "kvs_hls",
+            Self::FragmentList => "kvs_fragment_list",
             Self::Rtsp => "kvs_rtsp",
         }
     }
@@ -58,8 +67,7 @@ impl FromStr for SourceMode {
 
     /// In any case of letters.
     fn from_str(text: &str) -> Result<Self, OptionsError> {
-        let all = [Self::GetMedia, Self::Hls, Self::Rtsp];
-        let found = all.into_iter().find(|mode| mode.name().eq_ignore_ascii_case(text));
+        let found = Self::ALL.into_iter().find(|mode| mode.name().eq_ignore_ascii_case(text));
         found.ok_or_else(|| OptionsError::Mode { found: text.to_owned() })
     }
 }
@@ -91,6 +99,10 @@ pub struct SourceOptions {
     pub hls: HlsConfig,
     /// What HLS plays: live, or a range of producer time.
     pub play: Play,
+    /// Of [`SourceMode::FragmentList`].
+    pub fragment_list: FragmentListConfig,
+    /// What it reads; `None`: the range of [`play`](Self::play).
+    pub wanted: Option<Wanted>,
 }
 
 impl Default for SourceOptions {
@@ -100,6 +112,8 @@ impl Default for SourceOptions {
             get_media: FollowConfig::default(),
             hls: HlsConfig::default(),
             play: Play::Live,
+            fragment_list: FragmentListConfig::default(),
+            wanted: None,
         }
     }
 }
@@ -115,7 +129,7 @@ impl SourceOptions {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OptionsError {
     /// No mode has this name.
-    #[error("mode is `{found}`, expected GETMEDIA, HLS or RTSP")]
+    #[error("mode is `{found}`, expected GETMEDIA, HLS, FRAGMENT_LIST or RTSP")]
     Mode {
         /// What was asked for.
         found: String,
@@ -126,6 +140,14 @@ pub enum OptionsError {
     /// A value of HLS is out of its range.
     #[error(transparent)]
     Hls(#[from] HlsConfigError),
+    /// A value of lists is out of its range.
+    #[error(transparent)]
+    FragmentList(#[from] FragmentListConfigError),
+    /// A list without an end.
+    #[error(
+        "FRAGMENT_LIST reads a range of time or given fragments, found neither; for what comes live take GETMEDIA or HLS"
+    )]
+    NothingWanted,
     /// The mode is no matter of this crate, or was left out of this build.
     #[error("mode {mode} is not here: {fix}")]
     Absent {
@@ -144,6 +166,8 @@ pub enum Source {
     /// By HLS.
     #[cfg(feature = "hls")]
     Hls(Box<HlsSource>),
+    /// By GetMediaForFragmentList.
+    FragmentList(Box<FragmentListSource>),
 }
 
 impl Source {
@@ -162,6 +186,16 @@ impl Source {
             }
             #[cfg(not(feature = "hls"))]
             SourceMode::Hls => Err(absent("build kvs-client with its feature `hls`")),
+            SourceMode::FragmentList => {
+                let by = FragmentSelectorType::ProducerTimestamp;
+                let wanted = match (&options.wanted, options.play) {
+                    (Some(wanted), _) => wanted.clone(),
+                    (None, Play::Range { from_ms, to_ms }) => Wanted::Range { by, from_ms, to_ms },
+                    (None, Play::Live) => return Err(OptionsError::NothingWanted),
+                };
+                let config = options.fragment_list.clone();
+                Ok(Self::FragmentList(Box::new(FragmentListSource::new(client, stream, wanted, config)?)))
+            }
             SourceMode::Rtsp => Err(absent("a camera's own source is handed on by `Plain`")),
         }
     }
@@ -174,6 +208,7 @@ macro_rules! each {
             Source::GetMedia($inner) => $result,
             #[cfg(feature = "hls")]
             Source::Hls($inner) => $result,
+            Source::FragmentList($inner) => $result,
         }
     };
 }
@@ -216,12 +251,12 @@ mod tests {
 
     #[test]
     fn a_mode_is_known_by_its_name_in_any_case() {
-        for mode in [SourceMode::GetMedia, SourceMode::Hls, SourceMode::Rtsp] {
+        for mode in SourceMode::ALL {
             assert_eq!(mode.name().parse(), Ok(mode));
             assert_eq!(mode.to_string().to_lowercase().parse(), Ok(mode));
         }
         let error = "WEBRTC".parse::<SourceMode>().expect_err("unknown").to_string();
-        assert_eq!(error, "mode is `WEBRTC`, expected GETMEDIA, HLS or RTSP");
+        assert_eq!(error, "mode is `WEBRTC`, expected GETMEDIA, HLS, FRAGMENT_LIST or RTSP");
     }
 
     #[test]

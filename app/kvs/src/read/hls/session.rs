@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use media::SourceState;
 
+pub use crate::read::skip::{Skip, SkipReason};
+
 use super::playlist::{self, Media, Playlist, PlaylistError, Segment};
 use crate::FragmentNumber;
 use crate::api::{
@@ -189,28 +191,6 @@ pub enum Failure {
     /// There is no such fragment, or none to play.
     Gone,
     /// It came, and is not what it should be.
-    Unreadable,
-}
-
-/// Fragments that are not handed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skip {
-    /// The last one that was handed on before.
-    pub after: Option<FragmentNumber>,
-    /// The next one there is; for a fragment that is left out, that fragment.
-    pub before: FragmentNumber,
-    /// How many; `None`: not known, as between two sessions of a producer.
-    pub fragments: Option<u64>,
-    pub why: SkipReason,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SkipReason {
-    /// They had left the playlist when it was looked at, or never stood in it.
-    NotListed,
-    /// The service has it no more.
-    Gone,
-    /// Twice it was no readable segment.
     Unreadable,
 }
 
