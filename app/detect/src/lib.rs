@@ -21,6 +21,7 @@ pub mod model;
 pub mod onnx;
 #[cfg(feature = "ort")]
 mod ort;
+mod pixels;
 mod rten;
 pub mod schedule;
 

@@ -18,6 +18,7 @@ use crate::model::{self, Declared, MAX_MODEL_BYTES, ModelError};
 use crate::onnx::{self, Header, OnnxError};
 #[cfg(feature = "ort")]
 use crate::ort::{LibraryError, Ort, OrtError};
+use crate::pixels;
 use crate::rten::Rten;
 
 /// Where the model comes from.
@@ -271,10 +272,21 @@ fn open_rten(
     declared: &Declared,
     options: &LoadOptions,
 ) -> Result<Opened, LoadError> {
-    open(declared, |spec| {
-        Ok::<_, BackendError>(Box::new(Rten::new(file, spec, options.threads.max(1))?) as Box<dyn Backend>)
-    })
-    .map_err(|source| LoadError::Backend { model: model.to_owned(), source })
+    let open = |file: &[u8], packed: bool| {
+        open(declared, |spec| {
+            let rten = Rten::new(file, spec, options.threads.max(1), packed)?;
+            Ok::<_, BackendError>(Box::new(rten) as Box<dyn Backend>)
+        })
+    };
+    // Each band of each convolution would hold its weights once more, and saves no time by it.
+    if let Some(written) = pixels::rewrite(file) {
+        match open(&written, false) {
+            Ok(opened) => return Ok(opened),
+            // As the file is written, it runs or says by itself what is wrong with it.
+            Err(error) => tracing::debug!(model, %error, "does not run with its maps as pixels"),
+        }
+    }
+    open(file, true).map_err(|source| LoadError::Backend { model: model.to_owned(), source })
 }
 
 #[cfg(not(feature = "ort"))]

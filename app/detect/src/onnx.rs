@@ -3,7 +3,8 @@
 //! The backends could tell most of it, but each in its own words, and one of them turns float64 into float32 without
 //! saying so. So that every refusal names the same thing in the same way, whatever backend runs the model, this module
 //! walks the file once: it is a protobuf message (`onnx.proto`, IR version 3 to 12), of which few fields are needed.
-//! Weights are skipped, nothing is copied but names, and every length is checked against what is left.
+//! Weights are skipped, nothing is copied but names, and every length is checked against what is left,
+//! in what is of no interest here as well.
 
 use std::collections::HashSet;
 
@@ -168,7 +169,64 @@ pub fn read_header(file: &[u8]) -> Result<Header, OnnxError> {
         return Err(OnnxError::NoGraph);
     }
     header.inputs.retain(|input| !with_default.contains(&input.name));
+    check(Fields::new(file, 0, file.len()), Message::Model, 0)?;
     Ok(header)
+}
+
+/// Messages whose fields the backends read.
+#[derive(Clone, Copy)]
+enum Message {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+    Tensor,
+    ValueInfo,
+    Type,
+    TensorType,
+    Shape,
+    Sequence,
+    /// Without messages inside.
+    Plain,
+}
+
+impl Message {
+    /// What field `number` of this message is.
+    fn field(self, number: u64) -> Option<Message> {
+        use Message::{
+            Attribute, Graph, Model, Node, Plain, Sequence, Shape, Tensor, TensorType, Type, ValueInfo,
+        };
+        match (self, number) {
+            (Model, 7) | (Attribute, 6) => Some(Graph),
+            (Model, 8 | 14) | (Tensor, 13) | (Shape, 1) => Some(Plain),
+            (Graph, 1) => Some(Node),
+            (Graph, 5) | (Attribute, 5) => Some(Tensor),
+            (Graph, 11..=13) => Some(ValueInfo),
+            (Node, 5) => Some(Attribute),
+            (ValueInfo, 2) | (Sequence, 1) => Some(Type),
+            (Type, 1) => Some(TensorType),
+            (Type, 4) => Some(Sequence),
+            (TensorType, 2) => Some(Shape),
+            _ => None,
+        }
+    }
+}
+
+/// Deepest graph inside a graph, counted in messages.
+const MAX_DEPTH: usize = 64;
+
+/// Every length in the file is within what it is a part of. rten trusts them: one that reaches around the end of all
+/// numbers takes it back in the file, for ever.
+fn check(mut fields: Fields<'_>, message: Message, depth: usize) -> Result<(), OnnxError> {
+    while let Some((number, value)) = fields.next()? {
+        if let (Some(inner), Value::Bytes(bytes)) = (message.field(number), value) {
+            if depth == MAX_DEPTH {
+                return Err(fields.damaged());
+            }
+            check(bytes.fields(), inner, depth + 1)?;
+        }
+    }
+    Ok(())
 }
 
 fn opset_import(opset: Slice<'_>, header: &mut Header) -> Result<(), OnnxError> {
@@ -481,6 +539,29 @@ mod tests {
                 assert!(header.metadata.is_empty() && header.inputs.len() == 1, "{len}");
             }
         }
+    }
+
+    #[test]
+    fn a_length_beyond_its_message_is_refused_wherever_it_is() {
+        let with = |graph: &[u8]| [model(), field(7, graph)].concat();
+        // Of a documentation, which nobody reads, 2^64 - 8 bytes: whoever adds that goes eight back.
+        let length = [[0xf8].as_slice(), &[0xff; 8], &[1]].concat();
+        let long = [vec![6 << 3 | 2], length].concat();
+        let inside = |bytes: &[u8], path: &[u8]| {
+            path.iter().rev().fold(bytes.to_vec(), |bytes, &number| field(number, &bytes))
+        };
+        for path in [&[1][..], &[1, 5], &[1, 5, 5], &[1, 5, 6], &[1, 5, 6, 1], &[5], &[13, 2, 1, 2, 1]] {
+            // One graph is all there may be: what is wrong inside of it is found first.
+            let found = check_file(&with(&inside(&long, path)));
+            assert!(matches!(found, Err(OnnxError::Damaged { .. })), "{path:?}: {found:?}");
+            assert_eq!(check_file(&with(&inside(&[6 << 3 | 2, 0], path))), Ok(()), "{path:?}");
+        }
+        let deep = (0..40).fold(Vec::new(), |graph, _| field(1, &field(5, &field(6, &graph))));
+        assert!(matches!(check_file(&with(&deep)), Err(OnnxError::Damaged { .. })));
+    }
+
+    fn check_file(file: &[u8]) -> Result<(), OnnxError> {
+        check(Fields::new(file, 0, file.len()), Message::Model, 0)
     }
 
     proptest! {
