@@ -84,7 +84,8 @@ impl Camera {
                 acked.with(|ledger| {
                     let Some(id) = ledger.at(timecode_ms).map(|record| record.id) else { return };
                     match ack.event {
-                        AckEvent::Received => ledger.received(id, ack.number),
+                        AckEvent::Buffering => ledger.buffering(id, time.now()),
+                        AckEvent::Received => ledger.received(id, ack.number, time.now()),
                         AckEvent::Persisted => ledger.persisted(id, ack.number, time.now()),
                         _ => {}
                     }

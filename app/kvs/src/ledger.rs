@@ -127,6 +127,9 @@ pub struct Times {
     pub complete: Option<Instant>,
     /// All its bytes were handed to the connection.
     pub sent: Option<Instant>,
+    /// Its acks, the first of each kind.
+    pub buffering: Option<Instant>,
+    pub received: Option<Instant>,
     pub persisted: Option<Instant>,
     pub listed: Option<Instant>,
     pub identical: Option<Instant>,
@@ -251,6 +254,8 @@ impl Ledger {
             begun: now,
             complete: None,
             sent: None,
+            buffering: None,
+            received: None,
             persisted: None,
             listed: None,
             identical: None,
@@ -301,11 +306,19 @@ impl Ledger {
         }
     }
 
-    /// KVS named it, or has received all of it.
-    pub fn received(&mut self, id: FragmentId, number: Option<FragmentNumber>) {
+    /// KVS has begun to take it.
+    pub fn buffering(&mut self, id: FragmentId, now: Instant) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.times.buffering.get_or_insert(now);
+        }
+    }
+
+    /// KVS has received all of it.
+    pub fn received(&mut self, id: FragmentId, number: Option<FragmentNumber>, now: Instant) {
         self.climb(id, Stage::Received);
         if let Some(record) = self.records.get_mut(&id) {
             record.number = number.or(record.number);
+            record.times.received.get_or_insert(now);
         }
     }
 

@@ -5,6 +5,7 @@
 //!  ListFragments --rows--> listing ------------------------------+--> ledger --> verdict
 //!  schedule: what is asked for when ----------------------------+
 //!  reconcile: which of these does KVS have?
+//!  records: what the ledger shows of each minute, for good, in a chain that an edit breaks
 //! ```
 //!
 //! What is known of a fragment stands in the ledger and nowhere else, so a proof that had to begin anew goes on where it was.
@@ -12,5 +13,6 @@
 pub mod fetches;
 pub mod listing;
 pub mod reconcile;
+pub mod records;
 pub mod schedule;
 pub mod verify;

@@ -226,6 +226,8 @@ pub enum Event {
     Sending(FragmentId),
     /// Its last byte was taken.
     Sent(FragmentId),
+    /// The service begins to take it.
+    Buffering(FragmentId),
     Received {
         id: FragmentId,
         number: Option<FragmentNumber>,
@@ -303,7 +305,8 @@ impl Event {
         match self {
             Self::Sending(id) => ledger.sending(*id),
             Self::Sent(id) => ledger.sent(*id, now),
-            Self::Received { id, number } => ledger.received(*id, *number),
+            Self::Buffering(id) => ledger.buffering(*id, now),
+            Self::Received { id, number } => ledger.received(*id, *number, now),
             Self::Interrupted(id) => ledger.interrupted(*id),
             Self::Persisted { summary, number, .. } => ledger.persisted(summary.id, *number, now),
             Self::FoundAfterLoss { id, number } => ledger.persisted(*id, Some(*number), now),

@@ -82,6 +82,8 @@ pub enum Verdict {
     Ok,
     /// Something is overdue.
     Late,
+    /// Some footage is not in KVS and never will be: see `open_gaps`, and the gaps of `upload`.
+    Gap,
     /// Something read back differs or is missing.
     Mismatch,
     /// Nothing to judge by yet, or verification is off.

@@ -135,6 +135,7 @@ fn verdict(verdict: Verdict) -> messages::Verdict {
     match verdict {
         Verdict::Ok => messages::Verdict::Ok,
         Verdict::Late => messages::Verdict::Late,
+        Verdict::Gap => messages::Verdict::Gap,
         Verdict::Mismatch => messages::Verdict::Mismatch,
         Verdict::Unknown => messages::Verdict::Unknown,
     }
@@ -231,6 +232,7 @@ mod tests {
             upload: watch::channel(upload).1,
             ledger: SharedLedger::default(),
             verify: watch::channel(verify).1,
+            records: watch::channel(Default::default()).1,
             analytics: None,
         }
     }

@@ -398,6 +398,12 @@ impl Running {
                     format!("{overdue} fragments are not read back {late_s} s after they were persisted");
                 Some(Problem::new(Reason::VerifyLate, found, wall))
             }),
+            Verdict::Gap => ledger.with(|ledger| {
+                let gap = ledger.gaps().next_back()?;
+                let found =
+                    format!("footage from {} to {} is not in KVS: {}", gap.start, gap.end, gap.reason);
+                Some(Problem::new(super::reason_of_loss(&gap.reason), found, wall))
+            }),
             Verdict::Ok | Verdict::Unknown => failed,
         };
         self.proof.report.send_if_modified(|report| {

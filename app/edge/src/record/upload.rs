@@ -615,7 +615,11 @@ impl<'a> Running<'a> {
                     report.reconnects.add(now);
                 });
             }
-            Event::Sending(_) | Event::Sent(_) | Event::Received { .. } | Event::Interrupted(_) => {}
+            Event::Sending(_)
+            | Event::Sent(_)
+            | Event::Buffering(_)
+            | Event::Received { .. }
+            | Event::Interrupted(_) => {}
         }
     }
 }

@@ -68,7 +68,7 @@ fn a_good_life_climbs_each_rung_once() {
     ledger.complete(summary(1), t0 + S * 2);
     ledger.sending(id(1));
     ledger.sent(id(1), t0 + S * 2);
-    ledger.received(id(1), Some(number(1)));
+    ledger.received(id(1), Some(number(1)), t0 + S * 3);
     assert_eq!(
         ledger.get(id(1)).map(|record| (&record.stage, record.number)),
         Some((&Stage::Received, Some(number(1))))
@@ -109,7 +109,7 @@ fn a_break_sets_back_what_is_not_persisted() {
     recorded(&mut ledger, 1..=2);
     for sequence in 1..=2 {
         ledger.sending(id(sequence));
-        ledger.received(id(sequence), Some(number(sequence)));
+        ledger.received(id(sequence), Some(number(sequence)), epoch());
     }
     ledger.persisted(id(1), None, epoch());
     ledger.interrupted(id(1));
@@ -327,7 +327,7 @@ proptest! {
                 0 => ledger.begin(id, time(sequence * 2000), now),
                 1 => ledger.complete(summary(sequence), now),
                 2 => ledger.sending(id),
-                3 => ledger.received(id, Some(number(sequence))),
+                3 => ledger.received(id, Some(number(sequence)), now),
                 4 => ledger.persisted(id, Some(number(sequence)), now),
                 5 => ledger.listed(id, number(sequence), now),
                 6 => ledger.identical(id, None, now),

@@ -13,6 +13,7 @@
 use std::time::{Duration, Instant};
 
 use health::Backoff;
+use serde::{Deserialize, Serialize};
 
 use super::fetches::{Fetched, Fetches};
 use super::listing::{Listed, Listing, Span};
@@ -50,7 +51,7 @@ pub struct ProofConfig {
     pub span: Duration,
     /// From the ack; less than the shortest retention, so that what is not there is really missing.
     pub ask_for: Duration,
-    /// How long a bad finding weighs on the verdict.
+    /// How long a bad finding or a gap weighs on the verdict.
     pub memory: Duration,
     pub first_delay: Duration,
     pub longest_delay: Duration,
@@ -96,12 +97,15 @@ pub enum Ask {
 }
 
 /// The answer to "is my footage in the cloud as sent?".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Everything that was due has been read back and is identical.
     Ok,
     /// Something is overdue.
     Late,
+    /// Some footage is not in KVS and never will be; it is said which, and why.
+    Gap,
     /// Something differs or is missing.
     Mismatch,
     /// Nothing to judge by yet, or verification is off.
@@ -375,6 +379,8 @@ impl Schedule {
         let weighs = |(_, at): (u64, Instant)| now.saturating_duration_since(at) < self.config.memory;
         if self.view.is_bad || self.misdescribed.is_some_and(weighs) {
             Verdict::Mismatch
+        } else if ledger.gaps_within(self.config.memory, now) > 0 {
+            Verdict::Gap
         } else if self.view.overdue > 0 {
             Verdict::Late
         } else if ledger.counts().identical > 0 {

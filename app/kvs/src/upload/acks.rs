@@ -30,7 +30,10 @@ impl<S: FragmentSource> Driver<S> {
         let id = self.named(ack, session_id);
         match &ack.event {
             AckEvent::Idle => {}
-            AckEvent::Buffering => self.numbered(id, ack),
+            AckEvent::Buffering => {
+                self.numbered(id, ack);
+                self.events.extend(id.map(Event::Buffering));
+            }
             AckEvent::Received => {
                 self.numbered(id, ack);
                 if let Some(id) = id.filter(|id| self.is_whole(*id))
