@@ -76,6 +76,11 @@ impl Finding {
         Self::new(FindingKind::Damaged, path, format!("bytes {from} to {to} are no record"), Some(DAMAGED))
     }
 
+    pub(crate) fn damaged_lines(path: PathBuf, lines: u64) -> Self {
+        let found = format!("{lines} lines are no proof records; the next record says so");
+        Self::new(FindingKind::Damaged, path, found, Some("run kvs-edge proof check, and look at the disk"))
+    }
+
     pub(crate) fn shortened(path: PathBuf, known: u64, length: u64) -> Self {
         let found = format!("has {length} bytes, of which {known} were in the index");
         Self::new(FindingKind::Damaged, path, found, Some(DAMAGED))

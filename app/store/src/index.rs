@@ -99,14 +99,7 @@ impl Index {
 
     /// Makes an index anew, and puts a file that is there already aside. Returns where it is now.
     pub(crate) fn anew(path: &Path) -> Result<(Self, Option<PathBuf>), IndexError> {
-        let aside = path.with_extension("sqlite.aside");
-        let moved = std::fs::rename(path, &aside).is_ok().then_some(aside);
-        for end in ["-wal", "-shm"] {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(end);
-            // A write-ahead log without its file means nothing.
-            let _ = std::fs::remove_file(beside);
-        }
+        let moved = put_aside(path);
         Ok((Self::open(path)?, moved))
     }
 
@@ -122,26 +115,8 @@ impl Index {
             return Err(IndexError::Damaged(found));
         }
         let mut index = Self { db, pending: 0 };
-        index.upgrade(&STEPS)?;
+        upgrade(&mut index.db, &STEPS)?;
         Ok(index)
-    }
-
-    fn upgrade(&mut self, steps: &[&str]) -> Result<(), IndexError> {
-        let version: i64 = self.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        let found = usize::try_from(version).unwrap_or(usize::MAX);
-        let known = steps.len();
-        if found > known {
-            let oldest: i64 = self.db.query_row("SELECT oldest_reader FROM schema", [], |row| row.get(0))?;
-            let readable = usize::try_from(oldest).is_ok_and(|oldest| oldest <= known);
-            return if readable { Ok(()) } else { Err(IndexError::Later { found, known }) };
-        }
-        for (done, step) in steps.iter().enumerate().skip(found) {
-            let change = self.db.transaction()?;
-            change.execute_batch(step)?;
-            change.pragma_update(None, "user_version", sql((done + 1) as u64))?;
-            change.commit()?;
-        }
-        Ok(())
     }
 
     /// Makes what was changed so far survive the process.
@@ -328,6 +303,47 @@ impl Index {
     }
 }
 
+/// Brings a file up to the newest schema. A later one that says that this release may read it stays as it is.
+pub(crate) fn upgrade(db: &mut Connection, steps: &[&str]) -> Result<(), IndexError> {
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let found = usize::try_from(version).unwrap_or(usize::MAX);
+    let known = steps.len();
+    if found > known {
+        let oldest: i64 = db.query_row("SELECT oldest_reader FROM schema", [], |row| row.get(0))?;
+        let readable = usize::try_from(oldest).is_ok_and(|oldest| oldest <= known);
+        return if readable { Ok(()) } else { Err(IndexError::Later { found, known }) };
+    }
+    for (done, step) in steps.iter().enumerate().skip(found) {
+        let change = db.transaction()?;
+        change.execute_batch(step)?;
+        change.pragma_update(None, "user_version", sql((done + 1) as u64))?;
+        change.commit()?;
+    }
+    Ok(())
+}
+
+/// The file at `path`, checked, without a schema yet. A damaged one is left as it is.
+pub(crate) fn database(path: &Path) -> Result<Connection, IndexError> {
+    let db = Connection::open(path)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" { Ok(db) } else { Err(IndexError::Damaged(found)) }
+}
+
+/// Puts a file that is there aside, with what SQLite keeps beside it. Returns where it is now.
+pub(crate) fn put_aside(path: &Path) -> Option<PathBuf> {
+    let aside = path.with_extension("sqlite.aside");
+    let moved = std::fs::rename(path, &aside).is_ok().then_some(aside);
+    for end in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        // A write-ahead log without its file means nothing.
+        let _ = std::fs::remove_file(beside);
+    }
+    moved
+}
+
 /// Whether the file at `path` can be used; nothing in it is changed.
 pub(crate) fn check(path: &Path) -> Result<(), IndexError> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -347,11 +363,11 @@ fn index_row(row: &Row<'_>) -> rusqlite::Result<IndexRow> {
 }
 
 /// SQLite has signed numbers; ours are far below their end.
-fn sql(number: u64) -> i64 {
+pub(crate) fn sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(crate) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: Option<i64> = row.get(column)?;
     Ok(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0))
 }
@@ -378,26 +394,26 @@ mod tests {
         index.commit().expect("it is kept");
         // The next release adds a column and a table; this one goes on.
         let next = [STEPS[0], "ALTER TABLE fragment ADD COLUMN seen INTEGER; CREATE TABLE later (x);"];
-        index.upgrade(&next).expect("a step is added");
-        index.upgrade(&STEPS).expect("the release before goes on");
+        upgrade(&mut index.db, &next).expect("a step is added");
+        upgrade(&mut index.db, &STEPS).expect("the release before goes on");
         assert!(index.insert(camera, &row(2, 200)).expect("it is taken"));
         assert_eq!(index.waiting(camera, None, 9).expect("rows").len(), 2);
         index.commit().expect("it is kept");
         index.db.execute_batch("UPDATE schema SET oldest_reader = 2").expect("it is changed");
-        assert!(matches!(index.upgrade(&STEPS), Err(IndexError::Later { found: 2, known: 1 })));
+        assert!(matches!(upgrade(&mut index.db, &STEPS), Err(IndexError::Later { found: 2, known: 1 })));
     }
 
     #[test]
     fn a_step_that_fails_leaves_the_file_as_it_was() {
         let mut index = Index::in_memory().expect("it opens");
         let broken = [STEPS[0], "CREATE TABLE later (x); CREATE TABLE camera (x);"];
-        assert!(index.upgrade(&broken).is_err());
+        assert!(upgrade(&mut index.db, &broken).is_err());
         let tables: i64 = index
             .db
             .query_row("SELECT COUNT(*) FROM sqlite_master WHERE name = 'later'", [], |row| row.get(0))
             .expect("it can be asked");
         assert_eq!(tables, 0);
-        index.upgrade(&STEPS).expect("as before");
+        upgrade(&mut index.db, &STEPS).expect("as before");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!  FOLDER/cameras/CAMERA/0000000017.seg     fragments, appended: the truth
 //!  FOLDER/cameras/CAMERA/0000000003.gone    what of a segment that had to go was not in KVS, until somebody was told
 //!  FOLDER/index.sqlite                      where each lies, and what became of it: made anew from the segments
+//!  FOLDER/proofs                            records of what was proven, see `proofs.rs`
 //! ```
 //!
 //! **Segments, not a file for each fragment.** A fragment is appended to its camera's segment with one write and is safe after
@@ -40,6 +41,7 @@ mod gone;
 mod index;
 mod keeper;
 mod look;
+mod proofs;
 mod record;
 mod segment;
 mod spool;
@@ -53,6 +55,7 @@ use std::time::Duration;
 pub use files::{Entry, Files, NewFile, RealFiles};
 pub use finding::{Finding, FindingKind};
 pub use look::{Checked, CheckedCamera, Footage, check, footage, repair};
+pub use proofs::{CameraProofs, ProofOptions, Proofs, ProofsAt, Resumed, proofs_at};
 pub use spool::{CameraSpool, OpenError, Spool};
 pub use store::{Store, StoreError};
 
