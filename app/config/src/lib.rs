@@ -165,6 +165,8 @@ pub struct Spool {
     /// How long what is not in KVS waits for it.
     pub backlog: Duration,
     pub policy: SpoolPolicy,
+    /// How long records of what was proven stay.
+    pub proofs: Duration,
 }
 
 impl Spool {
@@ -176,6 +178,7 @@ impl Spool {
             keep: Duration::from_secs(24 * 3600),
             backlog: Duration::from_secs(168 * 3600),
             policy: SpoolPolicy::DropOldest,
+            proofs: Duration::from_secs(90 * 24 * 3600),
         }
     }
 }
@@ -194,6 +197,22 @@ pub struct Verify {
     pub sample_every: Duration,
     pub list_every: Duration,
     pub late_after: Duration,
+    /// What samples and plays may read back in an hour; `continuous` reads everything.
+    pub read_back_bytes_per_hour: u64,
+    /// One fragment is read back, parsed and its key picture decoded so often, and after each change of format.
+    pub play_every: Duration,
+    pub play_by: PlayBy,
+    /// A verdict that is bad for so long raises an alarm.
+    pub alarm_after: Duration,
+}
+
+/// By which way a fragment is fetched to be played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlayBy {
+    /// A short GetMedia at the live edge.
+    GetMedia,
+    /// As a player on the web sees it; needs retention.
+    Hls,
 }
 
 impl Default for Verify {
@@ -203,6 +222,10 @@ impl Default for Verify {
             sample_every: Duration::from_secs(60),
             list_every: Duration::from_secs(60),
             late_after: Duration::from_secs(30),
+            read_back_bytes_per_hour: 256 << 20,
+            play_every: Duration::from_secs(600),
+            play_by: PlayBy::GetMedia,
+            alarm_after: Duration::from_secs(300),
         }
     }
 }

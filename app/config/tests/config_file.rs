@@ -67,7 +67,7 @@ fn a_spool_is_on_where_it_has_a_folder() {
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| line.starts_with('[') || line.contains(" = "))
         .collect();
-    assert!(table.len() == 6, "{table:?}");
+    assert!(table.len() == 7, "{table:?}");
     assert_eq!(parse(&format!("{LEAST}{}\n{CAMERA}", table.join("\n"))).expect("valid").spool, spool);
     let keys = format!(
         "{folder}\nbytes = 100000000\nkeep_hours = 0\nbacklog_hours = 5\npolicy = \"stop-recording\""

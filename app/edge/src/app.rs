@@ -16,7 +16,7 @@ use kvs_client::Client;
 use messages::{Topics, WorkerSummary};
 use mqtt::Mqtt;
 use sd_notify::NotifyState;
-use store::{RealFiles, Spool, WhenFull};
+use store::{Proofs, RealFiles, Spool, WhenFull};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ pub enum StartError {
     Aws(#[from] aws::AwsError),
     #[error(transparent)]
     Cameras(#[from] CamerasError),
+    #[error("proof records: {0}")]
+    Proofs(#[from] store::StoreError),
 }
 
 /// How a stop went.
@@ -105,6 +107,7 @@ impl App {
         let disk = spool.as_ref().map(Spool::problem);
         let shared = Shared {
             spool: spool.clone(),
+            proofs: proofs(&config, spool.is_some()).await?,
             device: config.device.id.clone(),
             client: client.clone(),
             clock: clock.clone(),
@@ -253,6 +256,21 @@ async fn spool(config: &Config, clock: &Clock) -> Option<Spool> {
     let clock = clock.clone();
     let start = move || Spool::start(options, Arc::new(RealFiles), clock);
     tokio::task::spawn_blocking(start).await.ok()
+}
+
+/// Where records of what is proven are kept: beside the spool, or in memory where there is none.
+async fn proofs(config: &Config, is_spooling: bool) -> Result<Proofs, store::StoreError> {
+    let Some(settings) = config.spool.as_ref().filter(|_| is_spooling) else { return Proofs::in_memory() };
+    let mut options = store::ProofOptions::new(settings.folder.join("proofs"));
+    options.keep = settings.proofs;
+    let opened = tokio::task::spawn_blocking(move || Proofs::open(options, Arc::new(RealFiles))).await;
+    let error = match opened {
+        Ok(Ok(proofs)) => return Ok(proofs),
+        Ok(Err(error)) => health::chain(&error),
+        Err(crash) => crash.to_string(),
+    };
+    tracing::error!(error, "proof records are kept in memory only");
+    Proofs::in_memory()
 }
 
 /// Says at start what an operator should know about the streams: missing, or without retention.

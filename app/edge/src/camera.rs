@@ -28,11 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::Fanout;
 use crate::record::proof::{self, Proof, ProofReport};
+use crate::record::records::{self, RecordKeeper, RecordReport};
 use crate::record::{SharedLedger, UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
 use rtsp::source::{self, IngestReport};
 use rtsp::{RtspSource, Timeline};
-use store::Spool;
+use store::{Proofs, Spool};
 
 mod detection;
 
@@ -51,6 +52,8 @@ pub struct CameraView {
     /// The life of each fragment.
     pub ledger: SharedLedger,
     pub verify: watch::Receiver<ProofReport>,
+    /// What is written down of each minute.
+    pub records: watch::Receiver<RecordReport>,
     /// Absent where nothing is to be detected.
     pub analytics: Option<AnalyticsView>,
 }
@@ -66,6 +69,7 @@ pub struct Shared {
     pub analytics: Option<AnalyticsShared>,
     /// Absent: footage waits in memory only.
     pub spool: Option<Spool>,
+    pub proofs: Proofs,
 }
 
 /// The two ways to end: `stop` ends ingest, and the rest follows within its grace time; `abort` ends all at once.
@@ -95,6 +99,8 @@ struct Camera {
     upload: watch::Sender<UploadReport>,
     ledger: SharedLedger,
     verify: watch::Sender<ProofReport>,
+    records: watch::Sender<RecordReport>,
+    proofs: Proofs,
     detection: Option<Detection>,
     upload_pulse: Pulse,
     spool: Option<Spool>,
@@ -114,6 +120,7 @@ pub fn start(
     let (ingest, ingest_view) = watch::channel(IngestReport::new(shared.clock.wall()));
     let (upload, upload_view) = watch::channel(UploadReport::new(shared.clock.wall()));
     let (verify, verify_view) = watch::channel(ProofReport::new(shared.clock.wall()));
+    let (records, records_view) = watch::channel(RecordReport::default());
     let config = Arc::new(config);
     let mut view = CameraView {
         config: config.clone(),
@@ -121,6 +128,7 @@ pub fn start(
         upload: upload_view,
         ledger: SharedLedger::default(),
         verify: verify_view,
+        records: records_view,
         analytics: None,
     };
     if !config.enabled {
@@ -138,6 +146,8 @@ pub fn start(
         upload,
         ledger: view.ledger.clone(),
         verify,
+        records,
+        proofs: shared.proofs.clone(),
         detection,
         spool: shared.spool.clone(),
         upload_pulse: shared.pulses.add(format!("upload of {}", config.id)),
@@ -225,9 +235,28 @@ impl Camera {
             report: self.verify.clone(),
             upload_ended: recorded.clone(),
         };
-        let cancel = abort.clone();
+        let (cancel, proof_ended) = (abort.clone(), CancellationToken::new());
+        let keeper = RecordKeeper {
+            device: self.device.clone(),
+            camera: self.config.id.clone(),
+            verify: self.config.verify.clone(),
+            run: self.ids.run(),
+            clock: self.clock.clone(),
+            ledger: self.ledger.clone(),
+            upload: self.upload.subscribe(),
+            proof: self.verify.subscribe(),
+            proofs: self.proofs.clone(),
+            report: self.records.clone(),
+            proof_ended: proof_ended.clone(),
+        };
         stages.spawn(async move {
             proof::supervise(proof, PROOF_STUCK, cancel).await;
+            proof_ended.cancel();
+            0
+        });
+        let cancel = abort.clone();
+        stages.spawn(async move {
+            records::supervise(keeper, cancel).await;
             0
         });
 

@@ -8,12 +8,14 @@
 //!              ^  listed, identical, missing, corrupt
 //!              |
 //!           proof
+//!              +--> records: each minute of it, for good, in store
 //! ```
 
 pub mod ask;
 mod failure;
 mod lookup;
 pub mod proof;
+pub mod records;
 mod report;
 mod upload;
 

@@ -197,6 +197,7 @@ impl Judge {
         let recorded = [
             upload_problem(&upload),
             verify_problem(&verify),
+            view.records.borrow().problem.clone(),
             self.recent_loss(ingest),
             ingest.clock_problem.clone().filter(|_| !as_wrong_as_we),
             long_gop(view, ingest, &upload, now),

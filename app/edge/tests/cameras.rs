@@ -60,8 +60,15 @@ async fn one_camera_changes_and_the_others_lose_nothing() {
     let kvs = KvsLocal::start(options).await.expect("a server");
     let clock = Clock::system();
     let pulses = Pulses::new(clock.clone());
-    let shared =
-        Shared { device: "box".into(), client: client(&kvs), clock, pulses, analytics: None, spool: None };
+    let shared = Shared {
+        device: "box".into(),
+        client: client(&kvs),
+        clock,
+        pulses,
+        analytics: None,
+        spool: None,
+        proofs: store::Proofs::in_memory().expect("in memory"),
+    };
     let mut cameras = Cameras::new(shared);
 
     cameras.add(camera(&sim, 0)).expect("added");

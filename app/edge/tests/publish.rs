@@ -44,6 +44,7 @@ fn view(id: &str) -> CameraView {
         upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
         ledger: SharedLedger::default(),
         verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
+        records: watch::channel(Default::default()).1,
         analytics: None,
     }
 }

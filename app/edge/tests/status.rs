@@ -48,6 +48,7 @@ impl Rig {
             upload: upload_view,
             ledger: SharedLedger::default(),
             verify,
+            records: watch::channel(Default::default()).1,
             analytics: None,
         };
         let (views, views_out) = watch::channel(Views::new(vec![view]));

@@ -64,6 +64,7 @@ impl Rig {
             upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
             ledger: SharedLedger::default(),
             verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
+            records: watch::channel(Default::default()).1,
             analytics: None,
         };
         let (cameras, views) = watch::channel(Views::new(vec![view]));

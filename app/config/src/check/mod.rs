@@ -228,6 +228,9 @@ fn spool(report: &mut Report, mut section: Section) -> Option<Spool> {
         keep: hours(report, &mut section, "keep_hours", 0..=8760, base.keep),
         backlog: hours(report, &mut section, "backlog_hours", 1..=8760, base.backlog),
         policy: section.choice(report, "policy", &policies).unwrap_or(base.policy),
+        proofs: Duration::from_secs(
+            section.integer(report, "proof_days", 1..=3650, base.proofs.as_secs() / 86_400) * 86_400,
+        ),
         ..base
     };
     section.finish(report);
@@ -237,11 +240,21 @@ fn spool(report: &mut Report, mut section: Section) -> Option<Spool> {
 fn verify(report: &mut Report, section: &mut Section, base: &Verify) -> Verify {
     let modes =
         [("continuous", VerifyMode::Continuous), ("sampled", VerifyMode::Sampled), ("off", VerifyMode::Off)];
+    let plays = [("get-media", PlayBy::GetMedia), ("hls", PlayBy::Hls)];
     Verify {
         mode: section.choice(report, "mode", &modes).unwrap_or(base.mode),
         sample_every: seconds(report, section, "sample_every_s", 1..=86_400, base.sample_every),
         list_every: seconds(report, section, "list_every_s", 1..=86_400, base.list_every),
         late_after: seconds(report, section, "late_after_s", 1..=3600, base.late_after),
+        read_back_bytes_per_hour: section.integer(
+            report,
+            "read_back_mib_per_hour",
+            1..=1 << 20,
+            base.read_back_bytes_per_hour >> 20,
+        ) << 20,
+        play_every: seconds(report, section, "play_every_s", 60..=86_400, base.play_every),
+        play_by: section.choice(report, "play_by", &plays).unwrap_or(base.play_by),
+        alarm_after: seconds(report, section, "alarm_after_s", 0..=86_400, base.alarm_after),
     }
 }
 
