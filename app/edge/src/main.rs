@@ -83,6 +83,11 @@ enum Command {
     /// Look at the footage on disk, mend what a power cut broke, or take a clip out of it.
     #[command(subcommand)]
     Spool(cli::spool::Spool),
+    /// Show, export and check what was written down of each minute: is the footage in KVS, byte for byte, or which seconds are not?
+    ///
+    /// Also while the daemon runs.
+    #[command(subcommand)]
+    Proof(cli::proof::Proof),
     /// Look at what a stream holds: list it, copy it, take it apart, play it.
     #[command(subcommand)]
     Kvs(cli::kvs::Kvs),
@@ -139,6 +144,7 @@ fn main() -> ExitCode {
             Command::Analyze(arguments) => cli::analyze::run(arguments).await,
             Command::Provision(command) => cli::provision::run(command).await,
             Command::Spool(command) => cli::spool::run(command),
+            Command::Proof(command) => cli::proof::run(command),
             Command::Kvs(command) => cli::kvs::run(command).await,
             #[cfg(feature = "bench")]
             Command::Bench(arguments) => bench::run(arguments).await,

@@ -2,5 +2,6 @@
 
 pub(crate) mod analyze;
 pub(crate) mod kvs;
+pub(crate) mod proof;
 pub(crate) mod provision;
 pub(crate) mod spool;
