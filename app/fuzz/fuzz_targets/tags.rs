@@ -1,0 +1,3 @@
+#![no_main]
+
+kvs_edge_fuzz::libfuzzer!(tags);
