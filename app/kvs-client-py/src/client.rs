@@ -19,7 +19,7 @@ pub(crate) struct Client {
     client: kvs_client::Client,
 }
 
-type Keys = (String, String, Option<String>);
+pub(crate) type Keys = (String, String, Option<String>);
 
 /// One row of ListFragments: number, size in bytes, producer and server time in Unix seconds, length in ms.
 type Row = (String, u64, f64, f64, u64);
@@ -127,12 +127,14 @@ impl Client {
         stream: &StreamId,
         call: impl Future<Output = Result<T, kvs_client::Error>> + Send,
     ) -> PyResult<T> {
-        wait(py, runtime, call)?.map_err(|error| {
-            let advice = error.advice(&self.client, Some(stream));
-            let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
-            KVSConnectionError::new_err(format!("{}{advice}", health::chain(&error)))
-        })
+        wait(py, runtime, call)?.map_err(|error| refused(&self.client, stream, &error))
     }
+}
+
+pub(crate) fn refused(client: &kvs_client::Client, stream: &StreamId, error: &kvs_client::Error) -> PyErr {
+    let advice = error.advice(client, Some(stream));
+    let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
+    KVSConnectionError::new_err(format!("{}{advice}", health::chain(error)))
 }
 
 pub(crate) fn open(

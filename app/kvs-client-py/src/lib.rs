@@ -5,6 +5,8 @@
 //!  python/kvs_client: Session, sources, KvsConsumerLibrary, ...   names, defaults, habits
 //!  Client -> MediaReader -> Fragment -> Document, Element        one answer, taken apart
 //!            FragmentParser ---^                                 the same of bytes that somebody else reads
+//!  Source --kvs_client::frames--> bytearray -> numpy             decoded pictures of a stream
+//!  pictures, jpegs                                               of a fragment
 //! ```
 //!
 //! Decisions:
@@ -19,7 +21,9 @@ mod client;
 mod dom;
 mod elements;
 mod fragment;
+mod pictures;
 mod reader;
+mod source;
 mod wait;
 
 use pyo3::create_exception;
@@ -58,5 +62,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<fragment::FragmentParser>()?;
     module.add_class::<dom::Document>()?;
     module.add_class::<dom::Element>()?;
+    module.add_class::<source::Source>()?;
+    module.add_function(wrap_pyfunction!(pictures::pictures, module)?)?;
+    module.add_function(wrap_pyfunction!(pictures::jpegs, module)?)?;
     Ok(())
 }

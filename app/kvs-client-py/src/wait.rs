@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
 /// How soon Ctrl-C is noticed by whoever waits.
-const SIGNALS: Duration = Duration::from_millis(100);
+pub(crate) const SIGNALS: Duration = Duration::from_millis(100);
 
 /// One that turns on the thread of whoever waits.
 pub(crate) fn runtime() -> PyResult<Runtime> {

@@ -1,71 +1,44 @@
 //! The installed wheel in the hands of Python, against real servers. `KVS_EDGE_TEST_WHEEL` names an interpreter that has it,
 //! with numpy and boto3: `cargo xtask test` makes one.
 
-use std::path::{Path, PathBuf};
+mod film;
+
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use kvs_client::kvs::ack::AckEvent;
-use kvs_client::kvs::api::StreamId;
-use kvs_client::{Client, Config, PutMedia, PutMediaInput, TimecodeType, static_credentials};
+use film::Film;
+use kvs_client::{Client, Config, static_credentials};
 use kvs_local::{KvsLocal, Options};
-
-const PIECE_BYTES: usize = 64 * 1024;
-/// When the recording began.
-const BEGIN_MS: u64 = 1_795_186_073_633;
+use tokio::sync::Notify;
 
 struct Server {
     local: KvsLocal,
+    client: Client,
     _data: tempfile::TempDir,
 }
 
 impl Server {
-    /// `film`: 150 pictures in 5 fragments. `idle_end`: how long after the producer GetMedia ends.
-    async fn start(idle_end: Option<Duration>) -> Self {
+    /// With 150 pictures in 5 fragments of the stream `film`. `idle_end`: how long after the producer GetMedia ends.
+    async fn start(film: &Film, idle_end: Option<Duration>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
-        let mut options = Options::new(data.path()).stream("film", 24).stream("empty", 24);
+        let mut options = Options::new(data.path());
+        for stream in ["film", "live", "empty"] {
+            options = options.stream(stream, 24);
+        }
         options.limits.get_media_idle_end = idle_end;
+        // A test begins before the server has noticed that the readers of the one before are gone.
+        options.limits.get_media_per_stream = 100;
         options.admin = true;
-        let server = Self { local: KvsLocal::start(options).await.expect("it starts"), _data: data };
-        server.put("film", "ok_put_001.mkv", 5).await;
-        server
-    }
-
-    async fn put(&self, stream: &str, file: &str, fragments: usize) {
+        let local = KvsLocal::start(options).await.expect("it starts");
         let mut config =
             Config::new("us-west-2", static_credentials("AKIDKVSLOCAL", "kvs-local-secret", None));
-        config.endpoints.control = Some(self.local.endpoint().parse().expect("a URL"));
+        config.endpoints.control = Some(local.endpoint().parse().expect("a URL"));
         let client = Client::new(config).expect("a client");
-        let input = PutMediaInput {
-            stream: StreamId::name(stream),
-            timecode_type: TimecodeType::Absolute,
-            start_ms: BEGIN_MS,
-            write_timeout: None,
-        };
-        let path = root().join("tests/data/kvssink-putmedia").join(file);
-        let body = Bytes::from(std::fs::read(path).expect("a recording"));
-        let PutMedia { mut sender, mut acks } = client.put_media(&input).await.expect("a session");
-        let sending = async {
-            for at in (0..body.len()).step_by(PIECE_BYTES) {
-                let piece = body.slice(at..body.len().min(at + PIECE_BYTES));
-                sender.send(piece).await.expect("taken");
-            }
-            sender.finish().await.expect("ended");
-        };
-        let hearing = async {
-            let mut persisted = 0;
-            while let Some(ack) = acks.next_ack().await.expect("an ack") {
-                persisted += usize::from(matches!(ack.event, AckEvent::Persisted));
-            }
-            persisted
-        };
-        assert_eq!(tokio::join!(sending, hearing).1, fragments);
+        assert_eq!(film.upload(&client, "film").await, 5);
+        Self { local, client, _data: data }
     }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Runs one module of `tests/python`.
@@ -80,13 +53,20 @@ fn check(module: &'static str) {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let ends = Server::start(Some(Duration::ZERO)).await;
-        let stays = Server::start(None).await;
+        let film = Film::recorded();
+        let ends = Server::start(&film, Some(Duration::ZERO)).await;
+        let stays = Server::start(&film, None).await;
+        let begun = Arc::new(Notify::new());
+        let camera = tokio::spawn({
+            let (film, client, begun) = (film.clone(), stays.client.clone(), begun.clone());
+            async move { film.repeat(&client, "live", &begun).await }
+        });
+        begun.notified().await;
         let home = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(python);
         command.args(["-B", "-m", "unittest", "-v", module]);
         command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python"));
-        command.env("KVS_TEST_STAYS", stays.local.endpoint());
+        command.env("KVS_TEST_STAYS", stays.local.endpoint()).env("KVS_TEST_FILM", film::path());
         // Found by whatever looks for it, boto3 too.
         command.env("AWS_ENDPOINT_URL", ends.local.endpoint()).env("AWS_DEFAULT_REGION", "us-west-2");
         command.env("AWS_ACCESS_KEY_ID", "AKIDKVSLOCAL").env("AWS_SECRET_ACCESS_KEY", "kvs-local-secret");
@@ -99,6 +79,8 @@ fn check(module: &'static str) {
         assert!(output.status.success(), "{module}:\n{}\n{said}", String::from_utf8_lossy(&output.stdout));
         assert!(said.contains("\nOK") && !said.contains("Ran 0 tests"), "{said}");
         assert!(!said.contains("skipped"), "{said}");
+        assert!(!camera.is_finished(), "the camera went on all the time");
+        camera.abort();
     });
 }
 
@@ -113,6 +95,16 @@ fn a_fragment_is_taken_apart() {
 }
 
 #[test]
-fn scripts_for_the_library_of_aws_run_with_their_import_changed() {
-    check("test_ported_consumer");
+fn sources_give_frames_as_arrays() {
+    check("test_sources");
+}
+
+#[test]
+fn scripts_run_with_their_import_changed() {
+    check("test_ported");
+}
+
+#[test]
+fn the_reader_reads_reports_and_ends() {
+    check("test_reader");
 }

@@ -17,17 +17,35 @@ from ._native import (
 )
 from .consumer import KvsConsumerLibrary
 from .processor import KvsFragementProcessor, KvsFragmentProcessor
+from .sources import (
+    ConnectionState,
+    FrameResult,
+    FrameSource,
+    GetMediaStartSelectorType,
+    KVSGetMediaFrameSource,
+    KVSHLSFrameSource,
+    PlaybackMode,
+    create_frame_source,
+)
 
 __all__ = [
+    "ConnectionState",
     "Document",
     "Element",
     "Fragment",
     "FragmentParser",
+    "FrameResult",
+    "FrameSource",
     "FrameSourceError",
+    "GetMediaStartSelectorType",
     "HLSStreamError",
     "KVSConnectionError",
+    "KVSGetMediaFrameSource",
+    "KVSHLSFrameSource",
     "KvsConsumerLibrary",
     "KvsFragementProcessor",
     "KvsFragmentProcessor",
+    "PlaybackMode",
     "__version__",
+    "create_frame_source",
 ]

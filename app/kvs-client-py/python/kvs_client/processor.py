@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import wave
-from typing import Any, Dict, Iterator, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
+
+from ._native import jpegs, pictures
+from .sources import as_array
 
 _SEGMENT, _TAGS, _TAG, _SIMPLE_TAG = 0x18538067, 0x1254C367, 0x7373, 0x67C8
 _TAG_NAME, _TAG_STRING, _TAG_BINARY = 0x45A3, 0x4487, 0x4485
@@ -50,6 +53,23 @@ class KvsFragmentProcessor:
         """A Matroska file that any player opens."""
         with open(file_name_path, "wb") as file:
             file.write(fragment_bytes)
+
+    def get_frames_as_ndarray(self, fragment_bytes: Union[bytes, bytearray], one_in_frames_ratio: int) -> List[Any]:
+        """Every `one_in_frames_ratio`-th frame as a numpy array of height x width x 3 bytes, red first; the first one is
+        among them. None where the fragment has no pictures. Raises HLSStreamError where they cannot be decoded."""
+        found = pictures(bytes(fragment_bytes), int(one_in_frames_ratio))
+        return [as_array(*picture) for picture in found]
+
+    def save_frames_as_jpeg(
+        self, fragment_bytes: Union[bytes, bytearray], one_in_frames_ratio: int, jpg_file_base_path: str
+    ) -> List[str]:
+        """The same as files `jpg_file_base_path`-0.jpg, -1.jpg, ...; returns their paths."""
+        paths = []
+        for index, jpeg in enumerate(jpegs(bytes(fragment_bytes), int(one_in_frames_ratio))):
+            paths.append(f"{jpg_file_base_path}-{index}.jpg")
+            with open(paths[-1], "wb") as file:
+                file.write(jpeg)
+        return paths
 
     def get_track_number_by_name(self, fragment_dom: Any, track_name: str) -> Optional[int]:
         """`None`: the fragment has no such track."""
