@@ -6,10 +6,10 @@ use std::time::{Instant, SystemTime};
 
 use kvs::api::{
     ApiName, CreateStreamInput, CreateStreamOutput, DeleteStreamInput, DescribeStreamOutput, Fragment,
-    FragmentSelector, GetDataEndpointInput, GetDataEndpointOutput, GetHlsStreamingSessionUrlInput,
-    GetHlsStreamingSessionUrlOutput, GetImagesInput, GetImagesOutput, GetMediaForFragmentListInput,
-    GetMediaInput, ListFragmentsInput, ListFragmentsOutput, ListStreamsInput, ListStreamsOutput,
-    RetentionOperation, StartSelector, StreamId, StreamInfo, UpdateDataRetentionInput,
+    FragmentSelector, GetClipInput, GetDataEndpointInput, GetDataEndpointOutput,
+    GetHlsStreamingSessionUrlInput, GetHlsStreamingSessionUrlOutput, GetImagesInput, GetImagesOutput,
+    GetMediaForFragmentListInput, GetMediaInput, ListFragmentsInput, ListFragmentsOutput, ListStreamsInput,
+    ListStreamsOutput, RetentionOperation, StartSelector, StreamId, StreamInfo, UpdateDataRetentionInput,
 };
 use serde::Deserialize;
 use tokio_rustls::TlsConnector;
@@ -236,6 +236,11 @@ impl Client {
             });
         }
         self.media_call(operation, &input.stream, input).await
+    }
+
+    /// A range of time as one MP4 file, as it comes in: the first 100 MB or 200 fragments of those that begin in it.
+    pub async fn get_clip(&self, input: &GetClipInput) -> Result<MediaStream, Error> {
+        self.media_call(Operation::GetClip, &input.stream, input).await
     }
 
     /// A URL that plays what is archived, without a signature, until it expires: it is a secret, and never part of an

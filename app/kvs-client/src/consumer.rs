@@ -84,6 +84,39 @@ impl Fragment {
     pub fn save_mkv(&self, path: impl AsRef<Path>) -> std::io::Result<()> {
         save_mkv(&self.document, path)
     }
+
+    /// Its decoded pictures: the first, and then each `one_in`-th; red first. Blocks until all of them are there, which
+    /// takes a pipeline of GStreamer of its own.
+    #[cfg(feature = "decode")]
+    pub fn frames(&self, one_in: usize) -> Result<Vec<crate::frames::Frame>, crate::frames::FramesError> {
+        use crate::frames::{ChannelOrder, FrameOptions, Frames, FramesError, WhenFull};
+
+        let (documents, source) = crate::source::DocumentSource::channel(1);
+        // There is room for it.
+        let _ = documents.try_send(self.document.clone());
+        drop(documents);
+        let options = FrameOptions {
+            name: "fragment".to_owned(),
+            when_full: WhenFull::Wait,
+            order: ChannelOrder::Rgb,
+            ..FrameOptions::default()
+        };
+        let frames = Frames::start(source, options)?;
+        let (mut found, mut number) = (Vec::new(), 0);
+        loop {
+            match frames.read() {
+                Ok(Some(frame)) => {
+                    if number % one_in.max(1) == 0 {
+                        found.push(frame);
+                    }
+                    number += 1;
+                }
+                Ok(None) => {}
+                Err(FramesError::Ended) => return Ok(found),
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 impl Deref for Fragment {

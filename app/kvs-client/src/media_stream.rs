@@ -1,4 +1,4 @@
-//! The bytes of GetMedia and GetMediaForFragmentList as they come.
+//! The bytes of GetMedia, GetMediaForFragmentList and GetClip as they come.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct MediaStream {
 enum State {
     Fresh,
     Media,
-    /// A Matroska document starts with 1A 45 DF A3, so a brace starts an error in disguise: the body so far.
+    /// A Matroska document starts with 1A 45 DF A3, an MP4 file with a length, so a brace starts an error in disguise: the body so far.
     NotMedia(Vec<u8>),
 }
 
@@ -118,7 +118,7 @@ impl MediaStream {
             Error::BadResponse {
                 operation: self.operation,
                 endpoint: self.endpoint.clone(),
-                what: "expected Matroska, found a JSON object".to_owned(),
+                what: "expected media, found a JSON object".to_owned(),
                 request_id: self.request_id(),
             }
         })

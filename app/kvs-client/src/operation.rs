@@ -18,6 +18,7 @@ pub enum Operation {
     GetMediaForFragmentList,
     GetHlsStreamingSessionUrl,
     GetImages,
+    GetClip,
     /// With [`GetHlsMediaPlaylist`](Self::GetHlsMediaPlaylist) and the fragments below: fetched by a session's URL, unsigned.
     GetHlsMasterPlaylist,
     GetHlsMediaPlaylist,
@@ -40,6 +41,7 @@ impl Operation {
             Self::GetMediaForFragmentList => "GetMediaForFragmentList",
             Self::GetHlsStreamingSessionUrl => "GetHLSStreamingSessionURL",
             Self::GetImages => "GetImages",
+            Self::GetClip => "GetClip",
             Self::GetHlsMasterPlaylist => "GetHLSMasterPlaylist",
             Self::GetHlsMediaPlaylist => "GetHLSMediaPlaylist",
             Self::GetMp4InitFragment => "GetMP4InitFragment",
@@ -61,6 +63,7 @@ impl Operation {
             Self::GetMediaForFragmentList => path::GET_MEDIA_FOR_FRAGMENT_LIST,
             Self::GetHlsStreamingSessionUrl => path::GET_HLS_STREAMING_SESSION_URL,
             Self::GetImages => path::GET_IMAGES,
+            Self::GetClip => path::GET_CLIP,
             Self::GetHlsMasterPlaylist => session::HLS_MASTER,
             Self::GetHlsMediaPlaylist => session::HLS_MEDIA,
             Self::GetMp4InitFragment => session::HLS_INIT,
@@ -76,6 +79,7 @@ impl Operation {
             Self::ListFragments => Some(ApiName::ListFragments),
             Self::GetMediaForFragmentList => Some(ApiName::GetMediaForFragmentList),
             Self::GetHlsStreamingSessionUrl => Some(ApiName::GetHlsStreamingSessionUrl),
+            Self::GetClip => Some(ApiName::GetClip),
             Self::GetImages => Some(ApiName::GetImages),
             _ => None,
         }

@@ -7,6 +7,7 @@
 //! | [`FollowSource`] | the same over many answers, live for as long as one likes | connects again by itself |
 //! | `HlsSource` (feature `hls`) | what is archived, live or a range of time | connects again by itself |
 //! | [`FragmentListSource`] | stored fragments, by number or by time, each whole | connects again by itself |
+//! | [`DocumentSource`] | whole fragments that somebody has | ends with them |
 //!
 //! [`Source`] is any of them, chosen by [`SourceOptions::mode`]; all of them tell the same [`SourceFigures`]. Decoded pictures
 //! out of any of them: `frames` (feature `decode`).
@@ -18,6 +19,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+mod documents;
 mod figures;
 mod follow;
 mod fragment_list;
@@ -29,6 +31,7 @@ mod hls_metrics;
 mod metrics;
 mod options;
 
+pub use documents::{DocumentError, DocumentSource};
 pub use figures::{Plain, SourceFigures, StreamSource};
 pub use follow::FollowSource;
 pub use fragment_list::{FragmentListSource, ListError};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use camera_sim::{ClipSpec, Codec};
 use kvs::api::{StartSelector, StreamId};
+use kvs_client::consumer::Fragment;
 use kvs_client::frames::{ChannelOrder, Frame, FrameOptions, Frames, FramesError, WhenFull};
-use kvs_client::kvs;
 use kvs_client::source::{Play, Source, SourceMode, SourceOptions};
+use kvs_client::{Callbacks, Consumer, kvs};
 use media::SourceState;
 
 use footage::{BEGIN_MS, DEADLINE, PICTURE_MS, Server, footage, server, spec, stream};
@@ -196,4 +197,25 @@ fn options_out_of_range_are_refused_by_name() {
     assert_eq!(found, "max_size is 0, expected at least 1");
     let found = start(FrameOptions { target_fps: Some(-1.0), ..FrameOptions::default() });
     assert_eq!(found, "target_fps is -1, expected more than 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_nth_picture_of_a_fragment_that_arrived_is_decoded() {
+    struct Pictures(std::sync::mpsc::Sender<Vec<Frame>>);
+    impl Callbacks for Pictures {
+        fn on_fragment_arrived(&self, _: &str, fragment: &Fragment) {
+            self.0.send(fragment.frames(3).expect("decoded")).expect("heard");
+        }
+    }
+    let (server, spec) = (server().await, spec());
+    footage(&spec).upload(&server.client, BEGIN_MS).await;
+    let (told, heard) = std::sync::mpsc::channel();
+    let mut consumer = Consumer::new(Pictures(told));
+    let answer = server.client.get_media(&stream(), StartSelector::earliest()).await.expect("an answer");
+    consumer.read("cam1", answer);
+    consumer.finished().await;
+    let pictures: Vec<u32> =
+        heard.try_iter().flatten().map(|frame| index(&frame).expect("a strip")).collect();
+    let first = (0..spec.pictures()).step_by(20);
+    assert_eq!(pictures, first.flat_map(|first| (first..first + 20).step_by(3)).collect::<Vec<_>>());
 }
