@@ -58,6 +58,7 @@ pub struct Spool {
     desk: Desk,
     problem: watch::Receiver<Option<Problem>>,
     opened: watch::Receiver<Opened>,
+    is_late: bool,
 }
 
 /// Who does the work.
@@ -100,6 +101,7 @@ pub struct CameraSpool {
     desk: Desk,
     refused: mpsc::UnboundedSender<Answer>,
     answers: mpsc::UnboundedReceiver<Answer>,
+    is_late: bool,
 }
 
 impl Spool {
@@ -122,7 +124,12 @@ impl Spool {
                 unable.send_replace(Some(problem.fix("raise the limit of threads of kvs-edge's user")));
             })
             .ok();
-        Self { desk: Desk::Thread { queue, thread: Arc::new(Mutex::new(thread)) }, problem, opened }
+        Self {
+            desk: Desk::Thread { queue, thread: Arc::new(Mutex::new(thread)) },
+            problem,
+            opened,
+            is_late: false,
+        }
     }
 
     /// Likewise, without a thread: each request is done by whoever makes it.
@@ -141,7 +148,15 @@ impl Spool {
 
     fn inline(keeper: Keeper) -> Self {
         let (problem, opened) = (keeper.problem(), keeper.opened());
-        Self { desk: Desk::Caller(Arc::new(Mutex::new(keeper))), problem, opened }
+        Self { desk: Desk::Caller(Arc::new(Mutex::new(keeper))), problem, opened, is_late: false }
+    }
+
+    /// For tests: no answer is there at once, as with a thread that has much to do; each has to be [waited](CameraSpool::next)
+    /// for.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn late(self) -> Self {
+        Self { is_late: true, ..self }
     }
 
     /// For the upload of a camera. One that begins again takes over.
@@ -149,7 +164,8 @@ impl Spool {
         // What is under way at a time bounds it.
         let (sender, answers) = mpsc::unbounded_channel();
         self.desk.give(Job::Begin { camera: camera.to_owned(), answers: sender.clone() });
-        CameraSpool { camera: camera.to_owned(), desk: self.desk.clone(), refused: sender, answers }
+        let (desk, is_late) = (self.desk.clone(), self.is_late);
+        CameraSpool { camera: camera.to_owned(), desk, refused: sender, answers, is_late }
     }
 
     /// What is wrong with the disk, until it works again.
@@ -195,7 +211,7 @@ impl CameraSpool {
 
     /// What has come already.
     pub fn try_next(&mut self) -> Option<Answer> {
-        self.answers.try_recv().ok()
+        if self.is_late { None } else { self.answers.try_recv().ok() }
     }
 }
 

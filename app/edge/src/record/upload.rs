@@ -328,7 +328,11 @@ impl<'a> Running<'a> {
             Wake::Answer(Ok(Answer::Ack(ack))) => self.driver.ack(&ack, now),
             Wake::Answer(Ok(Answer::Over)) => self.ended(Ok(()), now),
             Wake::Answer(Err(error)) => self.ended(Err(&error), now),
-            Wake::Spool(answer) => self.driver.source_mut().answer(answer),
+            Wake::Spool(answer) => {
+                self.driver.source_mut().answer(answer);
+                // Before the driver acts: what an earlier life may have sent is asked for, and not sent.
+                self.take_all_news();
+            }
             Wake::Time => self.driver.source_mut().try_again(),
         }
     }
@@ -351,11 +355,15 @@ impl<'a> Running<'a> {
             source.answer(answer);
             came = true;
         }
-        for news in self.driver.source_mut().take_news() {
-            self.take_news(news);
-            came = true;
-        }
-        came
+        self.take_all_news() || came
+    }
+
+    /// True if there was something.
+    fn take_all_news(&mut self) -> bool {
+        let news = self.driver.source_mut().take_news();
+        let some = !news.is_empty();
+        news.into_iter().for_each(|news| self.take_news(news));
+        some
     }
 
     fn take_news(&mut self, news: News) {

@@ -102,34 +102,36 @@ async fn a_box_killed_in_an_outage_sends_what_waited_once_and_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn no_kill_loses_a_finished_fragment_or_stores_one_twice() {
-    // Some kills hit a drain, some an outage, some a session whose acks are gone.
-    let mut rig = Rig::start(with_spool()).await;
-    let (mut finished, mut random) = (Finished::new(), 0x9e37_79b9_7f4a_7c15_u64);
-    for kill in 0..150 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let pick = |below: u64| (random >> 33) % below;
-        match pick(5) {
-            0 => rig.inject(FaultKind::DropAck { ack: Some(AckKind::Persisted), count: 3 }),
-            1 => rig.inject(FaultKind::CutPutMedia { after_bytes: pick(7000) }),
-            2 => away(&rig),
-            _ => {}
+    for (late_disk, kills) in [(false, 150), (true, 60)] {
+        // Some kills hit a drain, some an outage, some a session whose acks are gone.
+        let mut rig = Rig::start(Setting { late_disk, ..with_spool() }).await;
+        let (mut finished, mut random) = (Finished::new(), 0x9e37_79b9_7f4a_7c15_u64);
+        for kill in 0..kills {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let pick = |below: u64| (random >> 33) % below;
+            match pick(5) {
+                0 => rig.inject(FaultKind::DropAck { ack: Some(AckKind::Persisted), count: 3 }),
+                1 => rig.inject(FaultKind::CutPutMedia { after_bytes: pick(7000) }),
+                2 => away(&rig),
+                _ => {}
+            }
+            rig.film_pictures(1 + pick(90)).await;
+            note_finished(&rig, &mut finished);
+            rig.kill().await;
+            if pick(3) > 0 {
+                rig.kvs.faults().clear();
+            }
+            rig.begin_again();
+            assert!(rig.spool.as_ref().is_some_and(|spool| spool.found().is_empty()), "kill {kill}");
         }
-        rig.film_pictures(1 + pick(90)).await;
+        rig.kvs.faults().clear();
+        rig.film(300).await;
         note_finished(&rig, &mut finished);
-        rig.kill().await;
-        if pick(3) > 0 {
-            rig.kvs.faults().clear();
-        }
-        rig.begin_again();
-        assert!(rig.spool.as_ref().is_some_and(|spool| spool.found().is_empty()), "kill {kill}");
+        let stored = rig.end().await;
+        note_finished(&rig, &mut finished);
+        expect_stored_once(&stored, &finished, &format!("after {kills} kills"));
+        assert_eq!(rig.report.borrow().lost, 0);
     }
-    rig.kvs.faults().clear();
-    rig.film(300).await;
-    note_finished(&rig, &mut finished);
-    let stored = rig.end().await;
-    note_finished(&rig, &mut finished);
-    expect_stored_once(&stored, &finished, "after 150 kills");
-    assert_eq!(rig.report.borrow().lost, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,6 +66,8 @@ pub(crate) struct Setting {
     pub(crate) spool: Option<fn(&mut store::Options)>,
     /// Each minute is written down; beside the spool where there is one.
     pub(crate) records: bool,
+    /// No answer of the spool is there at once.
+    pub(crate) late_disk: bool,
 }
 
 impl Default for Setting {
@@ -83,6 +85,7 @@ impl Default for Setting {
             proof: ProofMode::Off,
             spool: None,
             records: false,
+            late_disk: false,
         }
     }
 }
@@ -126,6 +129,7 @@ pub(crate) struct Rig {
     /// Of the box.
     pub(crate) disk: TestFiles,
     options: Option<store::Options>,
+    late_disk: bool,
     pub(crate) spool: Option<Spool>,
     _folder: tempfile::TempDir,
 }
@@ -248,7 +252,8 @@ impl Rig {
             change(&mut options);
             options
         });
-        let spool = options.clone().map(|options| open(options, &disk, &clock));
+        let late_disk = setting.late_disk;
+        let spool = options.clone().map(|options| open(options, late_disk, &disk, &clock));
         let reader = operator(&kvs, &clock_of_kvs);
         let proof_folder =
             options.as_ref().filter(|_| setting.records).map(|options| options.folder.join("proofs"));
@@ -284,6 +289,7 @@ impl Rig {
             client,
             disk,
             options,
+            late_disk,
             spool,
             _folder: folder,
         }
@@ -307,7 +313,8 @@ impl Rig {
 
     /// The box starts, with what is on its disk.
     pub(crate) fn begin_again(&mut self) {
-        self.spool = self.options.clone().map(|options| open(options, &self.disk, &self.clock));
+        let late_disk = self.late_disk;
+        self.spool = self.options.clone().map(|options| open(options, late_disk, &self.disk, &self.clock));
         let (client, reader) = (self.client.clone(), operator(&self.kvs, &self.clock_of_kvs));
         self.proofs = self.proof_folder.clone().map(|folder| open_proofs(Some(folder)));
         let opened = (self.spool.clone(), self.proofs.clone());
@@ -514,8 +521,9 @@ impl Rig {
     }
 }
 
-fn open(options: store::Options, disk: &TestFiles, clock: &Clock) -> Spool {
-    Spool::start_inline(options, Arc::new(disk.clone()), clock.clone())
+fn open(options: store::Options, late: bool, disk: &TestFiles, clock: &Clock) -> Spool {
+    let spool = Spool::start_inline(options, Arc::new(disk.clone()), clock.clone());
+    if late { spool.late() } else { spool }
 }
 
 fn open_proofs(folder: Option<PathBuf>) -> Proofs {
