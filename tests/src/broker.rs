@@ -46,8 +46,17 @@ impl Mosquitto {
 
     /// Ends the broker and starts another one on the same port, which knows nothing of before.
     pub async fn restart(&mut self, folder: &Path) {
+        self.stop().await;
+        self.start_again(folder).await;
+    }
+
+    pub async fn stop(&self) {
         self.process.signal("TERM");
         self.process.ended().await;
+    }
+
+    /// On its own port; it knows nothing of before.
+    pub async fn start_again(&mut self, folder: &Path) {
         let again = Mosquitto::start_on(folder, self.port).await;
         *self = again.flatten().expect("its own port is free again");
     }

@@ -165,7 +165,10 @@ impl Footage {
 type Pictures = (Vec<PictureBack>, Vec<Sent>);
 
 /// `clips`: the one that the camera plays, and the other one of a parameter switch.
-fn compare(
+///
+/// # Panics
+/// When something is stored that the camera did not send, twice, or in another order.
+pub(crate) fn compare(
     camera: &str,
     stored: &[Stored],
     clips: [Option<&Arc<Clip>>; 2],
@@ -187,7 +190,12 @@ fn compare(
             }
         }
     }
+    let mut places_of: HashMap<(bool, u32), Vec<usize>> = HashMap::new();
+    for (place, sent) in sent.iter().enumerate() {
+        places_of.entry((sent.switched, sent.index)).or_default().push(place);
+    }
     let mut pictures = Vec::new();
+    let mut places = Vec::new();
     for (fragment, place) in stored.iter().zip(0..) {
         for block in fragment.blocks.iter().filter(|block| block.track == 1) {
             let Some(origins) = origins.get(&block.payload) else {
@@ -199,21 +207,19 @@ fn compare(
                     nals(&block.payload)
                 );
             };
-            let same = |sent: &&SentPicture| origins.contains(&(sent.switched, sent.index));
             // A session that the box has left may go on for a while beside the one that follows it.
-            let nearest = |sent: &&SentPicture| {
-                (sent.capture_utc_ms.abs_diff(block.time_ms), std::cmp::Reverse(sent.session))
+            let nearest = |at: &usize| {
+                (sent[*at].capture_utc_ms.abs_diff(block.time_ms), std::cmp::Reverse(sent[*at].session))
             };
-            let origin = sent.iter().filter(same).min_by_key(nearest);
+            let same = origins.iter().filter_map(|origin| places_of.get(origin)).flatten();
+            let origin = same.copied().min_by_key(nearest);
             let origin =
                 origin.unwrap_or_else(|| panic!("{camera}: {origins:?} is stored but was never sent"));
             let (time_ms, key_frame) = (block.time_ms, block.key_frame);
-            pictures.push(PictureBack { sent: *origin, time_ms, key_frame, fragment: place });
+            pictures.push(PictureBack { sent: sent[origin], time_ms, key_frame, fragment: place });
+            places.push(origin);
         }
     }
-    let place =
-        |picture: &SentPicture| sent.iter().position(|sent| sent == picture).expect("it was found there");
-    let places: Vec<_> = pictures.iter().map(|picture| place(&picture.sent)).collect();
     let wrong = places.windows(2).position(|two| two[0] >= two[1]);
     assert_eq!(
         wrong.map(|at| &pictures[at..at + 2]),

@@ -10,9 +10,11 @@
 //! processes wrote.
 
 mod broker;
+pub mod chaos;
 mod cloud;
 mod events;
 mod footage;
+mod link;
 mod observer;
 mod process;
 mod rig;
@@ -21,6 +23,7 @@ pub use broker::Mosquitto;
 pub use cloud::{Kvs, KvsProcess, REGION, Stored, StoredBlock, documents, free_port};
 pub use events::{FootageAndEvents, Life, jpeg_size};
 pub use footage::{Footage, PictureBack, Sent};
+pub use link::{Link, Weather};
 pub use observer::{Message, Observer};
 pub use process::{Process, asked_for, binary, decode_errors, program, skip};
 pub use rig::{Camera, Rig, RigBuilder, clip_cache, small_clip};

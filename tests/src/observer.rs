@@ -105,6 +105,14 @@ impl Observer {
         parse(last.unwrap_or_else(|| panic!("nothing was published on {topic}")))
     }
 
+    /// The newest body on one topic among the first `mark` messages.
+    ///
+    /// # Panics
+    /// When it is not what the contract says.
+    pub fn newest_before<T: DeserializeOwned>(&self, mark: usize, topic: &str) -> Option<T> {
+        self.lock()[..mark].iter().rfind(|message| message.topic == topic).map(parse)
+    }
+
     /// The first body on `topic`, from the start of the observer on, that pleases.
     ///
     /// # Panics

@@ -111,6 +111,7 @@ pub struct RigBuilder {
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    shell: Option<String>,
     files: Vec<(String, String)>,
     kvs: KvsKind,
     daemon: bool,
@@ -160,6 +161,12 @@ impl RigBuilder {
         self
     }
 
+    /// The daemon is started by this script of a shell: `$0` is the program, `$@` are its arguments.
+    pub fn through_a_shell(mut self, script: &str) -> Self {
+        self.shell = Some(script.to_owned());
+        self
+    }
+
     /// Further arguments of the daemon's command line; it runs in [`Rig::folder`].
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|&text| text.to_owned()));
@@ -203,8 +210,9 @@ impl RigBuilder {
             write_secret(&folder.path().join(name), text);
         }
         let (settings, environment, arguments) = (self.settings, self.environment, self.arguments);
+        let (daemon, shell) = (None, self.shell);
         let mut rig =
-            Rig { mqtt, daemon: None, cameras, kvs, broker, folder, settings, environment, arguments };
+            Rig { mqtt, daemon, cameras, kvs, broker, folder, settings, environment, arguments, shell };
         rig.write_config();
         if self.daemon {
             rig.start_daemon().await;
@@ -239,6 +247,7 @@ pub struct Rig {
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    shell: Option<String>,
 }
 
 /// Methods that take a camera's id panic when there is no such camera.
@@ -250,6 +259,7 @@ impl Rig {
             settings: Vec::new(),
             environment: Vec::new(),
             arguments: Vec::new(),
+            shell: None,
             files: Vec::new(),
             kvs: KvsKind::Local(Vec::new()),
             daemon: true,
@@ -357,7 +367,15 @@ impl Rig {
 
     /// Starts the daemon and does not wait for anything.
     pub fn spawn_daemon(&mut self) {
-        let mut command = Command::new(binary("kvs-edge"));
+        let program = binary("kvs-edge");
+        let mut command = match &self.shell {
+            Some(script) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg("-c").arg(script).arg(program);
+                shell
+            }
+            None => Command::new(program),
+        };
         command.arg("run").arg("--config").arg(self.config_file()).args(&self.arguments);
         command.current_dir(self.folder.path());
         for (name, _) in std::env::vars_os() {

@@ -1,7 +1,8 @@
-//! `cargo xtask demo | test | bench | model | deb | wheel | yocto`: installs the Debian packages that are missing, builds, runs.
+//! `cargo xtask demo | test | chaos | bench | model | deb | wheel | yocto`: installs the Debian packages that are missing, builds, runs.
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
+mod chaos;
 mod check;
 mod deb;
 mod junit;
@@ -23,6 +24,8 @@ cargo xtask demo --real        likewise on real footage (a street with people), 
 cargo xtask test               what CI runs: format, lints, all tests against what Debian has
 cargo xtask test --peers       besides, tests against heavy programs of others
 cargo xtask test --full        besides, tests that take long
+cargo xtask chaos --minutes M [--seed S]   the daemon under faults drawn from a seed; what was sent, stored and claimed must agree
+cargo xtask chaos --kills N    likewise N times kill -9, each at another moment; --cuts N: likewise the link
 cargo xtask bench              the benches behind the tables in app/README.md; installs real footage and NanoDet-g, too
 cargo xtask model              a detector that knows people and vehicles: fetches NanoDet-g (144 MB), converts it, and
                                installs it where `kvs-edge` of this user finds it
@@ -47,6 +50,9 @@ fn main() -> ExitCode {
         }
         "demo" => prepare_demo(install, &mut arguments).and_then(|()| demo(&arguments)),
         "test" => packages::test(install, scope.peers, scope.full).and_then(|()| check::everything(scope)),
+        "chaos" => chaos::Chaos::read(&arguments)
+            .map_err(|error| format!("{error}\n\n{USAGE}"))
+            .and_then(|chaos| packages::test(install, false, false).and_then(|()| chaos.run())),
         "bench" => packages::test(install, true, false).and_then(|()| bench()),
         "model" => folder(&arguments).and_then(|folder| {
             packages::model(install)?;
@@ -62,9 +68,9 @@ fn main() -> ExitCode {
             println!("{USAGE}\n\n{}", yocto::USAGE);
             return ExitCode::SUCCESS;
         }
-        other => {
-            Err(format!("found `{other}`, expected demo, test, bench, model, deb, wheel or yocto\n\n{USAGE}"))
-        }
+        other => Err(format!(
+            "found `{other}`, expected demo, test, chaos, bench, model, deb, wheel or yocto\n\n{USAGE}"
+        )),
     };
     match done {
         Ok(code) => code,

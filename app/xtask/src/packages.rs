@@ -18,7 +18,7 @@ const DEMO: &[&str] = &[
 ];
 
 /// Besides, the real peers of the tests: a broker, an RTSP server (which draws the time into its pictures by an element
-/// of gstreamer1.0-x), readers of Matroska, a browser, an AWS SDK, ONNX Runtime and nextest (by pip).
+/// of gstreamer1.0-x), readers of Matroska, a browser, an AWS SDK, a clock that can be set, ONNX Runtime and nextest (by pip).
 const PEERS: &[&str] = &[
     "mosquitto",
     "ffmpeg",
@@ -29,6 +29,7 @@ const PEERS: &[&str] = &[
     "python3-gst-1.0",
     "gir1.2-gst-rtsp-server-1.0",
     "gstreamer1.0-x",
+    "libfaketime",
     "systemd",
     "chromium",
 ];
