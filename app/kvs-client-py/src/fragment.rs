@@ -55,6 +55,12 @@ impl Fragment {
         Ok(tags)
     }
 
+    /// Why there is none: the service may say so inside its answer, in place of a fragment.
+    #[getter]
+    fn failure(&self) -> Option<String> {
+        self.document.failure().map(|failure| failure.to_string())
+    }
+
     /// Pictures and pieces of sound in it.
     #[getter]
     fn blocks(&self) -> u64 {

@@ -6,6 +6,7 @@
 //!  Client -> MediaReader -> Fragment -> Document, Element        one answer, taken apart
 //!            FragmentParser ---^                                 the same of bytes that somebody else reads
 //!  Source --kvs_client::frames--> bytearray -> numpy             decoded pictures of a stream
+//!  MetricsServer --exporter--> /metrics                          figures of sources, for Prometheus
 //!  pictures, jpegs                                               of a fragment
 //! ```
 //!
@@ -21,6 +22,7 @@ mod client;
 mod dom;
 mod elements;
 mod fragment;
+mod metrics;
 mod pictures;
 mod reader;
 mod source;
@@ -63,6 +65,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<dom::Document>()?;
     module.add_class::<dom::Element>()?;
     module.add_class::<source::Source>()?;
+    module.add_class::<metrics::MetricsServer>()?;
     module.add_function(wrap_pyfunction!(pictures::pictures, module)?)?;
     module.add_function(wrap_pyfunction!(pictures::jpegs, module)?)?;
     Ok(())

@@ -231,11 +231,6 @@ impl Source {
         all.set_item("latency_ms", figures.latency_ms)?;
         Ok(all)
     }
-
-    /// The same in the text form of Prometheus, under the names that dashboards have.
-    fn prometheus(&self, camera_id: &str) -> String {
-        self.figures().prometheus(camera_id)
-    }
 }
 
 /// Bytes, height, width, Unix seconds.
@@ -246,7 +241,7 @@ impl Source {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn figures(&self) -> SourceFigures {
+    pub(crate) fn figures(&self) -> SourceFigures {
         let state = self.lock();
         match (&state.running, &state.past) {
             (Some(frames), past) => added(past.clone(), frames.figures()),

@@ -119,6 +119,7 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
 fn bench() -> Result<ExitCode, String> {
     let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS, python::TRACKERS])?;
     let models = model::install(None)?;
+    let wheel = wheel::installed("release")?;
     let daemon = daemon_of_the_image()?;
     for (package, bench) in [
         ("media", "mkv_read"),
@@ -127,6 +128,7 @@ fn bench() -> Result<ExitCode, String> {
         ("decode", "decode"),
         ("detect", "backends"),
         ("detect", "footage"),
+        ("kvs-client-py", "consumer"),
         ("kvs-edge", "upload"),
         ("kvs-edge", "analytics"),
     ] {
@@ -139,7 +141,7 @@ fn bench() -> Result<ExitCode, String> {
             let scene = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/scene.onnx");
             cargo.arg("--").arg(scene).args(model::files(&models));
         }
-        run(cargo.env("KVS_EDGE_BENCH_PYTHON", &python))?;
+        run(cargo.env("KVS_EDGE_BENCH_PYTHON", &python).env("KVS_EDGE_BENCH_WHEEL", &wheel))?;
     }
     Ok(ExitCode::SUCCESS)
 }

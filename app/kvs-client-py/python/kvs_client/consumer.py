@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from threading import Thread
 from time import perf_counter
 from typing import Any, Callable, Iterator, Mapping
 
-from ._native import Document, Fragment, FragmentParser, MediaReader
-
-_log = logging.getLogger(__name__)
+from ._native import Document, Fragment, FragmentParser, KVSConnectionError, MediaReader
 
 # Of what boto3 reads. A piece is never waited for: what has come is handed on.
 _PIECE_BYTES = 1 << 18
@@ -27,7 +24,7 @@ class KvsConsumerLibrary(Thread):
 
     `on_read_stream_complete(stream_name)`: the answer has ended, or `stop_thread` was called.
 
-    `on_read_stream_exception(stream_name, error)`: it broke off, or a callback raised. Nothing comes after it.
+    `on_read_stream_exception(stream_name, error)`: it broke off, or says itself why it ends, or a callback raised. Nothing comes after it.
     """
 
     def __init__(
@@ -62,16 +59,19 @@ class KvsConsumerLibrary(Thread):
             for fragment in self._fragments(self.get_media_response_object["Payload"]):
                 if self._stop_get_media:
                     break
+                if fragment.failure:
+                    raise KVSConnectionError(f"{self.stream_name}: {fragment.failure}")
                 # An answer may end behind the tags that open a fragment.
                 if not fragment.blocks:
                     continue
                 self.on_fragment_arrived_callback(
                     self.stream_name, fragment.to_bytearray(), fragment.document(), perf_counter() - began
                 )
+                # While the next one comes, nothing of this one is kept.
+                del fragment
                 began = perf_counter()
             self.on_read_stream_complete_callback(self.stream_name)
         except Exception as error:  # noqa: BLE001: whatever it is, the callback is told
-            _log.debug("reading %s ended", self.stream_name, exc_info=True)
             self.on_read_stream_exception(self.stream_name, error)
 
     def _fragments(self, payload: Any) -> Iterator[Fragment]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import wave
 from typing import Any, Dict, Iterator, List, Optional, Union
 
 from ._native import jpegs, pictures
@@ -101,6 +100,9 @@ class KvsFragmentProcessor:
 
     def convert_track_to_wav(self, track_bytearray: Union[bytes, bytearray]) -> io.BytesIO:
         """8000 samples a second, 16 bits, mono, as Amazon Connect records."""
+        # Here, because few need it.
+        import wave
+
         file = io.BytesIO()
         with wave.open(file, "wb") as writer:
             writer.setnchannels(1)

@@ -41,8 +41,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 2
     try:
         server = MetricsServer([source], options.metrics_port)
-    except (OSError, OverflowError) as error:
-        print(f"kvs-reader: --metrics-port {options.metrics_port}: {error}; choose another one", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"kvs-reader: --metrics-port: {error}", file=sys.stderr)
         return 2
     with server:
         print(f"metrics at {server.url}", flush=True)

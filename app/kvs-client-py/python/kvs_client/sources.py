@@ -115,7 +115,7 @@ class FrameSource:
         `parse_errors`, `decode_errors`, `connection_resets` (also `reconnects_total`), `url_refreshes_total`,
         `read_errors_total`, `frames_dropped` (newer ones took their place), `fragments_skipped`; and
         `last_frame_timestamp` (Unix seconds), `latency_ms` (age of the last frame when it was decoded), both None before
-        the first frame."""
+        the first frame. `kvs_client.metrics` serves them for Prometheus."""
         return {"camera_id": self.camera_id, **self._source.metrics()}
 
     def get_connection_state(self) -> str:
@@ -129,10 +129,6 @@ class FrameSource:
     def last_error(self) -> Optional[str]:
         """The last thing that went wrong, if anything has since the last whole fragment."""
         return self._source.last_error()
-
-    def prometheus(self) -> str:
-        """The metrics in the text form of Prometheus, labelled `camera_id`; `kvs_client.metrics` serves them."""
-        return self._source.prometheus(self.camera_id)
 
     def __enter__(self):
         self.start()

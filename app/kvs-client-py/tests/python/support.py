@@ -33,6 +33,16 @@ def admin(path, body=None, endpoint=ENDS):
         return json.load(answer)
 
 
+def element(identity, body):
+    """`body`: bytes, or elements in it."""
+    body = b"".join(body) if isinstance(body, list) else body
+    return bytes.fromhex(identity) + (0x10000000 | len(body)).to_bytes(4, "big") + body
+
+
+def number(value):
+    return value.to_bytes(2, "big")
+
+
 class Told:
     """Collects what callbacks are told."""
 

@@ -3,7 +3,7 @@ import unittest
 
 import boto3
 from kvs_client import KVSConnectionError, HLSStreamError, KvsConsumerLibrary, session
-from support import DEADLINE_S, EARLIEST, ENDS, FRAGMENTS, STAYS, Told, admin, media
+from support import DEADLINE_S, EARLIEST, ENDS, FRAGMENTS, STAYS, Told, admin, element, media
 
 
 class Consumer(unittest.TestCase):
@@ -124,6 +124,16 @@ class Consumer(unittest.TestCase):
         [(_, error)] = told.errors
         self.assertIsInstance(error, KVSConnectionError)
         self.assertIn("inside fragment", str(error))
+
+    def test_an_answer_that_says_why_it_ends_is_told(self):
+        said = [("AWS_KINESISVIDEO_ERROR_CODE", b"3002"), ("AWS_KINESISVIDEO_ERROR_ID", b"ERROR_READING")]
+        tags = [element("67C8", [element("45A3", name.encode()), element("4487", value)]) for name, value in said]
+        segment = bytes.fromhex("18538067 01FFFFFFFFFFFFFF") + element("1254C367", element("7373", tags))
+        told = Told().read({"Payload": [media()["Payload"].read(), element("1A45DFA3", b""), segment]})
+        self.assertEqual((len(told.fragments), told.completed), (FRAGMENTS, []))
+        [(_, error)] = told.errors
+        self.assertIsInstance(error, KVSConnectionError)
+        self.assertIn("3002", str(error))
 
     def test_an_empty_answer_is_complete(self):
         told = Told().read(media("empty"), "empty")

@@ -6,17 +6,7 @@ import unittest
 import wave
 
 from kvs_client import Fragment, FragmentParser, HLSStreamError, KvsFragementProcessor
-from support import PICTURES, media
-
-
-def element(identity, body):
-    """`body`: bytes, or elements in it."""
-    body = b"".join(body) if isinstance(body, list) else body
-    return bytes.fromhex(identity) + (0x10000000 | len(body)).to_bytes(4, "big") + body
-
-
-def number(value):
-    return value.to_bytes(2, "big")
+from support import PICTURES, element, media, number
 
 
 def call(blocks, tracks, tags=()):

@@ -18,7 +18,7 @@ from kvs_client import (
     KvsFragmentProcessor,
     create_frame_source,
 )
-from kvs_client.metrics import MetricsServer, exposition
+from kvs_client.metrics import MetricsServer
 from support import DEADLINE_S, ENDS, FRAGMENTS, PICTURES, STAYS, admin, media
 
 BEGIN = 1_795_186_073.633
@@ -344,16 +344,23 @@ class Metrics(unittest.TestCase):
         get_media = KVSGetMediaFrameSource("side", "film", "us-west-2")
         with MetricsServer([hls, other, get_media], 0) as server:
             with urllib.request.urlopen(server.url, timeout=DEADLINE_S) as answer:
-                self.assertIn("version=0.0.4", answer.headers["Content-Type"])
+                self.assertIn("openmetrics-text", answer.headers["Content-Type"])
                 text = answer.read().decode()
             with self.assertRaises(urllib.error.HTTPError):
                 urllib.request.urlopen(server.url + "s", timeout=DEADLINE_S)
-        self.assertEqual(text, exposition([hls, other, get_media]))
+        with self.assertRaises(urllib.error.URLError):
+            urllib.request.urlopen(server.url, timeout=DEADLINE_S)
+        with self.assertRaisesRegex(ValueError, "65536"):
+            MetricsServer([], 65536)
+        with self.assertRaisesRegex(ValueError, "localhost"):
+            MetricsServer([], 0, "localhost")
         lines = text.splitlines()
         self.assertIn(f'kvs_hls_frames_total{{camera_id="front"}} {frames}', lines)
         for name in ("reconnects_total", "frames_total", "url_refreshes_total", "read_errors_total", "connection_state"):
-            self.assertIn(f'kvs_hls_{name}{{camera_id="back"}} 0', lines)
-            self.assertEqual(sum(line.startswith(f"# TYPE kvs_hls_{name} ") for line in lines), 1)
+            [value] = [line.split()[1] for line in lines if line.startswith(f'kvs_hls_{name}{{camera_id="back"}} ')]
+            self.assertEqual(float(value), 0.0, name)
+            typed = f"# TYPE kvs_hls_{name.removesuffix('_total')} "
+            self.assertEqual(sum(line.startswith(typed) for line in lines), 1)
         self.assertTrue(any(line.startswith('kvs_hls_last_frame_timestamp{camera_id="front"} ') for line in lines))
         self.assertIn('kvs_getmedia_frames_total{camera_id="side"} 0', lines)
 
