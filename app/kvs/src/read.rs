@@ -10,6 +10,7 @@ pub mod follow;
 pub mod fragment_list;
 pub mod get_media;
 pub mod hls;
+mod service_tags;
 pub mod skip;
 pub mod tree;
 pub mod units;

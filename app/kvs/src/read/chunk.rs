@@ -19,9 +19,10 @@ use bytes::Bytes;
 use media::mkv::read::{self, EventKind, Limits, Parser, ReadError};
 use media::mkv::{elements, id};
 
+use super::service_tags::{FailureTags, ServiceTag};
+use crate::FragmentNumber;
 use crate::cluster_sums::{ClusterHasher, ClusterSums};
 use crate::identity::{self, FragmentIdentity};
-use crate::{FragmentNumber, tag};
 
 /// Matroska's default: block and cluster times count milliseconds.
 const DEFAULT_TIMECODE_SCALE_NS: u64 = 1_000_000;
@@ -145,7 +146,7 @@ struct Document {
     tags: Vec<(String, String)>,
     millis_behind_now: Option<u64>,
     continuation_token: Option<String>,
-    failure: Option<Failure>,
+    failure: FailureTags,
     ended: bool,
 }
 
@@ -278,42 +279,29 @@ impl Document {
             tags: Vec::new(),
             millis_behind_now: None,
             continuation_token: None,
-            failure: None,
+            failure: FailureTags::default(),
             ended: false,
         }
     }
 
     fn tag(&mut self, name: String, value: String) {
-        match name.as_str() {
-            tag::FRAGMENT_NUMBER => self.number = value.parse().ok(),
-            tag::SERVER_TIMESTAMP | tag::SERVER_TIMESTAMP_DOCUMENTED => {
-                self.server_timestamp_ms = tag::parse_seconds(&value);
-            }
-            tag::PRODUCER_TIMESTAMP | tag::PRODUCER_TIMESTAMP_DOCUMENTED => {
-                self.producer_timestamp_ms = tag::parse_seconds(&value);
-            }
-            tag::MILLIS_BEHIND_NOW => self.millis_behind_now = value.parse().ok(),
-            tag::CONTINUATION_TOKEN => self.continuation_token = Some(value),
-            tag::ERROR_CODE | tag::EXCEPTION_ERROR_CODE => self.failure().code = value,
-            tag::ERROR_ID => {
-                let failure = self.failure();
-                if failure.code.is_empty() { failure.code = value } else { failure.message = value }
-            }
-            tag::EXCEPTION_MESSAGE => self.failure().message = value,
-            _ => self.tags.push((name, value)),
+        match ServiceTag::read(&name, &value) {
+            Some(ServiceTag::Number(number)) => self.number = number,
+            Some(ServiceTag::ServerTimestamp(ms)) => self.server_timestamp_ms = ms,
+            Some(ServiceTag::ProducerTimestamp(ms)) => self.producer_timestamp_ms = ms,
+            Some(ServiceTag::MillisBehindNow(ms)) => self.millis_behind_now = ms,
+            Some(ServiceTag::ContinuationToken) => self.continuation_token = Some(value),
+            Some(ServiceTag::Failure) => self.failure.take(&name, &value),
+            None => self.tags.push((name, value)),
         }
-    }
-
-    fn failure(&mut self) -> &mut Failure {
-        self.failure.get_or_insert(Failure { number: None, code: String::new(), message: String::new() })
     }
 
     /// Tags decide where a chunk starts, where it ends and whether it failed.
     fn after_tags(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        if let Some(failure) = self.failure.take() {
+        if let Some(failure) = std::mem::take(&mut self.failure).failure(self.number) {
             self.ended = true; // a notice, not a fragment
-            events.push(Event::Failure(Failure { number: self.number, ..failure }));
+            events.push(Event::Failure(failure));
         } else if self.number.is_some() && self.cluster.is_none() {
             events.extend(self.start());
         }
@@ -434,6 +422,7 @@ impl OpenCluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tag;
     use crate::testing::{chunk_bytes, fragments};
 
     fn events(answer: Answer, bytes: &[u8], size: usize) -> Result<Vec<Event>, ChunkError> {

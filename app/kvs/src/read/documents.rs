@@ -8,7 +8,8 @@ use media::mkv::id;
 use media::mkv::read::{Event, EventKind, Limits, Parser, ReadError};
 
 use super::chunk::Failure;
-use crate::{FragmentNumber, tag};
+use super::service_tags::{FailureTags, ServiceTag};
+use crate::FragmentNumber;
 
 /// One fragment as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,11 +47,9 @@ impl Document {
 
     /// In place of a fragment the service may say, inside its answer, why there is none.
     pub fn failure(&self) -> Option<Failure> {
-        let code = self.tag(tag::ERROR_CODE).or_else(|| self.tag(tag::EXCEPTION_ERROR_CODE));
-        let id = self.tag(tag::ERROR_ID);
-        let code = code.or(id)?.to_owned();
-        let message = self.tag(tag::EXCEPTION_MESSAGE).or(id).unwrap_or_default().to_owned();
-        Some(Failure { number: self.number, code, message })
+        let mut found = FailureTags::default();
+        self.tags.iter().for_each(|(name, value)| found.take(name, value));
+        found.failure(self.number)
     }
 
     pub fn size_bytes(&self) -> usize {
@@ -64,17 +63,13 @@ impl Document {
             EventKind::Element { id: id::TAGS } => {
                 // What is no tag is a part of the document all the same.
                 for (name, value) in tags::parse(event.body()).unwrap_or_default() {
-                    match name.as_str() {
-                        tag::FRAGMENT_NUMBER => self.number = value.parse().ok(),
-                        tag::SERVER_TIMESTAMP | tag::SERVER_TIMESTAMP_DOCUMENTED => {
-                            self.server_timestamp_ms = tag::parse_seconds(&value);
-                        }
-                        tag::PRODUCER_TIMESTAMP | tag::PRODUCER_TIMESTAMP_DOCUMENTED => {
-                            self.producer_timestamp_ms = tag::parse_seconds(&value);
-                        }
+                    match ServiceTag::read(&name, &value) {
+                        Some(ServiceTag::Number(number)) => self.number = number,
+                        Some(ServiceTag::ServerTimestamp(ms)) => self.server_timestamp_ms = ms,
+                        Some(ServiceTag::ProducerTimestamp(ms)) => self.producer_timestamp_ms = ms,
                         // In front of the cluster it closes nothing.
-                        tag::CONTINUATION_TOKEN => self.closed = self.clustered,
-                        _ => {}
+                        Some(ServiceTag::ContinuationToken) => self.closed = self.clustered,
+                        Some(ServiceTag::MillisBehindNow(_) | ServiceTag::Failure) | None => {}
                     }
                     self.tags.push((name, value));
                 }
@@ -164,6 +159,7 @@ mod tests {
     use media::mkv::write::{Track, block_head, cluster_start, header, tags_fixed4};
 
     use super::*;
+    use crate::tag;
 
     fn number(n: u64) -> FragmentNumber {
         FragmentNumber::new(n, 1_795_186_073_000, 7)
