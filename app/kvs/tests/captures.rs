@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use kvs::cluster_sums::{ClusterHasher, ClusterSums};
 use kvs::read::chunk::{Answer, Chunk, ChunkReader, Event};
+use kvs::read::documents::{Document, Documents};
+use kvs::read::tree::tree;
 use media::mkv::read::{EventKind, Limits, Parser};
 use serde_json::Value;
 
@@ -59,6 +61,81 @@ fn real_get_media_answers_give_what_the_outside_parse_says() {
             found.iter().zip(documents).for_each(|(chunk, document)| compare(name, chunk, document));
         }
     }
+}
+
+fn documents(bytes: &[u8], size: usize) -> Vec<Document> {
+    let (mut reader, mut found) = (Documents::default(), Vec::new());
+    for piece in bytes.chunks(size) {
+        reader.push(Bytes::copy_from_slice(piece));
+        while let Some(document) = reader.next_document().expect("a real answer is understood") {
+            found.push(document);
+        }
+    }
+    while let Some(document) = reader.finish(true).expect("a real answer is understood") {
+        found.push(document);
+    }
+    found
+}
+
+/// And each document is where that parse has it, with its tags, and has its elements at their places.
+#[test]
+fn real_answers_fall_into_the_documents_that_the_outside_parse_says() {
+    let Some(folder) = data() else { return };
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).expect("readable"))
+            .expect("JSON");
+    let files =
+        expected.as_object().expect("by name").iter().filter(|(name, _)| name.starts_with("parser-library/"));
+    let mut count = 0;
+    for (path, file) in files {
+        let bytes = std::fs::read(folder.join(path)).expect("readable");
+        let expected = file["documents"].as_array().expect("documents");
+        let number = |value: &Value| usize::try_from(value.as_u64().expect("an offset")).expect("small");
+        let begins: Vec<usize> = expected.iter().map(|document| number(&document["offset"])).collect();
+        let ends = begins.iter().skip(1).copied().chain([bytes.len()]);
+        for size in [1460, bytes.len()] {
+            let found = documents(&bytes, size);
+            assert_eq!(found.len(), expected.len(), "{path}");
+            for (index, (found, end)) in found.iter().zip(ends.clone()).enumerate() {
+                assert!(found.bytes() == bytes[begins[index]..end], "{path}: document {index}");
+            }
+        }
+        for (found, expected) in documents(&bytes, bytes.len()).iter().zip(expected) {
+            let aws = |key: &str| expected["aws"][key].as_str();
+            for key in [
+                "FRAGMENT_NUMBER",
+                "SERVER_TIMESTAMP",
+                "PRODUCER_TIMESTAMP",
+                "MILLIS_BEHIND_NOW",
+                "CONTINUATION_TOKEN",
+            ] {
+                assert_eq!(found.tag(&format!("AWS_KINESISVIDEO_{key}")), aws(key), "{path}");
+            }
+            assert_eq!(
+                found.number.map(|number| number.to_string()).as_deref(),
+                aws("FRAGMENT_NUMBER"),
+                "{path}"
+            );
+            let clusters = expected["clusters"].as_array().expect("clusters");
+            let blocks: u64 =
+                clusters.iter().map(|cluster| cluster["blocks"].as_u64().expect("a count")).sum();
+            assert_eq!(found.blocks, blocks, "{path}");
+            let (elements, error) = tree(found.bytes());
+            assert_eq!(error, None, "{path}");
+            let in_segment =
+                elements.iter().skip_while(|one| one.name != "Segment").filter(|one| one.depth == 1);
+            let top: Vec<&str> = in_segment.map(|one| &*one.name).collect();
+            let expected_top: Vec<_> =
+                expected["top"].as_array().expect("names").iter().map(|name| name.as_str()).collect();
+            assert_eq!(top.into_iter().map(Some).collect::<Vec<_>>(), expected_top, "{path}");
+            let begin = expected["offset"].as_u64().expect("an offset");
+            let at = |cluster: &Value| cluster["offset"].as_u64().expect("an offset") - begin;
+            let places = elements.iter().filter(|one| one.name == "Cluster").map(|one| one.offset);
+            assert_eq!(places.collect::<Vec<_>>(), clusters.iter().map(at).collect::<Vec<_>>(), "{path}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 18, "documents of five files");
 }
 
 fn compare(name: &str, chunk: &Chunk, document: &Value) {

@@ -8,6 +8,7 @@ use media::mkv::elements::tags;
 use media::mkv::id;
 use media::mkv::read::{EventKind, Limits, Parser};
 use media::mkv::write::{Track, block_head, cluster_start, header, tags as write_tags};
+use serde_json::Value;
 
 /// Header with so many audio tracks, numbered from 1.
 pub(crate) fn head(tracks: usize) -> Vec<u8> {
@@ -140,11 +141,20 @@ pub(crate) fn recording(name: &str) -> PathBuf {
 /// A third-party capture from the folder that `KVS_EDGE_TEST_CAPTURES` names; `None`, and a word about it, where it
 /// names none.
 pub(crate) fn captured(name: &str) -> Option<Vec<u8>> {
+    third_party(&format!("parser-library/{name}"))
+}
+
+/// What a parse that shares nothing with ours says of the captures.
+pub(crate) fn oracle() -> Option<Value> {
+    third_party("expected.json").map(|text| serde_json::from_slice(&text).expect("JSON"))
+}
+
+fn third_party(name: &str) -> Option<Vec<u8>> {
     let Some(folder) = std::env::var_os("KVS_EDGE_TEST_CAPTURES") else {
         println!("skipped: KVS_EDGE_TEST_CAPTURES names no folder (a peer of cargo xtask test --peers)");
         return None;
     };
-    let path = PathBuf::from(folder).join("parser-library").join(name);
+    let path = PathBuf::from(folder).join(name);
     Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 

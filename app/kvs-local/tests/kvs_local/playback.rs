@@ -11,7 +11,7 @@ use media::mp4::read::{Movie, MovieFormat, Sample};
 use media::{AudioFormat, VideoCodec, VideoFormat};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, BEGIN_MS, Rig, persisted};
+use crate::client::{Answer, BEGIN_MS, Rig, hash, persisted};
 use crate::mkv;
 
 const S: Duration = Duration::from_secs(1);
@@ -444,6 +444,41 @@ async fn what_cannot_be_played_is_refused_by_name() {
         let answer = player.get(&player.playlist().await.urls[0]).await;
         assert_eq!(answer.error(), (400, "InvalidMediaFrameException".to_owned()), "{container}");
     }
+}
+
+/// A real clip goes in, and each picture of it comes out of each way to play it, as a parse of the clip that is not ours has it.
+#[tokio::test]
+async fn a_real_clip_is_played_picture_for_picture() {
+    let (Some(clip), Some(oracle)) = (mkv::captured("clusters.mkv"), mkv::oracle()) else { return };
+    let clusters = &oracle["parser-library/clusters.mkv"]["documents"][0]["clusters"];
+    let clusters = clusters.as_array().expect("clusters");
+    let rig = Rig::new(24).await;
+    let begin_ms = 1_519_423_067_997;
+    let mut upload = rig.client.put_media_as("cam1", "RELATIVE", "1519423067.997").await.expect("accepted");
+    upload.send(&clip).await;
+    upload.finish();
+    assert_eq!(persisted(&upload.rest().await).len(), clusters.len());
+    let player = session(&rig, on_demand("PRODUCER_TIMESTAMP", begin_ms, begin_ms + 60_000)).await;
+    let playlist = player.playlist().await;
+    assert_eq!(playlist.urls.len(), clusters.len());
+    let movie = player.movie(&playlist, 0).await;
+    let mut all = Vec::new();
+    for (url, cluster) in playlist.urls.iter().zip(clusters) {
+        let samples = player.samples(&movie, url).await;
+        let payload: Vec<u8> = samples.iter().flat_map(|sample| sample.data.to_vec()).collect();
+        assert_eq!(samples.len() as u64, cluster["blocks"].as_u64().expect("a count"));
+        assert_eq!(hash(&payload), cluster["payload_sha256"].as_str().expect("a sum"));
+        let keys = samples.iter().filter(|sample| sample.key_frame).count() as u64;
+        assert_eq!(keys, cluster["key_blocks"].as_u64().expect("a count"));
+        all.extend(payload);
+    }
+    let times = json!({ "StartTimestamp": seconds(begin_ms), "EndTimestamp": seconds(begin_ms + 60_000) });
+    let selector = json!({ "FragmentSelectorType": "PRODUCER_TIMESTAMP", "TimestampRange": times });
+    let input = json!({ "StreamName": "cam1", "ClipFragmentSelector": selector });
+    let answer = rig.client.call("/getClip", input).await;
+    let movie = Movie::parse(&answer.body).expect("an MP4");
+    let samples = movie.samples(&answer.body).expect("whole");
+    assert!(samples.iter().flat_map(|sample| sample.data.to_vec()).eq(all), "the clip has the same pictures");
 }
 
 #[tokio::test(start_paused = true)]
