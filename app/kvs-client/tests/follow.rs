@@ -10,12 +10,10 @@ use kvs::api::{StartSelector, StreamId, path};
 use kvs_client::kvs;
 use kvs_client::source::{FollowConfig, FollowSource};
 use kvs_local::{Fault, FaultKind};
-use media::mkv::write::Track;
-use media::{Feed, SourceState, UnitSource, VideoCodec, VideoFormat};
+use media::mkv::write::{Track, block_head, cluster_start};
+use media::{AudioFormat, Feed, SourceState, UnitSource, VideoCodec, VideoFormat};
 
-use film::{
-    AVCC, PICTURE_MS, PICTURES, begins_ms, film, finish, picture, pictures, put_media, send, stream, upload,
-};
+use film::{AVCC, PICTURES, begins_ms, film, finish, pictures, put_media, read, send, stream, upload, video};
 use pair::{BEGIN_MS, Pair};
 
 const S: Duration = Duration::from_secs(1);
@@ -26,29 +24,6 @@ fn from_the_first() -> FollowConfig {
 
 fn source(pair: &Pair, config: FollowConfig) -> FollowSource {
     FollowSource::new(&pair.client(), &stream(), config).expect("a good configuration")
-}
-
-/// Numbers of the pictures that come, which must be as they were filmed, until this one or the end; and how often the
-/// pictures broke off.
-async fn read(source: &mut FollowSource, last: u64) -> (Vec<u64>, u64) {
-    let (mut pictures, mut breaks) = (Vec::new(), 0);
-    while let Some(item) = source.next().await {
-        let Feed::Video(unit) = item else {
-            assert!(matches!(item, Feed::Break), "{item:?}");
-            breaks += 1;
-            continue;
-        };
-        let n = (unit.timestamp.as_millis() - BEGIN_MS) / PICTURE_MS;
-        assert_eq!(unit.timestamp.as_millis(), BEGIN_MS + n * PICTURE_MS);
-        assert_eq!((unit.data.to_vec(), unit.random_access), (picture(n), n.is_multiple_of(PICTURES)));
-        let origin = source.origin().expect("an item came");
-        assert_eq!(origin.producer_timestamp_ms, Some(begins_ms(n / PICTURES)));
-        pictures.push(n);
-        if n == last {
-            break;
-        }
-    }
-    (pictures, breaks)
 }
 
 fn last_of(fragments: u64) -> u64 {
@@ -69,7 +44,7 @@ async fn a_live_stream_outlives_its_answers_without_losing_or_repeating_a_pictur
     let config = FollowConfig { rotate_after: S * 60, ..FollowConfig::default() };
     let mut source = source(&pair, config);
     assert_eq!((source.state(), source.is_healthy()), (SourceState::Disconnected, false));
-    let (found, breaks) = read(&mut source, last_of(150)).await;
+    let (found, breaks) = read(&mut source, Some(last_of(150))).await;
     assert_eq!((found, breaks), (pictures(0..150), 0));
     let metrics = source.get_media_metrics();
     assert_eq!((metrics.connection_resets, metrics.read_errors, metrics.frames_read), (0, 0, 750));
@@ -106,7 +81,7 @@ async fn answers_that_end_break_repeat_or_refuse_cost_no_picture() {
         }
         let config = FollowConfig { max_reconnect_attempts: Some(30), ..from_the_first() };
         let mut source = source(&pair, config);
-        let (found, breaks) = read(&mut source, last_of(8)).await;
+        let (found, breaks) = read(&mut source, Some(last_of(8))).await;
         assert_eq!((found, breaks), (pictures(0..8), 0), "{faults:?}");
         assert_eq!(pair.server.faults().waiting(), [], "{faults:?}");
     }
@@ -117,7 +92,7 @@ async fn a_producer_that_pauses_and_comes_back_in_another_format_is_followed() {
     let pair = Pair::new(64 * 1024, |_| {}).await;
     upload(&pair, 0..3).await;
     let mut source = source(&pair, from_the_first());
-    assert_eq!(read(&mut source, last_of(3)).await, (pictures(0..3), 0));
+    assert_eq!(read(&mut source, Some(last_of(3))).await, (pictures(0..3), 0));
     let clock = pair.clock.clone();
     let again = async {
         // Answers end 3 s after the last byte, again and again.
@@ -145,11 +120,11 @@ async fn what_is_missing_is_a_break_and_what_is_too_old_is_left_out() {
     pair.server.delete_fragment("cam1", &stored[2].number).await.expect("there");
     let mut whole = source(&pair, from_the_first());
     let expected = [pictures(0..2), pictures(3..4)].concat();
-    assert_eq!(read(&mut whole, last_of(4)).await, (expected, 1));
+    assert_eq!(read(&mut whole, Some(last_of(4))).await, (expected, 1));
 
     // Live, after a minute in which the connection could not be made.
     let mut live = source(&pair, FollowConfig::default());
-    assert_eq!(read(&mut live, last_of(4)).await, (pictures(3..4), 0));
+    assert_eq!(read(&mut live, Some(last_of(4))).await, (pictures(3..4), 0));
     let refuse = FaultKind::Refuse {
         path: path::GET_MEDIA.to_owned(),
         error_type: "ServiceUnavailableException".to_owned(),
@@ -158,12 +133,40 @@ async fn what_is_missing_is_a_break_and_what_is_too_old_is_left_out() {
     };
     pair.server.faults().inject(Fault::any(refuse));
     let camera = film(&pair, vec![(S * 5, 4..80)]);
-    let (found, breaks) = read(&mut live, last_of(80)).await;
+    let (found, breaks) = read(&mut live, Some(last_of(80))).await;
     let first = found[0] / PICTURES;
     assert!(first > 20, "it goes on with the newest, and not with fragment {first}");
     assert_eq!((found, breaks), (pictures(first..80), 1));
     assert_eq!(live.get_media_metrics().read_errors, 5);
     camera.await.expect("filmed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_keeps_nothing_is_followed_all_the_same() {
+    let nothing = |options: &mut kvs_local::Options| options.create_streams = vec![("cam1".to_owned(), 0)];
+    let pair = Pair::new(64 * 1024, nothing).await;
+    let mut session = put_media(&pair.client(), &[video()]).await;
+    for n in 0..3 {
+        send(&mut session.sender, n).await;
+    }
+    assert_eq!(finish(session).await, 0, "nothing is kept");
+    let mut source = source(&pair, from_the_first());
+    assert_eq!(read(&mut source, Some(last_of(3))).await, (pictures(0..3), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_pictures_is_no_source_of_pictures() {
+    let pair = Pair::new(64 * 1024, |_| {}).await;
+    let sound = Track::Audio(AudioFormat::pcmu(8_000, 1).into());
+    let mut session = put_media(&pair.client(), &[sound]).await;
+    let block = [&block_head(1, 0, true, 5)[..], b"sound"].concat();
+    session.sender.send([&cluster_start(BEGIN_MS)[..], &block].concat().into()).await.expect("taken");
+    assert_eq!(finish(session).await, 1);
+    let mut source = source(&pair, from_the_first());
+    assert!(source.next().await.is_none());
+    assert_eq!((source.state(), source.is_healthy()), (SourceState::Failed, false));
+    let error = source.last_error().expect("told").to_string();
+    assert!(error.contains("no H.264 or H.265 track"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,16 +7,14 @@ mod film;
 mod pair;
 
 use bytes::Bytes;
-use kvs::api::session as path;
+use kvs::api::{StreamId, session as path};
 use kvs_client::kvs;
 use kvs_client::source::{HlsConfig, HlsSource, Play, SkipReason};
 use kvs_local::{Fault, FaultKind};
 use media::mkv::write::{Track, block_head, cluster_start, tags};
 use media::{AudioFormat, Feed, SourceState, UnitSource};
 
-use film::{
-    AVCC, PICTURE_MS, PICTURES, begins_ms, film, finish, picture, pictures, put_media, stream, upload,
-};
+use film::{PICTURE_MS, PICTURES, film, finish, pictures, put_media, read, stream, upload};
 use pair::{BEGIN_MS, Pair};
 
 const S: Duration = Duration::from_secs(1);
@@ -26,31 +24,6 @@ fn source(pair: &Pair, play: Play, config: HlsConfig) -> HlsSource {
 
 fn whole_range() -> Play {
     Play::Range { from_ms: BEGIN_MS, to_ms: BEGIN_MS + 3_600_000 }
-}
-
-/// Numbers of the pictures that come, which must be as they were filmed, until this one or the end; and how often the
-/// pictures broke off.
-async fn read(source: &mut HlsSource, last: Option<u64>) -> (Vec<u64>, u64) {
-    let (mut pictures, mut breaks) = (Vec::new(), 0);
-    while let Some(item) = source.next().await {
-        let Feed::Video(unit) = item else {
-            assert!(matches!(item, Feed::Break), "{item:?}");
-            breaks += 1;
-            continue;
-        };
-        let n = (unit.timestamp.as_millis() - BEGIN_MS) / PICTURE_MS;
-        assert_eq!(unit.timestamp.as_millis(), BEGIN_MS + n * PICTURE_MS);
-        assert_eq!((unit.data.to_vec(), unit.random_access), (picture(n), n.is_multiple_of(PICTURES)));
-        assert_eq!(&unit.format.codec_private[..], AVCC);
-        let origin = source.origin().expect("an item came");
-        assert_eq!(origin.producer_timestamp_ms, Some(begins_ms(n / PICTURES)));
-        assert_eq!(origin.server_timestamp_ms, origin.number.map(|number| number.server_time_ms()));
-        pictures.push(n);
-        if Some(n) == last {
-            break;
-        }
-    }
-    (pictures, breaks)
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,7 +220,16 @@ async fn errors_without_end_are_fatal_and_say_what_is_wrong() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_without_footage_or_without_pictures_is_no_source_of_pictures() {
-    let pair = Pair::new(64 * 1024, |_| {}).await;
+    let nothing_kept = |options: &mut kvs_local::Options| *options = options.clone().stream("none", 0);
+    let pair = Pair::new(64 * 1024, nothing_kept).await;
+    for play in [Play::Live, whole_range()] {
+        let mut none = HlsSource::new(&pair.client(), &StreamId::name("none"), play, HlsConfig::default())
+            .expect("a good configuration");
+        assert_eq!(read(&mut none, None).await, (vec![], 0));
+        assert_eq!((none.state(), none.hls_metrics().read_errors_total), (SourceState::Failed, 10));
+        let error = none.last_error().expect("told").to_string();
+        assert!(error.contains("NoDataRetentionException"), "{error}");
+    }
     let mut empty = source(&pair, Play::Live, HlsConfig::default());
     assert_eq!(read(&mut empty, None).await, (vec![], 0));
     assert_eq!((empty.state(), empty.is_healthy()), (SourceState::Failed, false));

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvs::ack::AckEvent;
 use kvs::api::StreamId;
+use kvs_client::source::StreamSource;
 use kvs_client::{Client, PutMedia, PutMediaAcks, PutMediaInput, PutMediaSender, TimecodeType, kvs};
 use media::mkv::write::{Track, block_head, cluster_start, header, tags};
-use media::{VideoCodec, VideoFormat};
+use media::{Feed, VideoCodec, VideoFormat};
 
 use crate::pair::{BEGIN_MS, Pair};
 
@@ -115,4 +116,29 @@ pub(crate) fn film(
 
 pub(crate) fn pictures(fragments: std::ops::Range<u64>) -> Vec<u64> {
     (fragments.start * PICTURES..fragments.end * PICTURES).collect()
+}
+
+/// Numbers of the pictures that come, which must be as they were filmed, until this one or the end; and how often the
+/// pictures broke off, the end included.
+pub(crate) async fn read(source: &mut impl StreamSource, last: Option<u64>) -> (Vec<u64>, u64) {
+    let (mut pictures, mut breaks) = (Vec::new(), 0);
+    while let Some(item) = source.next().await {
+        let Feed::Video(unit) = item else {
+            assert!(matches!(item, Feed::Break), "{item:?}");
+            breaks += 1;
+            continue;
+        };
+        let n = (unit.timestamp.as_millis() - BEGIN_MS) / PICTURE_MS;
+        assert_eq!(unit.timestamp.as_millis(), BEGIN_MS + n * PICTURE_MS);
+        assert_eq!((unit.data.to_vec(), unit.random_access), (picture(n), n.is_multiple_of(PICTURES)));
+        assert_eq!(&unit.format.codec_private[..], AVCC);
+        let origin = source.origin().expect("an item came");
+        assert_eq!(origin.producer_timestamp_ms, Some(begins_ms(n / PICTURES)));
+        assert_eq!(origin.server_timestamp_ms, origin.number.map(|number| number.server_time_ms()));
+        pictures.push(n);
+        if Some(n) == last {
+            break;
+        }
+    }
+    (pictures, breaks)
 }
