@@ -52,6 +52,12 @@ impl Camera {
         Camera { url: Some(url.into()), ..Camera::new(id) }
     }
 
+    /// A camera that is the stream of another one, read by `source`: `getmedia`, `hls`.
+    pub fn of_stream(id: &str, source: &str, stream: &str) -> Camera {
+        let quoted = |text: &str| format!("{text:?}");
+        Camera::at(id, "").set("source", &quoted(source)).set("stream", &quoted(stream))
+    }
+
     #[must_use]
     pub fn clip(mut self, change: impl FnOnce(&mut ClipSpec)) -> Camera {
         change(&mut self.clip);
@@ -341,7 +347,10 @@ impl Rig {
         for Placed { camera, sim } in &self.cameras {
             let url = sim.as_ref().map(|sim| sim.url(0)).or(camera.url.clone()).unwrap_or_default();
             let query = if camera.query.is_empty() { String::new() } else { format!("?{}", camera.query) };
-            let _ = write!(text, "\n[[camera]]\nid = {:?}\nurl = \"{url}{query}\"\n", camera.id);
+            let _ = write!(text, "\n[[camera]]\nid = {:?}\n", camera.id);
+            if !url.is_empty() {
+                let _ = writeln!(text, "url = \"{url}{query}\"");
+            }
             text.push_str(&lines(&camera.settings));
         }
         std::fs::write(self.config_file(), text).expect("the rig's folder can be written to");

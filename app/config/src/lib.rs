@@ -257,8 +257,10 @@ impl Default for Health {
 pub struct Camera {
     /// `[A-Za-z0-9_-]{1,48}`
     pub id: String,
-    /// `rtsp://`, without credentials.
+    /// `rtsp://`, without credentials; of a KVS stream `kvs://MODE/STREAM`, which is for people alone.
     pub url: Url,
+    /// Present: its pictures come out of its stream. They are looked at, and neither uploaded nor proven.
+    pub kvs: Option<KvsSource>,
     /// Both or none.
     pub login: Option<Login>,
     pub transport: Transport,
@@ -285,6 +287,7 @@ impl Camera {
             stream: id.clone(),
             id,
             url,
+            kvs: None,
             login: None,
             transport: Transport::Tcp,
             source: Source::Camera,
@@ -295,6 +298,57 @@ impl Camera {
             upload: Upload::default(),
             verify: Verify::default(),
             detect: None,
+        }
+    }
+}
+
+/// How a stream is read, with everything that belongs to it. It never gives up.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KvsSource {
+    /// Live, from the newest fragment on.
+    GetMedia(kvs::read::follow::FollowConfig),
+    /// What is archived, live or a range of time.
+    Hls { config: kvs::read::hls::HlsConfig, play: kvs::read::hls::Play },
+    /// What is archived in a range of time.
+    FragmentList {
+        config: kvs::read::fragment_list::FragmentListConfig,
+        wanted: kvs::read::fragment_list::Wanted,
+    },
+}
+
+impl KvsSource {
+    pub fn mode(&self) -> KvsMode {
+        match self {
+            Self::GetMedia(_) => KvsMode::GetMedia,
+            Self::Hls { .. } => KvsMode::Hls,
+            Self::FragmentList { .. } => KvsMode::FragmentList,
+        }
+    }
+
+    /// It has an end, and comes faster than it was filmed.
+    pub fn is_range(&self) -> bool {
+        match self {
+            Self::GetMedia(_) => false,
+            Self::Hls { play, .. } => *play != kvs::read::hls::Play::Live,
+            Self::FragmentList { .. } => true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvsMode {
+    GetMedia,
+    Hls,
+    FragmentList,
+}
+
+impl KvsMode {
+    /// As the configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GetMedia => "getmedia",
+            Self::Hls => "hls",
+            Self::FragmentList => "fragment_list",
         }
     }
 }

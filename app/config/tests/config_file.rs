@@ -379,3 +379,96 @@ proptest! {
         }
     }
 }
+
+/// A camera that is a KVS stream, with these lines in its table and in `[camera.kvs]`.
+fn of_kvs(source: &str, lines: &str, kvs: &str) -> Result<config::Config, config::ConfigErrors> {
+    let text = format!(
+        "[aws]\nregion = \"eu-west-1\"\n[[camera]]\nid = \"gate\"\nsource = \"{source}\"\n{lines}\n[camera.kvs]\n{kvs}\n"
+    );
+    config::Config::parse(text.as_bytes(), &config::Environment::default())
+}
+
+#[test]
+fn a_camera_can_be_a_stream_that_somebody_else_uploads() {
+    use config::{KvsMode, KvsSource};
+    use kvs::read::hls::Play;
+    let live = of_kvs("getmedia", "stream = \"yard\"", "max_fragment_age_s = 10\nreconnect_delay_s = 1")
+        .expect("good");
+    let camera = &live.cameras[0];
+    assert_eq!((camera.stream.as_str(), camera.url.as_str()), ("yard", "kvs://getmedia/yard"));
+    assert_eq!((camera.verify.mode, camera.stall.as_secs()), (config::VerifyMode::Off, 30));
+    let Some(KvsSource::GetMedia(follow)) = &camera.kvs else { panic!("{:?}", camera.kvs) };
+    assert_eq!(follow.max_fragment_age.map(|age| age.as_secs()), Some(10));
+    assert_eq!(
+        (follow.reconnect_delay.as_secs(), follow.max_reconnect_attempts),
+        (1, None),
+        "it never gives up"
+    );
+    assert!(
+        live.warnings.iter().any(|warning| warning.found == "a stream that nobody looks at"),
+        "{:?}",
+        live.warnings
+    );
+
+    let hls = of_kvs("hls", "", "hls_session_s = 60\nurl_refresh_margin_s = 10").expect("good");
+    let Some(KvsSource::Hls { config, play: Play::Live }) = &hls.cameras[0].kvs else { panic!("{hls:?}") };
+    assert_eq!((config.hls_session_seconds, config.max_consecutive_errors), (60, None));
+    assert_eq!((config.reconnect_delay.as_secs(), hls.cameras[0].stream.as_str()), (5, "gate"));
+
+    let range = "from = \"2026-11-20T10:00:00Z\"\nto = \"2026-11-20T11:00:00+00:00\"";
+    for source in ["hls", "fragment_list"] {
+        let config = of_kvs(source, "", range).expect("good");
+        let kvs = config.cameras[0].kvs.as_ref().expect("of KVS");
+        assert!(kvs.is_range() && kvs.mode() != KvsMode::GetMedia, "{kvs:?}");
+    }
+    // Two may look at one stream, and one of them may record it.
+    let text = "[aws]\nregion = \"eu-west-1\"\n[[camera]]\nid = \"a\"\nurl = \"rtsp://192.0.2.1/\"\nstream = \"yard\"\n\
+                [[camera]]\nid = \"b\"\nsource = \"getmedia\"\nstream = \"yard\"\n";
+    config::Config::parse(text.as_bytes(), &config::Environment::default()).expect("good");
+}
+
+#[test]
+fn what_does_not_fit_a_kvs_stream_is_told_with_its_line_and_what_to_change() {
+    #[track_caller]
+    fn check(source: &str, lines: &str, kvs: &str, key: &str, found: &str, line: usize) {
+        let errors = of_kvs(source, lines, kvs).expect_err("a mistake");
+        let mistakes: Vec<_> = errors.mistakes.iter().map(ToString::to_string).collect();
+        let mistake = errors.mistakes.iter().find(|mistake| mistake.key == format!("camera[0].{key}"));
+        let mistake = mistake.unwrap_or_else(|| panic!("no {key}: {mistakes:?}"));
+        assert!(mistake.found.contains(found) && !mistake.fix.is_empty(), "{mistakes:?}");
+        assert_eq!(mistake.position.map(|(line, _)| line), Some(line), "{mistakes:?}");
+    }
+    check("getmedia", "url = \"rtsp://192.0.2.1/\"", "", "url", "url beside source = \"getmedia\"", 6);
+    check("hls", "transport = \"udp\"", "", "transport", "transport beside", 6);
+    check("fragment_list", "", "", "kvs.from", "nothing", 7);
+    check("hls", "", "to = \"2026-11-20T10:00:00Z\"", "kvs.from", "nothing", 7);
+    check("hls", "", "from = \"yesterday\"\nto = \"2026-11-20T10:00:00Z\"", "kvs.from", "yesterday", 8);
+    check(
+        "fragment_list",
+        "",
+        "from = \"2026-11-20T10:00:00Z\"\nto = \"2026-11-20T09:00:00Z\"",
+        "kvs.to",
+        "not behind",
+        9,
+    );
+    check(
+        "fragment_list",
+        "",
+        "from = \"2026-11-20T10:00:00Z\"\nto = \"2026-11-29T09:00:00Z\"",
+        "kvs.to",
+        "215 hours",
+        9,
+    );
+    check("getmedia", "", "from = \"2026-11-20T10:00:00Z\"", "kvs.from", "from beside", 8);
+    check(
+        "getmedia",
+        "",
+        "hls_session_s = 300",
+        "kvs.hls_session_s",
+        "hls_session_s beside source = \"getmedia\"",
+        8,
+    );
+    check("hls", "", "hls_session_s = 60\nurl_refresh_margin_s = 60", "kvs.url_refresh_margin_s", "60 s", 9);
+    check("hls", "", "reconnect_delay_s = 90", "kvs.max_reconnect_delay_s", "60 s", 8);
+    check("camera", "url = \"rtsp://192.0.2.1/\"", "", "kvs", "a table for KVS streams", 7);
+}

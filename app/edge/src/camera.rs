@@ -10,6 +10,9 @@
 //!                                (decode, detect, track, events) --Output, 64--> publish
 //! ```
 //!
+//! A camera can be a KVS stream that somebody else uploads: then `kvs_pictures` stands where ingest does, and there is neither
+//! upload nor proof.
+//!
 //! Each stage has one task, one queue in front of it that never makes the stage before it wait, and one published
 //! report, from which come status, stats, upload and verify over MQTT and the table of the demo. A stage that panics
 //! takes the camera down to a restart and nothing else; a panic of the analytics branch or of the proof restarts that alone.
@@ -36,9 +39,11 @@ use rtsp::{RtspSource, Timeline};
 use store::{Proofs, Spool};
 
 mod detection;
+mod kvs_pictures;
 
-use detection::Detection;
 pub use detection::{AnalyticsShared, AnalyticsView};
+use detection::{Detection, tell_persisted};
+use kvs_pictures::KvsPictures;
 
 /// A proof that does not turn for so long is left behind, and another takes over.
 const PROOF_STUCK: Duration = Duration::from_secs(60);
@@ -102,6 +107,7 @@ struct Camera {
     records: watch::Sender<RecordReport>,
     proofs: Proofs,
     detection: Option<Detection>,
+    /// Of the upload, or of the reader of a KVS stream.
     upload_pulse: Pulse,
     spool: Option<Spool>,
     ending: Ending,
@@ -150,7 +156,10 @@ pub fn start(
         proofs: shared.proofs.clone(),
         detection,
         spool: shared.spool.clone(),
-        upload_pulse: shared.pulses.add(format!("upload of {}", config.id)),
+        upload_pulse: shared.pulses.add(match config.kvs {
+            None => format!("upload of {}", config.id),
+            Some(_) => format!("reader of {}", config.id),
+        }),
         ending: ending.clone(),
         config,
     };
@@ -187,6 +196,40 @@ impl Camera {
     }
 
     async fn run_once(&self) -> Result<usize, tokio::task::JoinError> {
+        match &self.config.kvs {
+            None => self.record().await,
+            Some(source) => self.look_at(source).await,
+        }
+    }
+
+    /// A KVS stream: its pictures are looked at, and that is all.
+    async fn look_at(&self, source: &config::KvsSource) -> Result<usize, tokio::task::JoinError> {
+        let stop = self.ending.stop.child_token();
+        let abort = self.ending.abort.child_token();
+        let mut stages = JoinSet::new();
+        let (mut fanout, mut fragments) = (Fanout::unrecorded(), None);
+        if let Some(detection) = &self.detection {
+            let (with_analytics, persisted) = detection.start(fanout, &mut stages, &abort);
+            (fanout, fragments) = (with_analytics, Some(persisted));
+        }
+        let pictures = KvsPictures {
+            camera: self.config.clone(),
+            source: source.clone(),
+            client: self.client.clone(),
+            clock: self.clock.clone(),
+            report: self.ingest.clone(),
+            pulse: self.upload_pulse.clone(),
+            fragments,
+        };
+        let cancel = stop.clone();
+        stages.spawn(async move {
+            pictures.run(fanout, cancel).await;
+            0
+        });
+        join(stages, &stop, &abort).await
+    }
+
+    async fn record(&self) -> Result<usize, tokio::task::JoinError> {
         let (feed, pictures) = RtspSource::channel(self.ingest.subscribe());
         // One child per run: a crash of one stage stops the other two, not the other cameras.
         let stop = self.ending.stop.child_token();
@@ -196,8 +239,9 @@ impl Camera {
         let mut fanout = Fanout::new(feed);
         let recorded = CancellationToken::new();
         if let Some(detection) = &self.detection {
-            let (ledger, recorded) = (self.ledger.clone(), recorded.clone());
-            fanout = detection.start(fanout, &mut stages, &abort, ledger, recorded);
+            let (with_analytics, persisted) = detection.start(fanout, &mut stages, &abort);
+            fanout = with_analytics;
+            stages.spawn(tell_persisted(self.ledger.clone(), persisted, recorded.clone()));
         }
         let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
         let (clock, timeline) = (self.clock.clone(), self.timeline.clone());
@@ -259,19 +303,27 @@ impl Camera {
             records::supervise(keeper, cancel).await;
             0
         });
+        join(stages, &stop, &abort).await
+    }
+}
 
-        let mut unconfirmed = 0;
-        while let Some(ended) = stages.join_next().await {
-            match ended {
-                Ok(count) => unconfirmed += count,
-                Err(panic) => {
-                    stop.cancel();
-                    abort.cancel();
-                    stages.shutdown().await;
-                    return Err(panic);
-                }
+/// Until all stages have ended; when one crashes the others are ended, too.
+async fn join(
+    mut stages: JoinSet<usize>,
+    stop: &CancellationToken,
+    abort: &CancellationToken,
+) -> Result<usize, tokio::task::JoinError> {
+    let mut unconfirmed = 0;
+    while let Some(ended) = stages.join_next().await {
+        match ended {
+            Ok(count) => unconfirmed += count,
+            Err(panic) => {
+                stop.cancel();
+                abort.cancel();
+                stages.shutdown().await;
+                return Err(panic);
             }
         }
-        Ok(unconfirmed)
     }
+    Ok(unconfirmed)
 }

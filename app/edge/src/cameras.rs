@@ -160,7 +160,8 @@ impl Cameras {
             if other.id == config.id {
                 return Err(CamerasError::Exists { id: config.id.clone() });
             }
-            if other.stream == config.stream {
+            // Any number may look at a stream; one records into it.
+            if other.stream == config.stream && other.kvs.is_none() && config.kvs.is_none() {
                 let (id, stream) = (config.id.clone(), config.stream.clone());
                 return Err(CamerasError::StreamTaken { id, stream, other: other.id.clone() });
             }

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 /// The ends of one camera's feed.
 pub struct Fanout {
-    upload: Sender<Feed>,
+    /// Absent where nothing is recorded.
+    upload: Option<Sender<Feed>>,
     analytics: Option<Analytics>,
 }
 
@@ -24,7 +25,12 @@ struct Analytics {
 
 impl Fanout {
     pub fn new(upload: Sender<Feed>) -> Self {
-        Self { upload, analytics: None }
+        Self { upload: Some(upload), analytics: None }
+    }
+
+    /// Of a camera whose footage is in the cloud already.
+    pub fn unrecorded() -> Self {
+        Self { upload: None, analytics: None }
     }
 
     #[must_use]
@@ -42,7 +48,7 @@ impl Fanout {
                 Feed::AudioTrack(_) | Feed::Audio(_) => {}
             }
         }
-        self.upload.try_send(feed).is_ok()
+        self.upload.as_ref().is_none_or(|upload| upload.try_send(feed).is_ok())
     }
 }
 

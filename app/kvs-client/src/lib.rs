@@ -62,6 +62,7 @@ pub use fragment_pages::FragmentPages;
 pub use image_pages::ImagePages;
 pub use key_files::key_files;
 pub use kvs;
+pub use media;
 pub use media_stream::MediaStream;
 pub use operation::Operation;
 pub use provision::{DEFAULT_RETENTION_HOURS, Provisioned};

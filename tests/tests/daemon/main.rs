@@ -9,6 +9,7 @@ mod cloud_refusals;
 mod demo;
 mod detector;
 mod harness;
+mod kvs_source;
 mod lifecycle;
 mod main_path;
 mod second_camera;

@@ -6,9 +6,9 @@ use kvs::identity::MAX_ID_BYTES;
 use url::Url;
 
 use super::values::{ID, STREAM, name_like, redacted, seconds, secret};
-use super::{detect, upload, verify};
+use super::{detect, kvs_source, upload, verify};
 use crate::document::{At, Report, Section};
-use crate::{Audio, Camera, Login, Source, Transport, Upload, Verify};
+use crate::{Audio, Camera, KvsMode, Login, Source, Transport, Upload, Verify, VerifyMode};
 
 /// What a camera has where it says nothing else.
 pub(super) struct Defaults<'a> {
@@ -80,11 +80,22 @@ fn camera(
     if let Some(id) = &id {
         taken.id(report, &section, id);
     }
+    let sources = [
+        ("camera", (Source::Camera, None)),
+        ("rtsp", (Source::Camera, None)),
+        ("go2rtc", (Source::Go2rtc, None)),
+        ("getmedia", (Source::Camera, Some(KvsMode::GetMedia))),
+        ("hls", (Source::Camera, Some(KvsMode::Hls))),
+        ("fragment_list", (Source::Camera, Some(KvsMode::FragmentList))),
+    ];
+    let (source, mode) = section.choice(report, "source", &sources).unwrap_or((Source::Camera, None));
     let url = section.string(report, "url");
-    if url.is_none() && !section.has("url") {
+    if let Some(mode) = mode {
+        of_kvs_alone(report, &section, mode);
+    } else if url.is_none() && !section.has("url") {
         section.missing(report, "url", "rtsp://HOST[:PORT]/PATH", "write url = \"rtsp://...\"");
     }
-    let url = url.and_then(|url| rtsp_url(report, &section, url));
+    let url = url.filter(|_| mode.is_none()).and_then(|url| rtsp_url(report, &section, url));
     let username = section.string(report, "username");
     let password = secret(report, &mut section, "password", "password_file", "password_credential");
     if username.is_some() && password.is_none() {
@@ -100,8 +111,6 @@ fn camera(
     }
     let transports = [("tcp", Transport::Tcp), ("udp", Transport::Udp), ("auto", Transport::Auto)];
     let transport = section.choice(report, "transport", &transports).unwrap_or(Transport::Tcp);
-    let sources = [("camera", Source::Camera), ("go2rtc", Source::Go2rtc)];
-    let source = section.choice(report, "source", &sources).unwrap_or(Source::Camera);
     if source == Source::Go2rtc && transport != Transport::Tcp {
         let at = section.at_key("transport").unwrap_or(section.at);
         let fix = "write transport = \"tcp\" or remove it: go2rtc refuses UDP";
@@ -115,7 +124,9 @@ fn camera(
     let (handshake, stall) = {
         let mut timeouts = section.section(report, "timeouts");
         let handshake = seconds(report, &mut timeouts, "handshake_s", 1..=120, Duration::from_secs(10));
-        let stall = seconds(report, &mut timeouts, "stall_s", 1..=300, Duration::from_secs(5));
+        // Archived footage comes a fragment at a time.
+        let stall = Duration::from_secs(if mode.is_some() { 30 } else { 5 });
+        let stall = seconds(report, &mut timeouts, "stall_s", 1..=300, stall);
         timeouts.finish(report);
         (handshake, stall)
     };
@@ -133,10 +144,23 @@ fn camera(
     };
     let own = section.section(report, "detect");
     let detect = detect::for_camera(report, own, defaults.detect);
+    let own = section.section(report, "kvs");
+    let kvs = kvs_source::kvs_source(report, own, mode);
     let stream = stream.or_else(|| id.clone());
-    if let Some(stream) = &stream {
+    if let (Some(stream), None) = (&stream, mode) {
         taken.stream(report, &section, stream);
     }
+    if mode.is_some() && enabled && detect.is_none() {
+        let fix = "switch detection on, or the camera off: enabled = false";
+        let at = section.at_key("source").unwrap_or(section.at);
+        report.warning(at, &section.path("source"), "a stream that nobody looks at", "detection", fix);
+    }
+    let url = match (mode, &stream) {
+        (Some(mode), Some(stream)) => Url::parse(&format!("kvs://{}/{stream}", mode.name())).ok(),
+        _ => url,
+    };
+    // What is there already is neither uploaded nor proven.
+    let verify = if mode.is_some() { Verify { mode: VerifyMode::Off, ..verify } } else { verify };
     section.finish(report);
     let login = match (username, password) {
         (Some(username), Some(Ok(password))) => Some(Login { username: username.value, password }),
@@ -146,6 +170,7 @@ fn camera(
         id: id?,
         stream: stream?,
         url: url?,
+        kvs: if mode.is_some() { Some(kvs?) } else { None },
         login,
         transport,
         source,
@@ -157,6 +182,19 @@ fn camera(
         verify,
         detect,
     })
+}
+
+/// What only a camera of RTSP, or one that records, has.
+fn of_kvs_alone(report: &mut Report, section: &Section, mode: KvsMode) {
+    let keys = ["url", "username", "password_file", "password_credential", "transport", "audio"];
+    for key in keys.into_iter().chain(["upload", "verify"]) {
+        if let Some(at) = section.at_key(key) {
+            let found = format!("{key} beside source = \"{}\"", mode.name());
+            let fix =
+                "remove it: such a camera reads its `stream`, and is neither asked by RTSP nor uploaded";
+            report.mistake(at, &section.path(key), found, "a camera that is a KVS stream", fix);
+        }
+    }
 }
 
 fn rtsp_url(report: &mut Report, section: &Section, url: At<String>) -> Option<Url> {

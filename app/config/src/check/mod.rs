@@ -2,6 +2,7 @@
 
 mod camera;
 mod detect;
+mod kvs_source;
 mod mqtt;
 mod shapes;
 mod values;

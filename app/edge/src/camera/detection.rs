@@ -97,20 +97,17 @@ impl Detection {
         Some((Self { branch, left_out, publisher }, view))
     }
 
-    /// Starts the branch and its publisher among the camera's `stages`. Returns the fan-out that feeds it. Which fragments
-    /// are persisted stands in the ledger; nothing more comes once `recorded` fires.
+    /// Starts the branch and its publisher among the camera's `stages`. Returns the fan-out that feeds it, and where it is to
+    /// be told which fragments KVS has.
     pub(super) fn start(
         &self,
         fanout: Fanout,
         stages: &mut JoinSet<usize>,
         abort: &CancellationToken,
-        ledger: SharedLedger,
-        recorded: CancellationToken,
-    ) -> Fanout {
+    ) -> (Fanout, mpsc::Sender<Persisted>) {
         let (feed, feed_out) = mpsc::channel(analytics::FEED_PLACES);
         let (output, output_out) = mpsc::channel(analytics::OUTPUT_PLACES);
         let (persisted, persisted_out) = mpsc::channel(analytics::PERSISTED_PLACES);
-        stages.spawn(tell_persisted(ledger, persisted, recorded));
         let channels = Channels { feed: feed_out, persisted: persisted_out, output };
         let (branch, cancel) = (self.branch.clone(), abort.clone());
         stages.spawn(async move {
@@ -122,13 +119,13 @@ impl Detection {
             publisher.run(output_out).await;
             0
         });
-        fanout.with_analytics(feed, self.left_out.clone())
+        (fanout.with_analytics(feed, self.left_out.clone()), persisted)
     }
 }
 
-/// Tells under which number each fragment is kept, at the pace at which it is taken: the log waits for nobody. Until
-/// `recorded` fires, and then what is left.
-async fn tell_persisted(
+/// Tells under which number each fragment of the ledger is kept, at the pace at which it is taken: the log waits for nobody.
+/// Until `recorded` fires, and then what is left.
+pub(super) async fn tell_persisted(
     ledger: SharedLedger,
     persisted: mpsc::Sender<Persisted>,
     recorded: CancellationToken,

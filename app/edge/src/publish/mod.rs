@@ -154,13 +154,19 @@ impl Publisher {
         if changed(same_state) {
             self.retained(self.topics.status(id), &camera::status(view, status, wall), Qos::AtLeastOnce);
         }
-        if changed(|a, b| {
-            (a.upload, a.upload_problem, a.fragments_lost) == (b.upload, b.upload_problem, b.fragments_lost)
-        }) {
+        // Of a camera that is a KVS stream nothing is uploaded or proven here.
+        let records = view.config.kvs.is_none();
+        if records
+            && changed(|a, b| {
+                let upload =
+                    |status: &CameraStatus| (status.upload, status.upload_problem, status.fragments_lost);
+                upload(a) == upload(b)
+            })
+        {
             let body = camera::upload(view, now, wall);
             self.retained(self.topics.upload(id), &body, Qos::AtLeastOnce);
         }
-        if changed(|a, b| (a.verdict, a.verify_problem) == (b.verdict, b.verify_problem)) {
+        if records && changed(|a, b| (a.verdict, a.verify_problem) == (b.verdict, b.verify_problem)) {
             let body = camera::verify(view, wall);
             self.retained(self.topics.verify(id), &body, Qos::AtLeastOnce);
         }

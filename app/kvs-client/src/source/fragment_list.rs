@@ -106,6 +106,13 @@ impl FragmentListSource {
         self.skips.drain(..).collect()
     }
 
+    pub(super) fn last_call_error(&self) -> Option<&Error> {
+        match self.last_error.as_ref()? {
+            ListError::Media(SourceError::Call(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     fn begin(&mut self, action: ListAction) -> Option<Step> {
         let (client, stream) = (self.client.clone(), self.stream.clone());
         match action {

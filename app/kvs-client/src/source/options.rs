@@ -13,9 +13,11 @@ use media::{Feed, SourceMetrics, SourceState, UnitSource};
 use super::figures::{SourceFigures, StreamSource};
 use super::follow::FollowSource;
 use super::fragment_list::FragmentListSource;
+use super::get_media::SourceError;
 #[cfg(feature = "hls")]
-use super::hls::HlsSource;
+use super::hls::{HlsError, HlsSource};
 use crate::client::Client;
+use crate::error::Error;
 
 /// The ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -197,6 +199,25 @@ impl Source {
                 Ok(Self::FragmentList(Box::new(FragmentListSource::new(client, stream, wanted, config)?)))
             }
             SourceMode::Rtsp => Err(absent("a camera's own source is handed on by `Plain`")),
+        }
+    }
+}
+
+impl Source {
+    /// The call that failed last, where that is what went wrong last: it says what to do ([`Error::action`]) and what to
+    /// change ([`Error::advice`]).
+    pub fn last_call_error(&self) -> Option<&Error> {
+        match self {
+            Self::GetMedia(source) => match source.last_error()? {
+                SourceError::Call(error) => Some(error),
+                _ => None,
+            },
+            #[cfg(feature = "hls")]
+            Self::Hls(source) => match source.last_error()? {
+                HlsError::Call(error) => Some(error),
+                _ => None,
+            },
+            Self::FragmentList(source) => source.last_call_error(),
         }
     }
 }
