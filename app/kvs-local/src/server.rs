@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{DATE, EXPECT, HeaderValue};
+use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, DATE, EXPECT, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -183,7 +183,12 @@ async fn respond(
         Ok(response) => response,
         Err(error) => {
             tracing::info!(%method, path, %error, "refused");
-            error.into_response()
+            let mut refusal = error.into_response();
+            if is_session(&path) {
+                // A player in a web page learns the reason only if it may read the answer.
+                refusal.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            }
+            refusal
         }
     };
     let id = request_id();
@@ -194,6 +199,11 @@ async fn respond(
     let date = HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is plain ASCII");
     response.headers_mut().insert(DATE, date);
     response
+}
+
+/// What a session's URL leads to.
+fn is_session(path: &str) -> bool {
+    ["/hls/v1/", "/dash/v1/"].iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// In the form of a random UUID.

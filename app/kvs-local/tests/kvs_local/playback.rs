@@ -254,6 +254,7 @@ async fn a_session_ends_when_it_expires_and_not_before() {
             let answer = player.get(url).await;
             assert_eq!(answer.error(), (403, "AccessDeniedException".to_owned()), "{url}");
             assert_eq!(answer.json()["Message"], "Streaming session token is expired");
+            assert_eq!(answer.headers["access-control-allow-origin"], "*", "a web page may read why");
         }
     }
     let answer = rig.client.get("/hls/v1/getHLSMasterPlaylist.m3u8?SessionToken=0123~").await;

@@ -75,11 +75,16 @@ impl Browser {
 
     /// The next word of the page; errors that the player cannot get over end the test.
     async fn next(&mut self) -> Told {
-        let told = tokio::time::timeout(DEADLINE, self.told.recv()).await;
-        let told = told.unwrap_or_else(|_| panic!("nothing from the page within {DEADLINE:?}"));
-        let told = told.expect("the page is served as long as the browser runs");
+        let told = self.any().await;
         assert!(told.what != "error" || told.json()["fatal"] == json!(false), "{}", told.json());
         told
+    }
+
+    /// The next word of the page.
+    async fn any(&mut self) -> Told {
+        let told = tokio::time::timeout(DEADLINE, self.told.recv()).await;
+        let told = told.unwrap_or_else(|_| panic!("nothing from the page within {DEADLINE:?}"));
+        told.expect("the page is served as long as the browser runs")
     }
 }
 
@@ -180,6 +185,21 @@ async fn hls_js_plays_a_range_to_its_end_and_shows_each_picture_at_its_time() {
         }
         // The timeline of a player begins with the first picture, or two pictures later where they are reordered.
         assert!((0..=80).contains(&begin), "{begin}");
+    }
+}
+
+#[tokio::test]
+async fn hls_js_is_told_why_a_session_is_refused() {
+    let (rig, film) = (Rig::new(24).await, Film::h264(25, 0));
+    film.put(&rig, 0, rig.client.clock.wall_ms()).await;
+    let url = on_demand(&rig).await.replace("SessionToken=", "SessionToken=0");
+    let Some(mut browser) = Browser::play(&url).await else { return };
+    loop {
+        let told = browser.any().await;
+        if told.what == "error" && told.json()["fatal"] == json!(true) {
+            assert_eq!(told.json()["status"], json!(403), "{}", told.json());
+            return;
+        }
     }
 }
 
