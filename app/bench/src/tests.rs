@@ -100,6 +100,7 @@ fn stats(written_s: i64, inferred: Option<f64>, p95_ms: f64) -> Stats {
         frames: None,
         latency_samples: None,
         latency: None,
+        cloud: None,
         detect,
     }
 }
@@ -126,6 +127,7 @@ fn upload(written_s: i64, lost: u64) -> Upload {
         error_acks: None,
         gaps_24h: 0,
         gaps: Vec::new(),
+        proof: None,
     }
 }
 

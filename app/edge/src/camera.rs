@@ -272,6 +272,7 @@ impl Camera {
             camera: self.config.id.clone(),
             stream: StreamId::name(&self.config.stream),
             config: Proof::config_of(&self.config.verify),
+            play: Proof::play_of(&self.config.verify),
             stop_grace: self.config.upload.stop_grace,
             client: self.client.clone(),
             clock: self.clock.clone(),

@@ -66,6 +66,8 @@ pub struct CameraStatus {
     pub fragments_lost: u64,
     pub verdict: Verdict,
     pub verify_problem: Option<Reason>,
+    /// Number of the newest proof record.
+    pub record: Option<u64>,
 }
 
 /// Judges again and again.
@@ -172,6 +174,7 @@ impl Judge {
             fragments_lost: upload.lost,
             verdict: verify.verdict,
             verify_problem: verify.problem.as_ref().map(|problem| problem.reason),
+            record: view.records.borrow().last.as_ref().map(|last| last.head.n),
         }
     }
 

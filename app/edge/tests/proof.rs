@@ -17,7 +17,7 @@ use kvs_client::{
     Client, Clock, Config, PutMediaInput, PutMediaSender, SharedDialler, TimecodeType, static_credentials,
 };
 use kvs_edge::record::SharedLedger;
-use kvs_edge::record::proof::{Proof, ProofReport, supervise};
+use kvs_edge::record::proof::{Looked, Proof, ProofReport, Way, supervise};
 use kvs_local::{Connector, Fault, FaultKind, KvsLocal, Options};
 use media::{AccessUnit, ProducerTimestamp, VideoCodec, VideoFormat};
 use tokio::sync::watch;
@@ -65,6 +65,8 @@ struct Camera {
     sender: Option<PutMediaSender>,
     acks: JoinHandle<()>,
     has_header: bool,
+    /// Real pictures, five to a random access point; without them they are noise.
+    clip: Vec<AccessUnit>,
 }
 
 impl Camera {
@@ -113,6 +115,7 @@ impl Camera {
             sender: Some(put_media.sender),
             acks,
             has_header: false,
+            clip: Vec::new(),
         }
     }
 
@@ -136,7 +139,12 @@ impl Camera {
         let mut data = format!("\0\0\x04\0{n:014}").into_bytes();
         data.resize(4 + 1024, b'x');
         let timestamp = ProducerTimestamp::from_millis(self.clock.wall_ms());
-        let (data, format) = (Bytes::from(data), self.format.clone());
+        let (mut data, mut format) = (Bytes::from(data), self.format.clone());
+        let mut random_access = random_access;
+        if !self.clip.is_empty() {
+            let unit = &self.clip[usize::try_from(n).expect("few") % self.clip.len()];
+            (data, format, random_access) = (unit.data.clone(), unit.format.clone(), unit.random_access);
+        }
         self.fragmenter.video(&AccessUnit { data, timestamp, random_access, format });
         self.send().await;
         self.clock.sleep(behind).await;
@@ -183,9 +191,24 @@ impl Rig {
         Self::with(config, |_| {}, plain_dialler, STUCK).await
     }
 
+    /// Each ten minutes a fragment is played, by this way.
+    async fn playing(config: ProofConfig, way: Way) -> Self {
+        Self::all(config, Some((S * 600, way)), |_| {}, plain_dialler, STUCK).await
+    }
+
     /// `dialler`: what the proof dials with.
     async fn with(
         config: ProofConfig,
+        change: impl FnOnce(&mut Options),
+        dialler: impl FnOnce(Connector) -> SharedDialler,
+        stuck_after: Duration,
+    ) -> Self {
+        Self::all(config, None, change, dialler, stuck_after).await
+    }
+
+    async fn all(
+        config: ProofConfig,
+        play: Option<(Duration, Way)>,
         change: impl FnOnce(&mut Options),
         dialler: impl FnOnce(Connector) -> SharedDialler,
         stuck_after: Duration,
@@ -210,6 +233,7 @@ impl Rig {
             camera: "cam".to_owned(),
             stream: StreamId::name("cam1"),
             config,
+            play,
             stop_grace: S * 10,
             client: client(dialler(server.connector())),
             clock: clock.clone(),
@@ -382,11 +406,14 @@ async fn what_is_gone_from_the_store_is_found_in_both_modes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sample_finds_what_is_damaged_in_the_store() {
-    // Between two pictures, when the newest fragment is damaged already.
+    // Between two pictures, when each fragment is damaged already: any of them may be the sample.
     let config = ProofConfig { first_look: S * 10 + S / 2, ..mode(ProofMode::Sampled) };
     let mut rig = Rig::start(config).await;
-    rig.camera.film(5).await;
-    for _ in 0..10 {
+    rig.camera.film(2).await;
+    for number in rig.numbers().await {
+        rig.server.corrupt_fragment("cam1", &number).await.expect("it is there");
+    }
+    for _ in 0..13 {
         // The picture that begins a fragment ends the one before.
         rig.camera.picture(true, S / 5).await;
         let newest = rig.numbers().await.pop().expect("there are some");
@@ -573,4 +600,135 @@ async fn a_proof_that_stands_still_is_left_behind() {
     assert!(report.failures >= 1, "{report:#?}");
     drop(let_go);
     rig.camera.finish().await;
+}
+
+/// Real pictures: 25 a second, each fifth a random access point.
+fn clip() -> Vec<AccessUnit> {
+    let spec = camera_sim::ClipSpec {
+        width: 320,
+        height: 192,
+        fps: 25,
+        bitrate_kbps: 500,
+        gop: 5,
+        loop_seconds: 2,
+        seed: 3,
+        ..camera_sim::ClipSpec::default()
+    };
+    let clip =
+        camera_sim::Clip::load(&spec, &camera_sim::default_cache_dir()).expect("encoders are installed");
+    let sets = clip.parameter_sets();
+    let record = media::nal::avcc_from_sps_pps(&sets[..1], &sets[1..]).expect("parameter sets");
+    let format = Arc::new(VideoFormat::from_codec_private(VideoCodec::H264, record).expect("a valid SPS"));
+    let unit = |picture: &camera_sim::Picture| AccessUnit {
+        data: media::nal::to_length_prefixed(&picture.nal_units),
+        timestamp: ProducerTimestamp::from_millis(0),
+        random_access: picture.random_access,
+        format: format.clone(),
+    };
+    clip.pictures().iter().map(unit).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fragment_is_read_back_decoded_and_its_way_measured() {
+    let cases = [
+        (ProofMode::Sampled, Way::GetMedia),
+        (ProofMode::Continuous, Way::GetMedia),
+        (ProofMode::Sampled, Way::Hls),
+    ];
+    for (by, way) in cases {
+        let mut rig = Rig::playing(mode(by), way).await;
+        rig.camera.clip = clip();
+        rig.camera.film(90).await;
+        let report = rig.wait("played", |report| report.played.is_some()).await;
+        let played = report.played.clone().expect("just seen");
+        // GStreamer is a part of the machine on which this runs.
+        assert_eq!((played.result.clone(), played.way), (Ok(Looked::Decoded), way), "{played:?}");
+        let number = played.number.expect("KVS names it");
+        let known = rig.ledger.with(|ledger| ledger.records().any(|record| record.number == Some(number)));
+        assert!(known, "it is one of ours: {played:?}");
+        // A fragment lasts a second; by HLS it waits for those of its playlist.
+        assert!(played.latency_ms < 30_000, "{played:?}");
+        if by == ProofMode::Continuous {
+            assert_eq!(rig.calls(path::GET_MEDIA), 1, "what is read anyhow is played");
+        }
+        let (report, _) = rig.stop().await;
+        assert_eq!((report.verdict, &report.problem), (Verdict::Ok, &None), "{report:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fragment_that_cannot_be_played_is_told_although_it_is_identical() {
+    for by in [ProofMode::Sampled, ProofMode::Continuous] {
+        let mut rig = Rig::playing(mode(by), Way::GetMedia).await;
+        rig.camera.film(60).await;
+        let report = rig.wait("told", |report| report.problem.is_some()).await;
+        assert_eq!((report.verdict, report.needs_somebody), (Verdict::Ok, true), "{report:#?}");
+        let problem = report.problem.expect("just seen");
+        assert_eq!(problem.reason, Reason::DecoderFailed);
+        assert!(problem.to_string().contains("cannot be played"), "{problem}");
+        // The camera is mended: that is seen at the change of format.
+        rig.camera.finish().await;
+        rig.upload_ended.cancel();
+        rig.proof.await.expect("it ends in order");
+    }
+}
+
+/// What somebody does to a fragment in the store.
+const DEEDS: [&str; 4] = ["corrupted", "deleted", "truncated", "swapped"];
+
+/// The sabotage number: a hundred of four hundred fragments.
+#[tokio::test(start_paused = true)]
+async fn of_a_hundred_sabotaged_fragments_each_is_reported_and_no_other_is_blamed() {
+    let patient = |options: &mut Options| {
+        options.limits.put_media_age = S * 3600 * 9;
+        options.limits.put_media_idle_close = S * 3600 * 9;
+    };
+    let mut rig = Rig::with(mode(ProofMode::Continuous), patient, plain_dialler, STUCK).await;
+    let reads = [path::GET_MEDIA, path::GET_MEDIA_FOR_FRAGMENT_LIST, path::LIST_FRAGMENTS];
+    reads.iter().for_each(|path| rig.refuse(path, "InternalFailure", 1_000_000));
+    rig.camera.film(400).await;
+    let numbers = rig.numbers().await;
+    assert!(numbers.len() >= 399);
+    let mut sabotaged = std::collections::BTreeMap::new();
+    for (at, deed) in DEEDS.iter().enumerate() {
+        let own = (0..25).map(|n| n * 15 + 3 + at * 3).map(|n| numbers[n].clone());
+        let own: Vec<_> = own.collect();
+        for (n, number) in own.iter().enumerate() {
+            let done = match *deed {
+                "corrupted" => rig.server.corrupt_fragment("cam1", number).await,
+                "deleted" => rig.server.delete_fragment("cam1", number).await,
+                "truncated" => rig.server.truncate_fragment("cam1", number).await,
+                // With the next of its kind; the last one with the first, which is another one by then.
+                _ if n % 2 == 0 => rig.server.swap_fragments("cam1", number, &own[(n + 1) % 25]).await,
+                _ => Ok(()),
+            };
+            done.expect("it is there");
+            sabotaged.insert(number.clone(), *deed);
+        }
+    }
+    assert_eq!(sabotaged.len(), 100);
+    rig.server.faults().clear();
+    let bad = |report: &ProofReport| report.counts.missing + report.counts.corrupt + report.counts.misstated;
+    rig.wait("all are found", |report| report.counts.identical >= 299 && bad(report) >= 100).await;
+    // Looks go on: nothing heals, and nobody else is blamed.
+    rig.camera.film(300).await;
+    let (good, missed, blamed) = rig.ledger.with(|ledger| {
+        let (mut good, mut missed, mut blamed) = (0, Vec::new(), Vec::new());
+        for record in ledger.records().filter(|record| record.is_kept()) {
+            let deed = record.number.and_then(|number| sabotaged.get(&number.to_string()));
+            match (deed, record.is_bad()) {
+                (Some(deed), false) => missed.push((*deed, record.clone())),
+                (None, true) => blamed.push(record.clone()),
+                (None, false) => good += u64::from(record.times.identical.is_some()),
+                (Some(_), true) => {}
+            }
+        }
+        (good, missed, blamed)
+    });
+    assert!(missed.is_empty(), "not reported: {missed:#?}");
+    assert!(blamed.is_empty(), "wrongly blamed: {blamed:#?}");
+    assert!(good >= 590, "and all others are proven: {good}");
+    let report = rig.report.borrow().clone();
+    assert_eq!((report.verdict, bad(&report) >= 100), (Verdict::Mismatch, true), "{report:#?}");
+    drop(rig.stop().await);
 }

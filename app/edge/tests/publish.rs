@@ -67,6 +67,7 @@ fn status(views: &[CameraView]) -> Arc<BoxStatus> {
             upload_problem: None,
             fragments_lost: 0,
             verdict: Verdict::Unknown,
+            record: None,
             verify_problem: None,
         }
     };

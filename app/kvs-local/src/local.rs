@@ -24,7 +24,7 @@ use crate::options::{Options, Tls};
 use crate::server;
 use crate::service::Service;
 use crate::sigv4::to_hex;
-use crate::store::StoreError;
+use crate::store::{FragmentFile, StoreError};
 use crate::stream::{Place, Stored, Stream, blocking};
 
 /// How long `shutdown` waits for what is under way.
@@ -215,6 +215,25 @@ impl KvsLocal {
         delete_fragment(&*self.stream(stream)?, number).await
     }
 
+    /// Cuts the cluster off in the middle of its media, as a store that lost a part of it.
+    pub async fn truncate_fragment(&self, stream: &str, number: &str) -> Result<(), FragmentError> {
+        let (stream, number) = (self.stream(stream)?, number.to_owned());
+        let one = stored(&stream, &number)?;
+        let (front, cluster, trailer) = whole(&one).await.map_err(io_error(&number))?;
+        let cut = cluster.slice(..cluster.len() / 2);
+        put_instead(&stream, &one, [front, cut, trailer]).await
+    }
+
+    /// Exchanges the clusters of two fragments, and what belongs to them; each keeps its number and times.
+    pub async fn swap_fragments(&self, stream: &str, a: &str, b: &str) -> Result<(), FragmentError> {
+        let stream = self.stream(stream)?;
+        let (one, two) = (stored(&stream, a)?, stored(&stream, b)?);
+        let (front_a, cluster_a, trailer_a) = whole(&one).await.map_err(io_error(a))?;
+        let (front_b, cluster_b, trailer_b) = whole(&two).await.map_err(io_error(b))?;
+        put_instead(&stream, &one, [front_a, cluster_b, trailer_b]).await?;
+        put_instead(&stream, &two, [front_b, cluster_a, trailer_a]).await
+    }
+
     /// Acks as they were sent, oldest first.
     pub fn acks(&self, stream: &str) -> Result<Vec<SentAck>, FragmentError> {
         Ok(self.stream(stream)?.acks())
@@ -327,6 +346,23 @@ pub(crate) async fn corrupt_fragment(stream: &Stream, number: &str) -> Result<()
     })
     .await
     .map_err(io_error(number))
+}
+
+/// The fragment now has these parts, for as long as this server runs; the file that it was stays beside them.
+async fn put_instead(
+    stream: &Stream,
+    one: &Stored,
+    [front, cluster, trailer]: [Bytes; 3],
+) -> Result<(), FragmentError> {
+    let number = one.meta.number.to_string();
+    let Place::Disk(file) = &one.place else { return Err(no_fragment(stream, &number)) };
+    let (path, mut meta) = (file.path.with_extension("damaged"), one.meta.clone());
+    (meta.cluster_bytes, meta.trailer_bytes) = (cluster.len() as u64, trailer.len() as u64);
+    let bytes = [front, cluster, trailer].concat();
+    let file = FragmentFile { path: path.clone(), offset: 0, file_bytes: bytes.len() as u64 };
+    blocking(move || std::fs::write(path, bytes)).await.map_err(io_error(&number))?;
+    stream.put_instead(Stored { meta, place: Place::Disk(file), since: one.since });
+    Ok(())
 }
 
 pub(crate) async fn delete_fragment(stream: &Stream, number: &str) -> Result<(), FragmentError> {

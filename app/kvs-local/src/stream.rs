@@ -356,6 +356,11 @@ impl Stream {
             || self.stored(number).is_some()
     }
 
+    /// In place of the one of this number.
+    pub(crate) fn put_instead(&self, stored: Stored) {
+        self.state().stored.insert(stored.meta.number, Arc::new(stored));
+    }
+
     pub(crate) fn stored(&self, number: FragmentNumber) -> Option<Arc<Stored>> {
         self.state().stored.get(&number).cloned()
     }

@@ -3,7 +3,7 @@
 use health::Reason;
 use serde::{Deserialize, Serialize};
 
-use crate::{DetectStats, UtcTime, Version};
+use crate::{CloudMetrics, DetectStats, UtcTime, Version};
 
 /// Whether the camera's picture arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,6 +98,9 @@ pub struct Stats {
     /// Pictures read back since start that have such a time.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub latency_samples: Option<u64>,
+    /// The stream under the names of CloudWatch.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cloud: Option<CloudMetrics>,
     /// Absent when detection is off.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detect: Option<DetectStats>,

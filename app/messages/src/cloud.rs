@@ -3,7 +3,7 @@
 use health::Reason;
 use serde::{Deserialize, Serialize};
 
-use crate::{Percentiles, UtcTime, Version};
+use crate::{Percentiles, Played, Proof, UtcTime, Version};
 
 /// What PutMedia of one camera does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct Upload {
     /// How many gaps of the last 24 h; the newest of them in `gaps`.
     pub gaps_24h: u32,
     pub gaps: Vec<Gap>,
+    /// The newest record of what is proven.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proof: Option<Proof>,
 }
 
 /// A stretch of producer time that is not in KVS.
@@ -140,4 +143,10 @@ pub struct Verify {
     pub delay: Option<Percentiles>,
     /// Gaps that may still close.
     pub open_gaps: Vec<Gap>,
+    /// The newest record of what is proven.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proof: Option<Proof>,
+    /// The fragment that was played last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub played: Option<Played>,
 }

@@ -9,6 +9,7 @@ mod cloud;
 mod detector;
 mod device;
 mod event;
+mod proof;
 mod times;
 
 pub use health::Reason;
@@ -19,6 +20,7 @@ pub use cloud::*;
 pub use detector::*;
 pub use device::*;
 pub use event::*;
+pub use proof::*;
 pub use times::{TimeError, UtcTime};
 
 /// Version of every body in this file, its field `v`.
@@ -83,6 +85,16 @@ impl Topics {
     /// [`Verify`]; QoS 1, retained.
     pub fn verify(&self, camera: &str) -> String {
         format!("{}/cam/{camera}/verify", self.base)
+    }
+
+    /// [`Alarm`]; QoS 1, retained while it lasts, cleared by an empty payload.
+    pub fn alarm(&self, code: &str) -> String {
+        format!("{}/alarm/{code}", self.base)
+    }
+
+    /// The code of the alarm about what is proven of a camera: one level, so that `alarm/+` has all.
+    pub fn proof_alarm(&self, camera: &str) -> String {
+        format!("proof-{camera}")
     }
 
     /// [`Event`]; QoS 1, not retained.
@@ -152,6 +164,7 @@ mod tests {
         let topics = Topics::new("kvs-edge", "box-7f3a");
         assert_eq!(topics.availability(), "kvs-edge/box-7f3a/availability");
         assert_eq!(topics.status("dock-2"), "kvs-edge/box-7f3a/cam/dock-2/status");
+        assert_eq!(topics.alarm(&topics.proof_alarm("dock-2")), "kvs-edge/box-7f3a/alarm/proof-dock-2");
         assert_eq!(topics.detector(), "kvs-edge/box-7f3a/detector");
         assert_eq!(topics.events("dock-2"), "kvs-edge/box-7f3a/cam/dock-2/events");
         assert_eq!(topics.motion("dock-2"), "kvs-edge/box-7f3a/cam/dock-2/motion");

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use health::{Problem, Reason};
-use messages::{Fps, Gap, Stats, Status, Upload, UtcTime, Verify, VerifyMethod, Version, rounded};
+use health::{Problem, Reason, Samples};
+use kvs::ledger::Times;
+use messages::{
+    CloudMetrics, Fps, Gap, Stats, Status, Upload, UtcTime, Verify, VerifyMethod, Version, rounded,
+};
 
 use crate::camera::{AnalyticsView, CameraView};
-use crate::record::proof::ProofReport;
+use crate::record::proof::{Looked, ProofReport, Way};
 use crate::record::{UploadState, reason_of_loss};
 use crate::status::{CameraStatus, backlog};
 use kvs::proof::schedule::Verdict;
@@ -69,6 +72,64 @@ pub(super) fn upload(view: &CameraView, now: Instant, wall: SystemTime) -> Uploa
         error_acks: Some(report.error_acks),
         gaps_24h: u32::try_from(gaps_24h).unwrap_or(u32::MAX),
         gaps,
+        proof: proof(view),
+    }
+}
+
+/// The newest record of what is proven.
+fn proof(view: &CameraView) -> Option<messages::Proof> {
+    let records = view.records.borrow();
+    let last = records.last.as_ref()?;
+    let summary = &last.summary;
+    Some(messages::Proof {
+        minute: UtcTime::from_millis(summary.minute_ms),
+        verdict: verdict(summary.verdict),
+        why: summary.why.clone(),
+        expected: summary.expected,
+        persisted: summary.persisted,
+        listed: summary.listed,
+        verified: summary.verified,
+        gaps: summary.gaps.len() as u64,
+        head: format!("{}:{}", last.head.n, last.head.sum),
+        on_disk: records.is_on_disk,
+    })
+}
+
+fn played(report: &ProofReport) -> Option<messages::Played> {
+    let played = report.played.as_ref()?;
+    Some(messages::Played {
+        at: played.wall.into(),
+        picture: UtcTime::from_millis(played.at.as_millis()),
+        fragment: played.number.map(|number| number.to_string()),
+        way: match played.way {
+            Way::GetMedia => messages::PlayedWay::GetMedia,
+            Way::Hls => messages::PlayedWay::Hls,
+        },
+        result: match played.result {
+            Ok(Looked::Decoded) => messages::PlayedResult::Decoded,
+            Ok(Looked::Parsed) => messages::PlayedResult::Parsed,
+            Err(_) => messages::PlayedResult::Failed,
+        },
+        detail: played.result.as_ref().err().cloned(),
+        latency_ms: played.latency_ms,
+    })
+}
+
+/// The alarm about what is proven of a camera.
+pub(super) fn alarm(view: &CameraView, code: String, since: SystemTime, now: SystemTime) -> messages::Alarm {
+    let report = view.verify.borrow();
+    let text = report.problem.as_ref().map(|problem| problem.to_string());
+    messages::Alarm {
+        v: Version::default(),
+        ts: now.into(),
+        code,
+        severity: match report.verdict {
+            Verdict::Gap | Verdict::Mismatch => messages::AlarmSeverity::Critical,
+            _ => messages::AlarmSeverity::Warning,
+        },
+        text: text.unwrap_or_else(|| "footage is not proven to be in KVS".to_owned()),
+        since: since.into(),
+        camera: Some(view.config.id.clone()),
     }
 }
 
@@ -117,6 +178,8 @@ pub(super) fn verify(view: &CameraView, now: SystemTime) -> Verify {
         unproven: counts.unproven,
         late: report.overdue as u64,
         delay: report.delay.percentiles().map(Into::into),
+        proof: proof(view),
+        played: played(&report),
         open_gaps: view.ledger.with(|ledger| ledger.gaps().filter(|gap| !gap.closed).map(gap).collect()),
     }
 }
@@ -138,6 +201,46 @@ fn verdict(verdict: Verdict) -> messages::Verdict {
         Verdict::Gap => messages::Verdict::Gap,
         Verdict::Mismatch => messages::Verdict::Mismatch,
         Verdict::Unknown => messages::Verdict::Unknown,
+    }
+}
+
+/// Fragments of which the newest figures are made.
+const NEWEST: usize = 60;
+
+/// The stream under the names of CloudWatch.
+pub(super) fn cloud(view: &CameraView) -> CloudMetrics {
+    let (upload, verify) = (view.upload.borrow(), view.verify.borrow());
+    let took = |from: fn(&Times) -> Option<Instant>, to: fn(&Times) -> Option<Instant>| {
+        let mut samples = Samples::new(NEWEST);
+        view.ledger.with(|ledger| {
+            for record in ledger.records().rev().take(NEWEST) {
+                let times = &record.times;
+                if let (Some(from), Some(to)) = (from(times), to(times)) {
+                    samples.add(to.saturating_duration_since(from).as_secs_f64() * 1000.0);
+                }
+            }
+        });
+        samples.percentiles().map(Into::into)
+    };
+    let opened = upload.sessions + upload.failures;
+    #[expect(clippy::cast_precision_loss, reason = "a share of a few connections")]
+    let success = (opened > 0).then(|| rounded(upload.sessions as f64 / opened as f64));
+    CloudMetrics {
+        incoming_bytes: upload.persisted_bytes,
+        incoming_fragments: upload.persisted,
+        incoming_frames: upload.persisted_frames,
+        active_connections: u64::from(upload.state == UploadState::Sending),
+        connection_errors: upload.failures,
+        error_acks: upload.error_acks,
+        success,
+        buffering_ack: took(|times| Some(times.begun), |times| times.buffering),
+        received_ack: took(|times| times.sent, |times| times.received),
+        persisted_ack: took(|times| times.sent, |times| times.persisted),
+        ingestion: took(|times| Some(times.begun), |times| times.received),
+        persist: took(|times| times.complete, |times| times.persisted),
+        outgoing_bytes: verify.read_bytes,
+        outgoing_fragments: verify.read_fragments,
+        millis_behind_now: verify.behind_ms,
     }
 }
 
@@ -204,6 +307,7 @@ pub(super) fn stats(
         stalls_1h: ingest.stalls.count(now.at),
         latency: verify.latency.percentiles().map(Into::into),
         latency_samples: Some(verify.latency.total()),
+        cloud: None,
         detect: None,
     }
 }
@@ -292,6 +396,72 @@ mod tests {
         assert_eq!((body.detail.as_deref(), body.method), (Some(found), VerifyMethod::Sampled));
         assert_eq!((body.identical, body.corrupt, body.missing, body.compared), (5, 1, 2, 6));
         assert_eq!((body.listed, body.duplicate, body.unproven, body.late), (8, 3, 7, 4));
+    }
+
+    #[test]
+    fn the_newest_record_is_told_and_an_alarm_says_what_is_wrong() {
+        let mut proven = ProofReport::new(UNIX_EPOCH);
+        let found = "footage from 5 to 9 is not in KVS";
+        (proven.verdict, proven.read_fragments, proven.read_bytes) = (Verdict::Gap, 4, 4000);
+        proven.problem = Some(Problem::new(Reason::BacklogFull, found, UNIX_EPOCH));
+        proven.played = Some(crate::record::proof::Played {
+            at: ProducerTimestamp::from_millis(7000),
+            number: None,
+            way: Way::Hls,
+            latency_ms: 900,
+            result: Err("no picture".to_owned()),
+            wall: UNIX_EPOCH,
+        });
+        let mut uploaded = UploadReport::new(UNIX_EPOCH);
+        (uploaded.persisted, uploaded.persisted_bytes, uploaded.persisted_frames) = (6, 6000, 300);
+        (uploaded.sessions, uploaded.failures, uploaded.state) = (3, 1, UploadState::Sending);
+        let mut view = view(watch::channel(IngestReport::new(UNIX_EPOCH)).1, uploaded, proven);
+        assert_eq!(
+            upload(&view, clock::Clock::system().now(), UNIX_EPOCH).proof,
+            None,
+            "nothing is written down"
+        );
+        let summary = kvs::proof::records::Summary {
+            minute_ms: 60_000,
+            minutes: 1,
+            verdict: Verdict::Gap,
+            why: Some("no room".to_owned()),
+            expected: 30,
+            persisted: 28,
+            listed: 27,
+            verified: 1,
+            bytes: 5,
+            footage: String::new(),
+            gaps: Vec::new(),
+            ack_ms: None,
+            persist_ms: None,
+            read_ms: None,
+            played: None,
+        };
+        let head = kvs::proof::records::Head { n: 18, sum: kvs::identity::Sha256Sum([0xab; 32]) };
+        let last = Some(crate::record::records::LastRecord { summary, head, at: UNIX_EPOCH });
+        let records = crate::record::records::RecordReport { last, is_on_disk: true, ..Default::default() };
+        view.records = watch::channel(records).1;
+        let body = verify(&view, UNIX_EPOCH);
+        let told = body.proof.expect("it is told");
+        assert_eq!(
+            (told.verdict, told.minute.as_millis(), told.on_disk),
+            (messages::Verdict::Gap, 60_000, true)
+        );
+        assert_eq!((told.expected, told.persisted, told.listed, told.verified), (30, 28, 27, 1));
+        assert_eq!(told.head, format!("18:{}", "ab".repeat(32)));
+        let played = body.played.expect("it is told");
+        assert_eq!((played.result, played.way), (messages::PlayedResult::Failed, messages::PlayedWay::Hls));
+        assert_eq!((played.detail.as_deref(), played.latency_ms), (Some("no picture"), 900));
+        let alarm = alarm(&view, "proof-cam".to_owned(), UNIX_EPOCH, UNIX_EPOCH);
+        assert_eq!((alarm.severity, alarm.text.as_str()), (messages::AlarmSeverity::Critical, found));
+        let figures = cloud(&view);
+        assert_eq!(
+            (figures.incoming_fragments, figures.incoming_bytes, figures.incoming_frames),
+            (6, 6000, 300)
+        );
+        assert_eq!((figures.active_connections, figures.success), (1, Some(0.75)));
+        assert_eq!((figures.outgoing_fragments, figures.outgoing_bytes), (4, 4000));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The wire bodies are made here and nowhere else, out of the stages' own types. Nothing inside the box works with them.
 
+mod alarm;
 mod analytics;
 mod camera;
 mod detector;
@@ -21,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::camera::CameraView;
 use crate::cameras::Views;
 use crate::status::{BoxStatus, CameraStatus};
+use alarm::Tell;
 pub(crate) use analytics::event;
 pub use analytics::{AnalyticsPublisher, Origin, Sequence};
 use camera::Counters;
 pub use detector::DetectorPublisher;
 pub use device::Device;
+use kvs::proof::schedule::Verdict;
 
 /// State topics with moving figures in them are sent again with the other figures without a change of state, and at this
 /// distance if those come more rarely.
@@ -62,6 +65,7 @@ struct PublishedCamera {
     status: Option<CameraStatus>,
     refreshed: Option<Instant>,
     stats: Option<Counters>,
+    alarm: alarm::Watch,
 }
 
 impl Publisher {
@@ -127,6 +131,7 @@ impl Publisher {
             published.cameras.remove(id);
             if let Some(mqtt) = &self.mqtt {
                 mqtt.clear_retained_below(&self.topics.camera(id));
+                mqtt.clear_retained(&self.topics.alarm(&self.topics.proof_alarm(id)));
             }
         }
         let ids: Vec<_> = views.iter().map(|view| view.config.id.clone()).collect();
@@ -158,20 +163,42 @@ impl Publisher {
         let records = view.config.kvs.is_none();
         if records
             && changed(|a, b| {
-                let upload =
-                    |status: &CameraStatus| (status.upload, status.upload_problem, status.fragments_lost);
+                let upload = |status: &CameraStatus| {
+                    (status.upload, status.upload_problem, status.fragments_lost, status.record)
+                };
                 upload(a) == upload(b)
             })
         {
             let body = camera::upload(view, now, wall);
             self.retained(self.topics.upload(id), &body, Qos::AtLeastOnce);
         }
-        if records && changed(|a, b| (a.verdict, a.verify_problem) == (b.verdict, b.verify_problem)) {
+        if records
+            && changed(|a, b| {
+                (a.verdict, a.verify_problem, a.record) == (b.verdict, b.verify_problem, b.record)
+            })
+        {
             let body = camera::verify(view, wall);
             self.retained(self.topics.verify(id), &body, Qos::AtLeastOnce);
         }
+        self.alarm(view, status.verdict, published);
         if due {
             published.refreshed = Some(now);
+        }
+    }
+
+    /// A verdict that stays bad is an alarm, until it is good.
+    fn alarm(&self, view: &CameraView, verdict: Verdict, published: &mut PublishedCamera) {
+        let (after, now, wall) = (view.config.verify.alarm_after, self.clock.now(), self.clock.wall());
+        let Some(tell) = published.alarm.look(verdict, after, now, wall) else { return };
+        let code = self.topics.proof_alarm(&view.config.id);
+        let topic = self.topics.alarm(&code);
+        match tell {
+            Tell::Raise { since } => {
+                let body = camera::alarm(view, code, since, wall);
+                tracing::warn!(camera = view.config.id, text = body.text, "alarm");
+                self.retained(topic, &body, Qos::AtLeastOnce);
+            }
+            Tell::Clear => self.mqtt.iter().for_each(|mqtt| mqtt.clear_retained(&topic)),
         }
     }
 
@@ -181,6 +208,7 @@ impl Publisher {
         let Some(before) = published.stats.replace(counters) else { return };
         let Some(mqtt) = &self.mqtt else { return };
         let mut stats = camera::stats(&ingest, &view.verify.borrow(), before, counters, self.clock.wall());
+        stats.cloud = Some(camera::cloud(view));
         stats.detect = view.analytics.as_ref().map(detector::stats);
         mqtt.publish(self.topics.stats(&view.config.id), &stats, Qos::AtMostOnce);
     }

@@ -9,6 +9,7 @@
 //! It is supervised apart from the upload: when it panics or stands still, a new one goes on from the ledger, and no footage
 //! is lost. It sleeps to its own next deadline.
 
+mod play;
 mod report;
 mod supervise;
 
@@ -21,8 +22,9 @@ use health::{Problem, Reason};
 use kvs::api::{Fragment, StartSelector, StreamId};
 use kvs::ledger::{Change, Cursor, Entry};
 use kvs::proof::fetches::Fetched;
+use kvs::proof::play::PlayTimer;
 use kvs::proof::schedule::{Ask, ProofConfig, ProofMode, Schedule, Verdict};
-use kvs::read::chunk::{Answer, ChunkReader, Event};
+use kvs::read::chunk::{Answer, Block, Chunk, ChunkReader, Event};
 use kvs::read::get_media::{self, GetMedia, GetMediaConfig};
 use kvs::read::{ReadFailure, ReadFailureKind};
 use kvs_client::{Client, MediaStream};
@@ -32,8 +34,14 @@ use tokio_util::sync::CancellationToken;
 use super::SharedLedger;
 use super::ask;
 
+pub use play::{Looked, Played, Way};
 pub use report::{LatencySamples, ProofReport};
 pub use supervise::{Liveness, supervise};
+
+/// From the start until a fragment is played for the first time.
+const FIRST_PLAY: Duration = Duration::from_secs(20);
+/// Without a live edge it is not tried.
+const NOT_LIVE: Duration = Duration::from_secs(10);
 
 /// Everything that the proof of one camera needs from outside; each new life of it gets a clone.
 #[derive(Clone)]
@@ -41,6 +49,8 @@ pub struct Proof {
     pub camera: String,
     pub stream: StreamId,
     pub config: ProofConfig,
+    /// A fragment is played so often, and by which way; `None`: never.
+    pub play: Option<(Duration, Way)>,
     /// How long a stop may take.
     pub stop_grace: Duration,
     pub client: Client,
@@ -63,8 +73,19 @@ impl Proof {
             sample_every: verify.sample_every,
             list_every: verify.list_every,
             late_after: verify.late_after,
+            read_back_per_hour: (verify.mode == config::VerifyMode::Sampled)
+                .then_some(verify.read_back_bytes_per_hour),
             ..ProofConfig::default()
         }
+    }
+
+    /// When a fragment is played, as it is configured.
+    pub fn play_of(verify: &config::Verify) -> Option<(Duration, Way)> {
+        let way = match verify.play_by {
+            config::PlayBy::GetMedia => Way::GetMedia,
+            config::PlayBy::Hls => Way::Hls,
+        };
+        (verify.mode != config::VerifyMode::Off).then_some((verify.play_every, way))
     }
 
     /// Until the upload has ended, and then until nothing more is to be proven or the time is over.
@@ -89,6 +110,10 @@ struct Running {
     opening: Job<Result<MediaStream, kvs_client::Error>>,
     open: Option<(MediaStream, ChunkReader)>,
     asking: Job<Asked>,
+    playing: Job<Result<play::Outcome, ReadFailure>>,
+    timer: Option<PlayTimer>,
+    /// The first picture of the chunk that is being read, while one is to be played.
+    first: Option<Block>,
     /// Why the lasting GetMedia does not work, as of its last attempt.
     reader_failure: Option<ReadFailure>,
     /// What was found wrong last.
@@ -103,6 +128,7 @@ enum Wake {
     Opened(Result<MediaStream, kvs_client::Error>),
     Bytes(Result<Option<bytes::Bytes>, kvs_client::Error>),
     Asked(Asked),
+    Played(Box<Result<play::Outcome, ReadFailure>>),
     UploadEnded,
     Time,
 }
@@ -121,6 +147,9 @@ impl Running {
             opening: None,
             open: None,
             asking: None,
+            playing: None,
+            timer: proof.play.map(|(every, _)| PlayTimer::new(every, FIRST_PLAY, now)),
+            first: None,
             reader_failure: None,
             bad: None,
             stopping: false,
@@ -141,8 +170,12 @@ impl Running {
             }
             self.act(now);
             self.publish(now);
-            let deadline =
-                [self.schedule.next_deadline(), self.reader.next_deadline(), Some(liveness.next(now))];
+            let deadline = [
+                self.schedule.next_deadline(),
+                self.reader.next_deadline(),
+                self.next_play(),
+                Some(liveness.next(now)),
+            ];
             let deadline = deadline.into_iter().flatten().min().unwrap_or(now);
             let wake = tokio::select! {
                 // The ledger first: what was sent is known before its bytes can come back.
@@ -154,6 +187,7 @@ impl Running {
                 () = self.proof.upload_ended.cancelled(), if !self.stopping => Wake::UploadEnded,
                 outcome = finish(&mut self.opening) => Wake::Opened(outcome),
                 outcome = finish(&mut self.asking) => Wake::Asked(outcome),
+                outcome = finish(&mut self.playing) => Wake::Played(Box::new(outcome)),
                 outcome = next_bytes(&mut self.open) => Wake::Bytes(outcome),
                 () = self.proof.clock.sleep_until(deadline) => Wake::Time,
             };
@@ -192,6 +226,10 @@ impl Running {
             Wake::Asked(asked) => {
                 self.asking = None;
                 self.asked(asked, now);
+            }
+            Wake::Played(outcome) => {
+                self.playing = None;
+                self.played(*outcome, now);
             }
         }
     }
@@ -264,8 +302,11 @@ impl Running {
                 get_media::Action::Close => (self.opening, self.open) = (None, None),
             }
         }
+        self.begin_to_play(now);
         let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
-        let Some(asked) = ledger.with(|ledger| schedule.next_ask(ledger, now)) else { return };
+        let Some(asked) = ledger.with(|ledger| schedule.next_ask(ledger, rand::random(), now)) else {
+            return;
+        };
         let (client, stream) = (self.proof.client.clone(), self.proof.stream.clone());
         self.asking = Some(match asked {
             Ask::Fetch(numbers) => {
@@ -303,6 +344,7 @@ impl Running {
         match event {
             Event::Start(_) => {
                 self.reader.chunk_begins(now);
+                self.first = None;
                 self.reader_failure = None;
             }
             Event::Block(block) if block.track == 1 => {
@@ -310,12 +352,17 @@ impl Running {
                 #[expect(clippy::cast_precision_loss, reason = "times in ms are below 2^53")]
                 let latency_ms = unix.as_secs_f64() * 1000.0 - block.time_ms as f64;
                 self.latencies.push(latency_ms);
+                if self.timer.is_some() {
+                    self.first.get_or_insert(block);
+                }
             }
             Event::Block(_) => {}
             Event::End(chunk) => {
                 self.reader.chunk_ends(&chunk);
+                self.read_back(&chunk);
                 let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
                 ledger.with(|ledger| schedule.read_live(ledger, &chunk, now));
+                self.play_what_was_read(chunk, now);
             }
             Event::Failure(failure) => {
                 tracing::warn!(camera = self.proof.camera, error = %failure, "GetMedia");
@@ -339,6 +386,13 @@ impl Running {
         let (schedule, ledger, random) = (&mut self.schedule, &self.proof.ledger, rand::random());
         let failure = match asked {
             Asked::Fetched(fetched) => {
+                let chunks = &fetched.chunks;
+                self.timer.iter_mut().for_each(|timer| {
+                    chunks.iter().for_each(|chunk| timer.seen(&chunk.start.tracks, now));
+                });
+                self.proof
+                    .report
+                    .send_modify(|report| chunks.iter().for_each(|chunk| report.count_read(chunk)));
                 ledger.with(|ledger| schedule.fetched(ledger, &fetched, random, now));
                 fetched.failure.filter(|failure| failure.kind != ReadFailureKind::Refused)
             }
@@ -349,6 +403,89 @@ impl Running {
             }
         };
         failure.into_iter().for_each(|failure| self.tell_failure(failure));
+    }
+
+    /// When a fragment is to be played, if that waits for the time.
+    fn next_play(&self) -> Option<Instant> {
+        let waits = self.playing.is_none() && !self.stopping && self.reads_apart();
+        self.timer.as_ref().filter(|_| waits).map(PlayTimer::next)
+    }
+
+    /// What is played is fetched for that: nothing is read anyhow, or not by that way.
+    fn reads_apart(&self) -> bool {
+        let by_hls = self.proof.play.is_some_and(|(_, way)| way == Way::Hls);
+        by_hls || self.proof.config.mode != ProofMode::Continuous
+    }
+
+    fn begin_to_play(&mut self, now: Instant) {
+        let apart = self.reads_apart() && self.playing.is_none() && !self.stopping;
+        let Some(timer) = self.timer.as_mut().filter(|timer| apart && timer.is_due(now)) else { return };
+        if !self.schedule.is_live(now) {
+            return timer.wait(now + NOT_LIVE);
+        }
+        // The one that is live and the one behind it.
+        let bytes = self.proof.ledger.with(|ledger| {
+            let sizes =
+                ledger.records().rev().filter_map(|record| Some(record.summary.as_ref()?.cluster_bytes));
+            sizes.take(2).sum()
+        });
+        if !self.schedule.may_read(bytes, now) {
+            return timer.wait(self.schedule.may_read_at(bytes, now).max(now + NOT_LIVE));
+        }
+        timer.begun(now);
+        let (client, stream, clock) =
+            (self.proof.client.clone(), self.proof.stream.clone(), self.proof.clock.clone());
+        let way = self.proof.play.map_or(Way::GetMedia, |(_, way)| way);
+        self.playing = Some(Box::pin(play::play(client, stream, clock, way)));
+    }
+
+    /// Everything is read anyhow: what came last is played.
+    fn play_what_was_read(&mut self, chunk: Chunk, now: Instant) {
+        let (first, apart) = (self.first.take(), self.reads_apart());
+        let Some(timer) = &mut self.timer else { return };
+        timer.seen(&chunk.start.tracks, now);
+        let whole = chunk.complete && chunk.cluster.is_some();
+        if apart || !whole || self.playing.is_some() || !timer.is_due(now) {
+            return;
+        }
+        timer.begun(now);
+        let latency_ms = self.latencies.last().map_or(0.0, |ms| ms.max(0.0));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "milliseconds, not negative"
+        )]
+        let latency_ms = latency_ms as u64;
+        let wall = self.proof.clock.wall();
+        let read = play::Read { tracks: chunk.start.tracks.clone(), first, chunk, latency_ms };
+        self.playing = Some(Box::pin(async move { Ok(play::look(read, wall).await) }));
+    }
+
+    fn played(&mut self, outcome: Result<play::Outcome, ReadFailure>, now: Instant) {
+        let play::Outcome { played, chunks, bytes } = match outcome {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                self.timer.iter_mut().for_each(|timer| timer.failed(now));
+                return self.tell_failure(failure);
+            }
+        };
+        self.schedule.read(bytes, now);
+        for chunk in &chunks {
+            self.read_back(chunk);
+            self.timer.iter_mut().for_each(|timer| timer.seen(&chunk.start.tracks, now));
+            let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
+            ledger.with(|ledger| schedule.read_live(ledger, chunk, now));
+        }
+        let (camera, at, latency_ms) = (&self.proof.camera, played.at, played.latency_ms);
+        match &played.result {
+            Ok(looked) => tracing::debug!(camera, %at, latency_ms, ?looked, "played"),
+            Err(error) => tracing::error!(camera, %at, error, "a fragment of KVS cannot be played"),
+        }
+        self.proof.report.send_modify(|report| report.played = Some(played));
+    }
+
+    fn read_back(&self, chunk: &Chunk) {
+        self.proof.report.send_modify(|report| report.count_read(chunk));
     }
 
     fn reader_failed(&mut self, failure: ReadFailure, now: Instant) {
@@ -382,7 +519,9 @@ impl Running {
         let held = |failure: &ReadFailure| {
             matches!(failure.kind, ReadFailureKind::Operator | ReadFailureKind::TooManyReaders)
         };
-        let needs_somebody = failure.is_some_and(held);
+        let unplayable =
+            self.proof.report.borrow().played.as_ref().is_some_and(|played| played.result.is_err());
+        let needs_somebody = failure.is_some_and(held) || unplayable;
         if verdict != Verdict::Mismatch {
             self.bad = None;
         }
@@ -404,7 +543,14 @@ impl Running {
                     format!("footage from {} to {} is not in KVS: {}", gap.start, gap.end, gap.reason);
                 Some(Problem::new(super::reason_of_loss(&gap.reason), found, wall))
             }),
-            Verdict::Ok | Verdict::Unknown => failed,
+            Verdict::Ok | Verdict::Unknown => failed.or_else(|| {
+                let report = self.proof.report.borrow();
+                let played = report.played.as_ref()?;
+                let error = played.result.as_ref().err()?;
+                let found = format!("the fragment at {} cannot be played: {error}", played.at);
+                let fix = "look at the camera's picture, and at its encoder settings";
+                Some(Problem::new(Reason::DecoderFailed, found, wall).fix(fix))
+            }),
         };
         self.proof.report.send_if_modified(|report| {
             let problem = problem.map(|problem| problem.again(report.problem.as_ref()));

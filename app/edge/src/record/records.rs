@@ -14,13 +14,13 @@ use clock::{Clock, Trust};
 use health::{Backoff, Problem, Reason};
 use kvs::RunId;
 use kvs::ledger::{Cursor, Ledger};
-use kvs::proof::records::{Book, BookConfig, Cause, Context, Head, Line, Row, RowState, Summary};
+use kvs::proof::records::{Book, BookConfig, Cause, Context, Head, Line, Played, Row, RowState, Summary};
 use store::{CameraProofs, Proofs, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::proof::ProofReport;
+use super::proof::{self, ProofReport};
 use super::{SharedLedger, UploadReport};
 
 /// What the log has is written down so often.
@@ -85,6 +85,7 @@ impl RecordKeeper {
                 && self.verify.sample_every <= Duration::from_secs(60),
             keeps_nothing: of(&upload.problem, Reason::StreamSettings),
             unable: of(&proof.problem, Reason::VerifyFailed),
+            played: proof.played.as_ref().map(played),
             now_ms: self.clock.wall_ms(),
         }
     }
@@ -248,6 +249,25 @@ impl Open {
             self.settled = true;
         }
         self.book.turn(&rows, &mut self.proofs, context)
+    }
+}
+
+fn played(played: &proof::Played) -> Played {
+    Played {
+        at_ms: played.at.as_millis(),
+        way: match played.way {
+            proof::Way::GetMedia => "get_media",
+            proof::Way::Hls => "hls",
+        }
+        .to_owned(),
+        result: match played.result {
+            Ok(proof::Looked::Decoded) => "decoded",
+            Ok(proof::Looked::Parsed) => "parsed",
+            Err(_) => "failed",
+        }
+        .to_owned(),
+        text: played.result.as_ref().err().cloned(),
+        latency_ms: played.latency_ms,
     }
 }
 

@@ -22,6 +22,11 @@ pub struct UploadReport {
     pub lost: u64,
     pub sessions: u64,
     pub error_acks: u64,
+    /// Connections that failed or could not be opened.
+    pub failures: u64,
+    /// Of the clusters that are persisted; and their blocks.
+    pub persisted_bytes: u64,
+    pub persisted_frames: u64,
     pub last_persisted: Option<(ProducerTimestamp, Option<FragmentNumber>)>,
     pub ack_delay: Option<Duration>,
     pub backlog: Backlog,
@@ -44,6 +49,9 @@ impl UploadReport {
             lost: 0,
             sessions: 0,
             error_acks: 0,
+            failures: 0,
+            persisted_bytes: 0,
+            persisted_frames: 0,
             last_persisted: None,
             ack_delay: None,
             backlog: Backlog::default(),

@@ -586,6 +586,8 @@ impl<'a> Running<'a> {
             Event::SessionEnded(reason) => tracing::debug!(camera, %reason, "PutMedia ends"),
             Event::Persisted { summary, number, ack_delay } => {
                 report(&mut |report| {
+                    report.persisted_bytes += summary.cluster_bytes;
+                    report.persisted_frames += u64::from(summary.blocks);
                     report.last_persisted = Some((summary.timecode, number));
                     report.ack_delay = Some(ack_delay);
                     report.problem = None;
@@ -619,6 +621,7 @@ impl<'a> Running<'a> {
                 let (stream, retry_in_ms) = (&self.uploader.camera.stream, millis(retry_in));
                 tracing::warn!(camera, stream, error = failure.text, retry_in_ms, "upload interrupted");
                 report(&mut |report| {
+                    report.failures += 1;
                     report.fail(&failure, wall);
                     report.reconnects.add(now);
                 });

@@ -182,6 +182,7 @@ impl Life {
             camera: "cam".to_owned(),
             stream: StreamId::name(STREAM),
             config: ProofConfig { mode, ..ProofConfig::default() },
+            play: None,
             stop_grace: Duration::from_secs(10),
             client: reader,
             clock: clock.clone(),

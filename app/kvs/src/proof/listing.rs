@@ -104,10 +104,15 @@ impl Listing {
         differences(record, number, row).next().map_or(Listed::AsSent(number), misstated)
     }
 
-    /// Another number under which KVS holds the fragment.
+    /// Another number under which KVS holds the fragment. What another producer sent at the same millisecond is none: its
+    /// length or size is another.
     pub fn second(&self, record: &Record) -> Option<FragmentNumber> {
         let first = record.number?;
-        self.at(record.timecode.as_millis()).iter().copied().find(|number| *number != first)
+        let same = |number: &FragmentNumber| {
+            let row = self.by_number.get(number);
+            row.is_some_and(|row| differences(record, *number, row).next().is_none())
+        };
+        self.at(record.timecode.as_millis()).iter().copied().find(|number| *number != first && same(number))
     }
 }
 
@@ -208,6 +213,24 @@ mod tests {
         assert_eq!((both.judge(record), both.second(record)), (Listed::AsSent(number(1)), Some(number(9))));
         let overlapping = Listing::new(vec![row.clone(), row]);
         assert_eq!(overlapping.second(record), None);
+    }
+
+    #[test]
+    fn thousands_of_fragments_of_others_blame_nobody() {
+        let (ledger, id, row) = listed(true);
+        let record = ledger.get(id).expect("it is there");
+        let other = |n: u64| Fragment {
+            fragment_number: number(n + 10).to_string(),
+            fragment_size_in_bytes: 5000 + n,
+            // Some of them at the very millisecond.
+            producer_timestamp: row.producer_timestamp + if n.is_multiple_of(3) { 0.0 } else { seconds(n) },
+            ..row.clone()
+        };
+        let rows: Vec<_> = (0..6000).map(other).chain([row.clone()]).collect();
+        let listing = Listing::new(rows);
+        assert_eq!((listing.judge(record), listing.second(record)), (Listed::AsSent(number(1)), None));
+        let alone = Listing::new((0..6000).map(other).collect());
+        assert_eq!((alone.judge(record), alone.second(record)), (Listed::Absent, None));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use book::{Book, BookConfig, Context, MinuteRows, Rows};
 pub use chain::{Chain, Entry, Head, Line, Record};
 pub use check::{Checker, Fault};
 pub use row::{Row, RowState, RowTimes};
-pub use summary::{Cause, Hole, Spread, Summary};
+pub use summary::{Cause, Hole, Played, Spread, Summary};
 
 /// A minute of producer time, counted from 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  kept --read live--> identical          (continuous: all; what is late is asked for by its number)
-//!    |  --sample-----> identical          (sampled: the newest, each `sample_every`)
+//!    |  --sample-----> identical          (sampled: a random one of those that came since, each `sample_every`)
 //!    |  --list-------> listed             (both: all, each `list_every`, over bounded spans)
 //!    +--late, and not there when asked for--> missing --found after all--> healed
 //! ```
@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use health::Backoff;
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budget;
 use super::fetches::{Fetched, Fetches};
 use super::listing::{Listed, Listing, Span};
+use super::records::Minute;
 use super::verify::{self, Finding};
 use crate::api::Fragment;
 use crate::ledger::{Change, Ledger, Read, Record, Stage};
@@ -38,6 +40,8 @@ pub enum ProofMode {
 pub struct ProofConfig {
     pub mode: ProofMode,
     pub sample_every: Duration,
+    /// Bytes that samples, plays and looks at single fragments may read back in an hour; `None`: as many as it takes.
+    pub read_back_per_hour: Option<u64>,
     pub list_every: Duration,
     /// From the ack to "late": by then it should have been read back, and listed.
     pub late_after: Duration,
@@ -69,6 +73,7 @@ impl Default for ProofConfig {
         Self {
             mode: ProofMode::Sampled,
             sample_every: Duration::from_secs(60),
+            read_back_per_hour: None,
             list_every: Duration::from_secs(60),
             late_after: Duration::from_secs(30),
             first_look: Duration::from_secs(10),
@@ -129,6 +134,9 @@ pub struct Schedule {
     fetches: Fetches,
     asking: Option<Asking>,
     next_sample: Instant,
+    /// Of what was kept since then the next sample is taken.
+    sampled_at: Option<Instant>,
+    budget: Option<Budget>,
     next_list: Instant,
     /// A round of lists goes on behind this producer time.
     listed_to_ms: Option<u64>,
@@ -173,7 +181,9 @@ struct View {
     /// Kept and not listed.
     unlisted: usize,
     /// The newest that is kept and was never read back or looked at.
-    sample: Option<FragmentId>,
+    newest: Option<FragmentId>,
+    /// Likewise, those that were kept since the last sample, and those of the last whole minute, with their minutes.
+    samples: Vec<(FragmentId, Minute, bool)>,
     /// When something becomes overdue, is given up, or weighs no more.
     changes_at: Option<Instant>,
     /// To be waited for at a stop.
@@ -191,6 +201,8 @@ impl Schedule {
             settled_to: None,
             fetches: Fetches::default(),
             asking: None,
+            sampled_at: None,
+            budget: config.read_back_per_hour.map(|per_hour| Budget::new(per_hour, now)),
             next_sample: now + config.sample_every.min(config.first_look),
             next_list: now + config.list_every.min(config.first_look),
             listed_to_ms: None,
@@ -224,15 +236,15 @@ impl Schedule {
         after_a_pause
     }
 
-    /// What to ask now; `None` while a question is open.
-    pub fn next_ask(&mut self, ledger: &mut Ledger, now: Instant) -> Option<Ask> {
+    /// What to ask now; `None` while a question is open. `random` from 0 to below 1 chooses samples.
+    pub fn next_ask(&mut self, ledger: &mut Ledger, random: f64, now: Instant) -> Option<Ask> {
         if self.config.mode == ProofMode::Off || self.asking.is_some() {
             return None;
         }
         self.look_through(ledger, now);
         if self.fetching.is_free(now) {
             if self.fetches.is_empty() {
-                self.plan_fetches(ledger, now);
+                self.plan_fetches(ledger, random, now);
             }
             if let Some(numbers) = self.fetches.next_batch() {
                 self.asking = Some(Asking { since: now, span: None });
@@ -257,7 +269,9 @@ impl Schedule {
         if self.asking.is_none() {
             let sample = Some(self.next_sample).filter(|_| self.can_sample());
             let waiting = self.fetching.rest_until.filter(|_| !self.fetches.is_empty());
-            let fetches = [self.view.next_look, sample].map(|at| at.map(|at| self.fetching.at(at)));
+            let affordable = self.budget.as_ref().map(|budget| budget.ready_at(1));
+            let look = self.view.next_look.map(|at| affordable.map_or(at, |affordable| at.max(affordable)));
+            let fetches = [look, sample].map(|at| at.map(|at| self.fetching.at(at)));
             let list = Some(self.listing.at(self.next_list)).filter(|_| self.view.unlisted > 0);
             times.extend([waiting, list]);
             times.extend(fetches);
@@ -282,6 +296,8 @@ impl Schedule {
     ) -> Vec<Finding> {
         let since = self.asking.take().map_or(now, |asking| asking.since);
         let mut findings = Vec::new();
+        let bytes = fetched.chunks.iter().filter_map(|chunk| Some(chunk.cluster.as_ref()?.bytes)).sum();
+        self.read(bytes, now);
         for chunk in &fetched.chunks {
             let asked = chunk.start.number.and_then(|number| self.fetches.id(number));
             let finding = verify::note(ledger, chunk, Answer::FragmentList, asked, now);
@@ -429,27 +445,78 @@ impl Schedule {
         self.view.stale = true;
     }
 
-    fn plan_fetches(&mut self, ledger: &Ledger, now: Instant) {
+    fn plan_fetches(&mut self, ledger: &Ledger, random: f64, now: Instant) {
+        let may_look = self.may_read(1, now);
         let due = |record: &Record| {
             let number = record.number.filter(|_| self.look_at(record).is_some_and(|at| at <= now))?;
             Some((record.id, number))
         };
-        let looks = self.view.next_look.is_some_and(|at| at <= now);
+        let looks = self.view.next_look.is_some_and(|at| at <= now) && may_look;
         let mut fragments: Vec<_> = if looks {
             ledger.records_after(self.settled_to).filter_map(due).take(self.config.batch).collect()
         } else {
             Vec::new()
         };
         if fragments.is_empty() && now >= self.next_sample && self.can_sample() {
-            let newest = self.view.sample.take().and_then(|id| ledger.get(id));
-            fragments.extend(newest.and_then(|record| Some((record.id, record.number?))));
+            let chosen = self.choose(ledger, random).and_then(|id| ledger.get(id));
+            let bytes = chosen.and_then(|record| Some(record.summary.as_ref()?.cluster_bytes)).unwrap_or(1);
             self.next_sample = now + self.config.sample_every;
+            if self.may_read(bytes, now) {
+                fragments.extend(chosen.and_then(|record| Some((record.id, record.number?))));
+                (self.sampled_at, self.view.newest) = (Some(now), None);
+                self.view.samples.clear();
+            } else if let Some(budget) = &self.budget {
+                self.next_sample = self.next_sample.max(budget.ready_at(bytes));
+            }
         }
         self.fetches.add(&fragments, self.config.batch);
     }
 
     fn can_sample(&self) -> bool {
-        self.config.mode == ProofMode::Sampled && self.stop.is_none() && self.view.sample.is_some()
+        self.config.mode == ProofMode::Sampled && self.stop.is_none() && self.view.newest.is_some()
+    }
+
+    /// Any of the last whole minute, so that each minute has one; where samples are rarer, any of those that came since the
+    /// last one; or the newest that was never looked at.
+    fn choose(&self, ledger: &Ledger, random: f64) -> Option<FragmentId> {
+        let newest = self.view.newest.and_then(|id| ledger.get(id)).map(minute_of);
+        let each_minute = self.config.sample_every <= Duration::from_secs(60);
+        let last = |minute: Minute| newest.is_some_and(|newest| newest.since(minute) == 1);
+        let of = |wanted: &dyn Fn(&(FragmentId, Minute, bool)) -> bool| -> Vec<_> {
+            self.view.samples.iter().filter(|one| wanted(one)).map(|(id, _, _)| *id).collect()
+        };
+        let mut samples = of(&|(_, minute, _)| each_minute && last(*minute));
+        if samples.is_empty() {
+            samples = of(&|(_, _, is_new)| *is_new);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a place in a short list"
+        )]
+        let place = (random.clamp(0.0, 1.0) * samples.len() as f64) as usize;
+        samples.get(place.min(samples.len().saturating_sub(1))).copied().or(self.view.newest)
+    }
+
+    /// Whether so many bytes may be read back now.
+    pub fn may_read(&mut self, bytes: u64, now: Instant) -> bool {
+        self.budget.as_mut().is_none_or(|budget| budget.allows(bytes, now))
+    }
+
+    /// When so many may be.
+    pub fn may_read_at(&self, bytes: u64, now: Instant) -> Instant {
+        self.budget.as_ref().map_or(now, |budget| budget.ready_at(bytes))
+    }
+
+    /// So many bytes were read back.
+    pub fn read(&mut self, bytes: u64, now: Instant) {
+        self.budget.iter_mut().for_each(|budget| budget.spend(bytes, now));
+    }
+
+    /// KVS has kept footage so lately that there is a live edge.
+    pub fn is_live(&self, now: Instant) -> bool {
+        self.last_kept.is_some_and(|at| now.saturating_duration_since(at) < self.config.late_after)
     }
 
     /// The next list begins at the front again.
@@ -577,7 +644,12 @@ impl Schedule {
         view.overdue += usize::from(bytes && !record.is_bad() && self.is_late(record, now));
         view.unlisted += usize::from(list);
         if record.times.identical.is_none() && record.times.looked.is_none() && record.number.is_some() {
-            view.sample = Some(record.id);
+            view.newest = Some(record.id);
+            let is_new = record.times.persisted > self.sampled_at;
+            let minute = minute_of(record);
+            // Those of older minutes are chosen no more.
+            view.samples.retain(|(_, before, is_new)| *is_new || minute.since(*before) <= 1);
+            view.samples.push((record.id, minute, is_new));
         }
         view.next_look = [view.next_look, self.look_at(record)].into_iter().flatten().min();
         let seen = |stop: Stop| record.times.looked.is_some_and(|looked| looked >= stop.since);
@@ -585,6 +657,10 @@ impl Schedule {
         view.unproven += usize::from(waits);
         true
     }
+}
+
+fn minute_of(record: &Record) -> Minute {
+    Minute::of(record.timecode.as_millis())
 }
 
 impl Line {

@@ -24,6 +24,8 @@ struct Rig {
     lag: Duration,
     /// Answer of the archive while it does not work.
     failing: Option<ReadFailure>,
+    /// Chooses samples: the newest.
+    random: f64,
     asks: Vec<(Duration, Ask)>,
 }
 
@@ -67,6 +69,7 @@ impl Rig {
             stored: BTreeMap::new(),
             lag: S,
             failing: None,
+            random: 0.999,
             asks: Vec::new(),
         }
     }
@@ -110,7 +113,7 @@ impl Rig {
         let until = self.now + span;
         loop {
             self.schedule.follow(self.ledger.read(&mut self.cursor));
-            while let Some(ask) = self.schedule.next_ask(&mut self.ledger, self.now) {
+            while let Some(ask) = self.schedule.next_ask(&mut self.ledger, self.random, self.now) {
                 self.asks.push((self.now - epoch(), ask.clone()));
                 self.answer(ask);
             }
@@ -505,4 +508,47 @@ fn without_verification_nothing_is_asked() {
     assert!(rig.schedule.is_done(&mut rig.ledger, rig.now));
     assert_eq!(rig.asks.len(), 0);
     rig.expect(Verdict::Unknown, [0, 0, 0, 0]);
+}
+
+#[test]
+fn samples_are_any_of_those_that_came_since_the_last_one() {
+    for (random, expected) in [(0.0, 0), (0.5, 2), (0.999, 4)] {
+        let mut rig = Rig::new(ProofMode::Sampled);
+        rig.random = random;
+        (0..5).for_each(|n| rig.keep(n));
+        rig.pass(S * 20);
+        let identical = |n: usize| {
+            rig.ledger.get(rig.sent[n].summary.id).is_some_and(|record| record.times.identical.is_some())
+        };
+        let read: Vec<_> = (0..5).filter(|n| identical(*n)).collect();
+        assert_eq!(read, [expected]);
+    }
+}
+
+#[test]
+fn samples_are_as_many_as_the_budget_allows_and_lists_go_on() {
+    let bytes = fragments(1)[0].summary.cluster_bytes;
+    // At once a quarter: one. Then one in 40 minutes.
+    let config = ProofConfig { read_back_per_hour: Some(bytes * 2), ..ProofConfig::default() };
+    let mut rig = Rig::with(config, LedgerLimits::default());
+    for n in 0..12 {
+        rig.keep(n);
+        rig.pass(S * 300);
+    }
+    let counts = rig.ledger.counts();
+    assert_eq!((counts.listed, counts.missing, counts.corrupt), (12, 0, 0));
+    assert!((2..=3).contains(&counts.identical), "{counts:?}");
+    rig.expect(Verdict::Ok, [counts.identical, 12, 0, 0]);
+}
+
+#[test]
+fn a_doubt_is_looked_into_when_there_is_budget_again_and_the_clock_never_turns_in_vain() {
+    let bytes = fragments(1)[0].summary.cluster_bytes;
+    let config = ProofConfig { read_back_per_hour: Some(bytes * 2), ..ProofConfig::default() };
+    let mut rig = Rig::with(config, LedgerLimits::default());
+    rig.keep(0);
+    Rig::damage(&mut rig.stored(0).bytes);
+    rig.pass(S * 3000);
+    assert_eq!(rig.ledger.counts().corrupt, 1);
+    assert!(rig.fetches() <= 3, "{:?}", rig.asks);
 }

@@ -7,7 +7,10 @@ use health::{Percentiles, Problem, Samples};
 use kvs::FragmentNumber;
 use kvs::ledger::Counts;
 use kvs::proof::schedule::{OthersCounts, Verdict};
+use kvs::read::chunk::Chunk;
 use media::ProducerTimestamp;
+
+use super::play::Played;
 
 /// Samples kept: more than a minute of pictures.
 const SAMPLES: usize = 2048;
@@ -29,6 +32,13 @@ pub struct ProofReport {
     /// From a fragment's completion to its last byte coming back, ms.
     pub delay: Samples,
     pub latency: LatencySamples,
+    /// Fragments and bytes of them that were read back.
+    pub read_fragments: u64,
+    pub read_bytes: u64,
+    /// How far the newest answer of GetMedia was behind.
+    pub behind_ms: Option<u64>,
+    /// What was played last.
+    pub played: Option<Played>,
     /// GetMedia answers begun.
     pub readers: u64,
     pub failures: u64,
@@ -48,8 +58,23 @@ impl ProofReport {
             last_identical: None,
             delay: Samples::new(SAMPLES),
             latency: LatencySamples::default(),
+            read_fragments: 0,
+            read_bytes: 0,
+            behind_ms: None,
+            played: None,
             readers: 0,
             failures: 0,
+        }
+    }
+}
+
+impl ProofReport {
+    /// A chunk was read back.
+    pub(super) fn count_read(&mut self, chunk: &Chunk) {
+        self.behind_ms = chunk.millis_behind_now.or(self.behind_ms);
+        if let Some(cluster) = &chunk.cluster {
+            self.read_fragments += 1;
+            self.read_bytes += cluster.bytes;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Minute;
 use super::chain::{Chain, Entry, Head, Line, Record};
 use super::row::Row;
-use super::summary::Summary;
+use super::summary::{Played, Summary};
 
 /// Minutes looked at in one turn: what an outage left is worked off in several.
 const MOST_IN_A_TURN: usize = 64;
@@ -74,6 +74,8 @@ pub struct Context {
     pub keeps_nothing: Option<String>,
     /// Why nobody can look at what KVS has.
     pub unable: Option<String>,
+    /// What was played last.
+    pub played: Option<Played>,
     /// Wall time in ms.
     pub now_ms: u64,
 }

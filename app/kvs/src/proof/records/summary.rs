@@ -151,6 +151,24 @@ pub struct Summary {
     /// From the completion of a fragment to its last byte read back.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub read_ms: Option<Spread>,
+    /// A fragment of this minute was read back, taken apart and its key picture decoded.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub played: Option<Played>,
+}
+
+/// That a fragment was played, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Played {
+    /// Time of its first picture.
+    pub at_ms: u64,
+    /// `get_media` or `hls`.
+    pub way: String,
+    /// `decoded`; `parsed` where the box has no decoder; or `failed`.
+    pub result: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub text: Option<String>,
+    /// From the camera (or receipt) to here.
+    pub latency_ms: u64,
 }
 
 impl Summary {
@@ -178,6 +196,7 @@ impl Summary {
             ack_ms: took(|row| row.times.sent, |row| row.times.persisted),
             persist_ms: took(|row| row.times.complete, |row| row.times.persisted),
             read_ms: took(|row| row.times.complete, |row| row.times.identical),
+            played: context.played.clone().filter(|played| super::Minute::of(played.at_ms) == minute),
         };
         (summary.verdict, summary.why) = summary.judge(context);
         summary
@@ -202,6 +221,7 @@ impl Summary {
             ack_ms: None,
             persist_ms: None,
             read_ms: None,
+            played: None,
         }
     }
 
