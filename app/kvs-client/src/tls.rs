@@ -3,15 +3,34 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
+use rustls::client::WantsClientCert;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsConnector;
 
 use crate::config::ConfigError;
 
 /// Reads certificate files, so it blocks for some milliseconds.
 pub(crate) fn connector(extra_ca_pem: Option<&Path>) -> Result<TlsConnector, ConfigError> {
+    let mut config = trusting(extra_ca_pem)?.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Likewise, with a certificate of our own.
+pub(crate) fn connector_as(
+    extra_ca_pem: Option<&Path>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<TlsConnector, ConfigError> {
+    let config = trusting(extra_ca_pem)?.with_client_auth_cert(chain, key)?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn trusting(
+    extra_ca_pem: Option<&Path>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ConfigError> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     let _ = roots.add_parsable_certificates(native.certs); // systems carry some that rustls cannot use
@@ -23,12 +42,9 @@ pub(crate) fn connector(extra_ca_pem: Option<&Path>) -> Result<TlsConnector, Con
         return Err(ConfigError::NoRoots { problems: problems.join("; ") });
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+        .with_root_certificates(roots))
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {

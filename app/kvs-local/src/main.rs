@@ -171,7 +171,7 @@ impl Arguments {
         };
         let credentials = match (self.access_key, self.secret_key) {
             (Some(access_key), Some(secret_key)) => {
-                Credentials { access_key, secret_key, session_token: self.session_token }
+                Credentials { access_key, secret_key, session_token: self.session_token, expires_ms: None }
             }
             _ => Credentials::local(),
         };

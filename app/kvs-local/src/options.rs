@@ -85,11 +85,18 @@ pub struct Credentials {
     pub secret_key: String,
     /// `Some`: requests must carry exactly this token. `None`: they must carry none.
     pub session_token: Option<String>,
+    /// In ms since 1970; from then on requests are refused as expired.
+    pub expires_ms: Option<u64>,
 }
 
 impl Credentials {
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
-        Self { access_key: access_key.into(), secret_key: secret_key.into(), session_token: None }
+        Self {
+            access_key: access_key.into(),
+            secret_key: secret_key.into(),
+            session_token: None,
+            expires_ms: None,
+        }
     }
 
     /// The pair of a server that was not told another one. It protects nothing.
@@ -100,6 +107,13 @@ impl Credentials {
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.session_token = Some(token.into());
+        self
+    }
+
+    /// They last until then, in ms since 1970.
+    #[must_use]
+    pub fn until(mut self, expires_ms: u64) -> Self {
+        self.expires_ms = Some(expires_ms);
         self
     }
 }

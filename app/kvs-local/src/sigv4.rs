@@ -56,7 +56,7 @@ impl Verifier<'_> {
             .iter()
             .find(|credentials| credentials.access_key == claim.access_key)
             .ok_or_else(invalid_token)?;
-        check_token(credentials, headers)?;
+        check_token(credentials, headers, self.now_ms)?;
 
         let date = headers
             .get("x-amz-date")
@@ -132,11 +132,12 @@ fn invalid_token() -> ServiceError {
 }
 
 /// The token counts whether or not it is signed: the C SDK sends it unsigned.
-fn check_token(credentials: &Credentials, headers: &HeaderMap) -> Result<(), ServiceError> {
+fn check_token(credentials: &Credentials, headers: &HeaderMap, now_ms: u64) -> Result<(), ServiceError> {
     let sent = headers.get("x-amz-security-token").map(|value| value.as_bytes());
+    let is_over = credentials.expires_ms.is_some_and(|end| end <= now_ms);
     match (&credentials.session_token, sent) {
         (None, None) => Ok(()),
-        (Some(token), Some(sent)) if Sha256::digest(token) == Sha256::digest(sent) => Ok(()),
+        (Some(token), Some(sent)) if !is_over && Sha256::digest(token) == Sha256::digest(sent) => Ok(()),
         (Some(_), Some(_)) => Err(ServiceError::gateway(
             "ExpiredTokenException",
             403,
