@@ -21,6 +21,7 @@
 mod acks;
 mod driver;
 mod policy;
+mod selection;
 mod session;
 mod source;
 mod spool;
@@ -69,6 +70,8 @@ pub struct UploadConfig {
     pub idle_close: Duration,
     /// Shortest time between two fragment starts; the service takes 5 fragments a second.
     pub start_interval: Duration,
+    /// Bits a second that a session sends at most, in the mean.
+    pub uplink_bits: Option<u64>,
     /// From a request to its 200. Some proxies hold the head back until the first ack: then sending decides.
     pub accept_limit: Duration,
     /// For the connection itself, name and TLS included.
@@ -106,6 +109,7 @@ impl Default for UploadConfig {
             list_lag: Duration::from_secs(2),
             idle_close: Duration::from_secs(20),
             start_interval: Duration::from_millis(200),
+            uplink_bits: None,
             accept_limit: Duration::from_secs(15),
             open_limit: Duration::from_secs(60),
             look_limit: Duration::from_secs(60),

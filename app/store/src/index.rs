@@ -36,7 +36,7 @@ const STEPS: [&str; 1] = ["
         end_ms INTEGER NOT NULL,
         -- Of its cluster.
         bytes INTEGER NOT NULL,
-        -- 0 waits, 1 persisted, 2 refused for good.
+        -- 0 waits, 1 persisted, 2 refused for good, 3 a local recording.
         state INTEGER NOT NULL DEFAULT 0,
         -- What KVS calls it.
         number TEXT,
@@ -70,6 +70,8 @@ pub(crate) struct IndexRow {
     pub(crate) timecode_ms: u64,
     pub(crate) end_ms: u64,
     pub(crate) bytes: u64,
+    /// A local recording, not to be sent.
+    pub(crate) local: bool,
 }
 
 /// What a segment holds.
@@ -202,8 +204,9 @@ impl Index {
     /// False if there is one of this name already.
     pub(crate) fn insert(&mut self, camera: i64, row: &IndexRow) -> Result<bool, IndexError> {
         let sql_text = "INSERT OR IGNORE INTO fragment
-             (camera, segment, offset, run, sequence, timecode_ms, end_ms, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let IndexRow { id, place, timecode_ms, end_ms, bytes } = *row;
+             (camera, segment, offset, run, sequence, timecode_ms, end_ms, bytes, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let IndexRow { id, place, timecode_ms, end_ms, bytes, local } = *row;
         let values = params![
             camera,
             sql(place.segment),
@@ -212,12 +215,13 @@ impl Index {
             sql(id.sequence),
             sql(timecode_ms),
             sql(end_ms),
-            sql(bytes)
+            sql(bytes),
+            if local { 3 } else { 0 }
         ];
         Ok(self.change(sql_text, values)? > 0)
     }
 
-    /// The segment in which one fragment fewer waits now; `None` if it did not wait.
+    /// The segment in which one fragment fewer waits now, or one more that is wanted; `None` if nothing changes.
     pub(crate) fn settle(
         &mut self,
         camera: i64,
@@ -225,10 +229,21 @@ impl Index {
         settled: Settled,
     ) -> Result<Option<u64>, IndexError> {
         let Some((row, waits)) = self.find(camera, id)? else { return Ok(None) };
+        if settled == Settled::Wanted {
+            if row.local {
+                let place = row.place;
+                self.change(
+                    "UPDATE fragment SET state = 0 WHERE camera = ?1 AND segment = ?2 AND offset = ?3",
+                    params![camera, sql(place.segment), sql(place.offset)],
+                )?;
+            }
+            return Ok(row.local.then_some(row.place.segment));
+        }
         if !waits {
             return Ok(None);
         }
         let (state, number) = match settled {
+            Settled::Wanted => (0, None),
             Settled::Persisted(number) => (1, number.map(|number| number.to_string())),
             Settled::Refused => (2, None),
         };
@@ -247,7 +262,8 @@ impl Index {
              WHERE camera = ?1 AND run = ?2 AND sequence = ?3",
         )?;
         let found = query.query_row(params![camera, sql(id.run.as_u64()), sql(id.sequence)], |row| {
-            Ok((index_row(row)?, row.get::<_, i64>(7)? == 0))
+            let state: i64 = row.get(7)?;
+            Ok((IndexRow { local: state == 3, ..index_row(row)? }, state == 0))
         });
         Ok(found.optional()?)
     }
@@ -266,6 +282,16 @@ impl Index {
         )?;
         let rows = query.query_map(params![camera, segment, offset, sql(most as u64)], index_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The local recordings with a block from `from_ms` to `to_ms`, in order of recording.
+    pub(crate) fn local(&self, camera: i64, from_ms: u64, to_ms: u64) -> Result<Vec<IndexRow>, IndexError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes FROM fragment
+             WHERE camera = ?1 AND state = 3 AND end_ms >= ?2 AND timecode_ms <= ?3 ORDER BY segment, offset",
+        )?;
+        let rows = query.query_map(params![camera, sql(from_ms), sql(to_ms)], index_row)?;
+        rows.map(|row| Ok(IndexRow { local: true, ..row? })).collect()
     }
 
     pub(crate) fn count_waiting(&self, camera: i64, after: Option<Place>) -> Result<Waiting, IndexError> {
@@ -359,7 +385,8 @@ fn index_row(row: &Row<'_>) -> rusqlite::Result<IndexRow> {
     let place = Place { segment: number(row, 0)?, offset: number(row, 1)? };
     let run = RunId::from_u64(number(row, 2)?).unwrap_or(RunId::UNKNOWN);
     let id = FragmentId { run, sequence: number(row, 3)? };
-    Ok(IndexRow { id, place, timecode_ms: number(row, 4)?, end_ms: number(row, 5)?, bytes: number(row, 6)? })
+    let (timecode_ms, end_ms, bytes) = (number(row, 4)?, number(row, 5)?, number(row, 6)?);
+    Ok(IndexRow { id, place, timecode_ms, end_ms, bytes, local: false })
 }
 
 /// SQLite has signed numbers; ours are far below their end.
@@ -383,7 +410,14 @@ mod tests {
     fn row(sequence: u64, offset: u64) -> IndexRow {
         let id = FragmentId { run: RunId::new(7), sequence };
         let place = Place { segment: 1, offset };
-        IndexRow { id, place, timecode_ms: sequence * 1000, end_ms: sequence * 1000 + 800, bytes: 100 }
+        IndexRow {
+            id,
+            place,
+            timecode_ms: sequence * 1000,
+            end_ms: sequence * 1000 + 800,
+            bytes: 100,
+            local: false,
+        }
     }
 
     #[test]

@@ -244,9 +244,11 @@ impl Keeper {
         let now = self.clock.now();
         let Some(store) = &mut self.store else { return };
         match request {
-            Request::Write(fragment) => {
+            Request::Write(_) | Request::Keep(_) => {
+                let local = matches!(request, Request::Keep(_));
+                let (Request::Write(fragment) | Request::Keep(fragment)) = request else { return };
                 let id = fragment.id();
-                let written = store.write(camera, &fragment, now);
+                let written = store.write_as(camera, &fragment, local, now);
                 self.judge(written.as_ref().err());
                 let answer = match written {
                     Ok(place) => Answer::Written { id, place },
@@ -262,6 +264,19 @@ impl Keeper {
             Request::Read(id) => {
                 let read = store.read(camera, id);
                 let answer = self.after_read(camera, id, read);
+                self.send(camera, answer);
+            }
+            Request::Recall { from_ms, to_ms, most } => {
+                let recalled = store.recall(camera, (from_ms, to_ms), most);
+                self.judge(recalled.as_ref().err());
+                let answer = match recalled {
+                    Ok((fragments, left)) => {
+                        let ids = fragments.iter().map(|spooled| spooled.end.summary.id);
+                        ids.for_each(|id| self.remember(camera, id, Settled::Wanted));
+                        Answer::Recalled { fragments, left }
+                    }
+                    Err(_) => Answer::NotRecalled,
+                };
                 self.send(camera, answer);
             }
             Request::List { after, most } => {

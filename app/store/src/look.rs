@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use kvs::fragmenter::{FragmentSummary, StreamHeader};
+use kvs::upload::Settled;
 
 use crate::files::{Files, RealFiles};
 use crate::finding::Finding;
@@ -71,15 +72,21 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
                             return Ok(Some(Finding::unreadable(path.to_owned(), summary.id, None)));
                         }
                         camera.fragments += 1;
-                        waiting.insert(summary.id);
+                        if !meta.local {
+                            waiting.insert(summary.id);
+                        }
                         let (from, to) = (summary.timecode.as_millis(), summary.end().as_millis());
                         camera.from_ms = Some(camera.from_ms.map_or(from, |before| before.min(from)));
                         camera.to_ms = camera.to_ms.max(Some(to));
                     }
                     Meta::Settlements(settled) => {
-                        settled.iter().for_each(|(id, _)| {
-                            waiting.remove(id);
-                        });
+                        for (id, settled) in settled {
+                            if settled == Settled::Wanted {
+                                waiting.insert(id);
+                            } else {
+                                waiting.remove(&id);
+                            }
+                        }
                     }
                     Meta::Unknown => {}
                 },

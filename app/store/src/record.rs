@@ -116,6 +116,8 @@ pub(crate) enum Meta {
 
 #[derive(Debug)]
 pub(crate) struct FragmentMeta {
+    /// A local recording, not to be sent.
+    pub(crate) local: bool,
     pub(crate) header: StreamHeader,
     pub(crate) end: FragmentEnd,
 }
@@ -140,8 +142,8 @@ pub(crate) fn read_body(head: &Head, bytes: Vec<u8>) -> Option<Bytes> {
     (body.len() as u64 == head.body && crc32fast::hash(&body) == sum).then_some(body)
 }
 
-/// Appends the record of a fragment.
-pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole) {
+/// Appends the record of a fragment; `local`: it is not to be sent.
+pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole, local: bool) {
     let mut meta = Vec::with_capacity(1024);
     let StreamHeader { bytes, video_only, has_audio } = &*fragment.header;
     let FragmentEnd { summary, tag, closing } = &fragment.end;
@@ -158,7 +160,9 @@ pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole) {
     }
     meta.extend(summary.sums.payload.0);
     meta.extend(summary.sums.heads.0);
-    meta.push(u8::from(summary.forced) | u8::from(*closing) << 1 | u8::from(*has_audio) << 2);
+    meta.push(
+        u8::from(summary.forced) | u8::from(*closing) << 1 | u8::from(*has_audio) << 2 | u8::from(local) << 3,
+    );
     for text in [tag, bytes, video_only] {
         put_bytes(&mut meta, text);
     }
@@ -178,6 +182,7 @@ pub(crate) fn write_settlements(buffer: &mut Vec<u8>, settled: &[(FragmentId, Se
         let (state, number) = match settled {
             Settled::Persisted(number) => (1, number.map(|number| number.to_string()).unwrap_or_default()),
             Settled::Refused => (2, String::new()),
+            Settled::Wanted => (3, String::new()),
         };
         meta.push(state);
         put_bytes(&mut meta, number.as_bytes());
@@ -231,7 +236,7 @@ fn read_fragment(meta: &[u8]) -> Option<FragmentMeta> {
         forced: is_set(0),
     };
     let header = StreamHeader { bytes, video_only, has_audio: is_set(2) };
-    Some(FragmentMeta { header, end: FragmentEnd { summary, tag, closing: is_set(1) } })
+    Some(FragmentMeta { local: is_set(3), header, end: FragmentEnd { summary, tag, closing: is_set(1) } })
 }
 
 fn read_settlements(meta: &[u8]) -> Option<Vec<(FragmentId, Settled)>> {
@@ -242,6 +247,7 @@ fn read_settlements(meta: &[u8]) -> Option<Vec<(FragmentId, Settled)>> {
         match state {
             1 => all.push((id, Settled::Persisted(number))),
             2 => all.push((id, Settled::Refused)),
+            3 => all.push((id, Settled::Wanted)),
             _ => {}
         }
     }

@@ -88,7 +88,8 @@ pub(crate) enum Job {
 /// What is answered where a request cannot be done now. `None`: nobody waits for an answer.
 pub(crate) fn refusal(request: &Request) -> Option<Answer> {
     match request {
-        Request::Write(fragment) => Some(Answer::NotWritten { id: fragment.id() }),
+        Request::Write(fragment) | Request::Keep(fragment) => Some(Answer::NotWritten { id: fragment.id() }),
+        Request::Recall { .. } => Some(Answer::NotRecalled),
         Request::Read(id) => Some(Answer::NotRead { id: *id }),
         Request::List { .. } => Some(Answer::NotListed),
         Request::Settle(..) => None,

@@ -182,16 +182,28 @@ impl Store {
         segments.map(|segment| segment.bytes).sum()
     }
 
-    /// Puts a fragment on disk with one write and one fsync; two fsyncs more where a segment begins or has to go.
+    #[cfg(test)]
     pub(crate) fn write(&mut self, name: &str, fragment: &Whole, now: Instant) -> Result<Place, StoreError> {
+        self.write_as(name, fragment, false, now)
+    }
+
+    /// Puts a fragment on disk with one write and one fsync; two fsyncs more where a segment begins, three where one has to go.
+    /// `local`: as a recording that is not to be sent.
+    pub(crate) fn write_as(
+        &mut self,
+        name: &str,
+        fragment: &Whole,
+        local: bool,
+        now: Instant,
+    ) -> Result<Place, StoreError> {
         self.camera(name)?;
         if let Some(rest) = self.cameras[name].rest.filter(|rest| now < rest.until) {
             let left_s = (rest.until - now).as_secs();
             return Err(StoreError::Resting { left_s });
         }
-        let mut written = self.try_write(name, fragment);
+        let mut written = self.try_write(name, fragment, local);
         if written.as_ref().is_err_and(StoreError::is_no_space) && self.drop_one()? {
-            written = self.try_write(name, fragment);
+            written = self.try_write(name, fragment, local);
         }
         let camera = self.camera(name)?;
         camera.rest = match &written {
@@ -205,7 +217,7 @@ impl Store {
         written
     }
 
-    fn try_write(&mut self, name: &str, fragment: &Whole) -> Result<Place, StoreError> {
+    fn try_write(&mut self, name: &str, fragment: &Whole, local: bool) -> Result<Place, StoreError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let settled = self.cameras[name].settled.len();
@@ -213,7 +225,7 @@ impl Store {
             record::write_settlements(&mut buffer, &self.cameras[name].settled);
         }
         let before = buffer.len() as u64;
-        record::write_fragment(&mut buffer, fragment);
+        record::write_fragment(&mut buffer, fragment, local);
         let result = self
             .make_room(buffer.len() as u64)
             .and_then(|()| self.append(name, &buffer, true))
@@ -229,6 +241,7 @@ impl Store {
             timecode_ms: summary.timecode.as_millis(),
             end_ms: summary.end().as_millis(),
             bytes: summary.cluster_bytes,
+            local,
         };
         let camera = self.camera(name)?;
         camera.settled.drain(..settled);
@@ -242,7 +255,7 @@ impl Store {
         if fresh {
             let segment = self.camera(name)?.segments.entry(place.segment).or_default();
             segment.contents.fragments += 1;
-            segment.contents.waiting += 1;
+            segment.contents.waiting += usize::from(!local);
             segment.contents.newest_ms = segment.contents.newest_ms.max(row.end_ms);
         }
         Ok(place)
@@ -311,7 +324,10 @@ impl Store {
         let Some(segment) = self.with_index(|index| index.settle(key, id, settled))? else { return Ok(()) };
         let camera = self.camera(name)?;
         if let Some(segment) = camera.segments.get_mut(&segment) {
-            segment.contents.waiting = segment.contents.waiting.saturating_sub(1);
+            segment.contents.waiting = match settled {
+                Settled::Wanted => segment.contents.waiting + 1,
+                Settled::Persisted(_) | Settled::Refused => segment.contents.waiting.saturating_sub(1),
+            };
         }
         camera.settled.push((id, settled));
         if camera.settled.len() > MOST_UNWRITTEN {
@@ -375,6 +391,30 @@ impl Store {
         let key = self.camera(name)?.key;
         let rows = self.with_index(|index| index.waiting(key, after, most))?;
         let last = rows.last().map(|row| row.place).or(after);
+        let listed = self.read_rows(name, rows)?;
+        let left = self.with_index(|index| index.count_waiting(key, last))?;
+        Ok((listed, left))
+    }
+
+    /// Of the local recordings with a block in this stretch of time, the first `most` are to be sent from now on. Also
+    /// returns how many more there are.
+    pub(crate) fn recall(
+        &mut self,
+        name: &str,
+        (from_ms, to_ms): (u64, u64),
+        most: usize,
+    ) -> Result<(Vec<Spooled>, usize), StoreError> {
+        let key = self.camera(name)?.key;
+        let mut rows = self.with_index(|index| index.local(key, from_ms, to_ms))?;
+        let left = rows.len().saturating_sub(most);
+        rows.truncate(most);
+        for row in &rows {
+            self.settle(name, row.id, Settled::Wanted)?;
+        }
+        Ok((self.read_rows(name, rows)?, left))
+    }
+
+    fn read_rows(&mut self, name: &str, rows: Vec<IndexRow>) -> Result<Vec<Spooled>, StoreError> {
         let mut listed = Vec::with_capacity(rows.len());
         for row in rows {
             let path = self.cameras[name].folder.join(segment::name_of(row.place.segment));
@@ -394,8 +434,7 @@ impl Store {
             camera.header = Some(header.clone());
             listed.push(Spooled { place: row.place, header, end: meta.end });
         }
-        let left = self.with_index(|index| index.count_waiting(key, last))?;
-        Ok((listed, left))
+        Ok(listed)
     }
 
     /// It cannot be read: nobody will ever get it.
@@ -730,6 +769,7 @@ impl Store {
                     timecode_ms: summary.timecode.as_millis(),
                     end_ms: summary.end().as_millis(),
                     bytes: summary.cluster_bytes,
+                    local: meta.local,
                 };
                 self.index.insert(key, &row)?;
             }

@@ -54,6 +54,7 @@ pub struct Driver<S = SpoolSource> {
     pub(super) unknown_acks: BTreeSet<String>,
     pub(super) events: VecDeque<Event>,
     drop_due: bool,
+    paused: bool,
     stop_by: Option<Instant>,
     over: bool,
 }
@@ -105,6 +106,7 @@ impl<S: FragmentSource> Driver<S> {
             unknown_acks: BTreeSet::new(),
             events: VecDeque::new(),
             drop_due: false,
+            paused: false,
             stop_by: None,
             over: false,
         }
@@ -154,6 +156,17 @@ impl<S: FragmentSource> Driver<S> {
         self.lose(id, reason);
     }
 
+    /// Nothing is sent while it is paused: a running session completes its fragment and ends, and none begins.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        if let Link::Up { session, .. } = &mut self.link
+            && paused
+            && session.draining.is_none()
+        {
+            session.drain(CloseReason::Paused);
+        }
+    }
+
     /// No more parts will come: the last fragments have the grace time to be persisted.
     pub fn finish(&mut self, now: Instant) {
         self.stop_by.get_or_insert(now + self.config.stop_grace);
@@ -163,7 +176,7 @@ impl<S: FragmentSource> Driver<S> {
     /// Everything is persisted or reported lost after [`finish`](Self::finish), or the grace time is over.
     pub fn is_over(&self) -> bool {
         let away = matches!(self.link, Link::Away) && !self.drop_due;
-        self.over || (self.stop_by.is_some() && self.is_empty() && away)
+        self.over || (self.stop_by.is_some() && (self.is_empty() || self.paused) && away)
     }
 
     /// A connection is up, and its request is under way.
@@ -367,7 +380,7 @@ impl<S: FragmentSource> Driver<S> {
     }
 
     fn wants_session(&self) -> bool {
-        self.source.held().len() > 0
+        self.source.held().len() > 0 && !self.paused
     }
 
     /// Fragments that ended sessions left in doubt, oldest first.
@@ -484,7 +497,7 @@ impl<S: FragmentSource> Driver<S> {
                 return drained.map_or(Turn::Wait, |reason| self.close(reason, now, random));
             }
         };
-        session.gave(&bytes, now);
+        session.gave(&bytes, &self.config, now);
         Turn::Act(Action::Send(bytes))
     }
 

@@ -4,7 +4,7 @@
 //!  header --> fragment: pieces, identity tag --> fragment ... --> (end tag) --> draining: until all are PERSISTED
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use media::ProducerTimestamp;
@@ -21,6 +21,9 @@ use crate::{FragmentId, tag};
 /// What a connection may hold behind the place where it takes bytes from us, while the network is slower than we are.
 const BUFFERS: u64 = 1 << 20;
 
+/// So long a capped uplink may be used ahead of what it is owed.
+const BURST: Duration = Duration::from_millis(500);
+
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
@@ -34,6 +37,8 @@ pub enum CloseReason {
     Order,
     #[error("an earlier start may have sent the next fragment, which is asked for first")]
     Unasked,
+    #[error("nothing is to be sent at this time of day")]
+    Paused,
     #[error("nothing to send")]
     Idle,
     #[error("no ack for {waited_s} s while fragments are under way")]
@@ -60,6 +65,7 @@ impl CloseReason {
             | Self::HeaderChange
             | Self::Order
             | Self::Unasked
+            | Self::Paused
             | Self::Idle => false,
             Self::AckTimeout { .. }
             | Self::NotPersisted { .. }
@@ -91,6 +97,10 @@ pub(super) struct Session {
     end_tag_sent: bool,
     pub(super) draining: Option<CloseReason>,
     pub(super) ended: Option<CloseReason>,
+    /// The uplink is free again for what comes next.
+    free_at: Instant,
+    /// Something could be sent, and waits for that.
+    paced: bool,
     /// Bytes were given out at this time that the connection has not taken yet.
     pending: Option<Instant>,
     /// The last piece had to wait for its place.
@@ -134,6 +144,8 @@ impl Session {
             end_tag_sent: false,
             draining: None,
             ended: None,
+            free_at: now,
+            paced: false,
             pending: None,
             congested: false,
             handed: 0,
@@ -150,7 +162,13 @@ impl Session {
         self.last_heard = Some(now);
     }
 
-    pub(super) fn gave(&mut self, bytes: &Bytes, now: Instant) {
+    pub(super) fn gave(&mut self, bytes: &Bytes, config: &UploadConfig, now: Instant) {
+        if let Some(bits) = config.uplink_bits {
+            // A picture at a time may go faster: the mean of a moment counts.
+            let from = now.checked_sub(BURST).map_or(now, |earliest| self.free_at.max(earliest));
+            let nanos = (bytes.len() as u64).saturating_mul(8_000_000_000) / bits.max(1);
+            self.free_at = from + Duration::from_nanos(nanos);
+        }
         if !self.has_waiting() {
             self.moved_at = now;
         }
@@ -214,6 +232,10 @@ impl Session {
         now: Instant,
     ) -> Step {
         if self.pending.is_some() || !self.accepted {
+            return Step::Wait;
+        }
+        self.paced = config.uplink_bits.is_some() && now < self.free_at;
+        if self.paced {
             return Step::Wait;
         }
         loop {
@@ -397,7 +419,10 @@ impl Session {
             self.look_again_at.map_or(at, |again| again.max(at))
         });
         let look = self.looking.or(look);
-        [accept, stall, owed, received, idle, start, look].into_iter().flatten().min()
+        let pace = Some(self.free_at).filter(|_| self.paced);
+        // While it is paced, nothing else is looked at.
+        let (idle, start) = (idle.filter(|_| !self.paced), start.filter(|_| !self.paced));
+        [accept, stall, owed, received, idle, start, look, pace].into_iter().flatten().min()
     }
 
     /// When the yes of the service is no longer waited for.

@@ -52,13 +52,15 @@ pub struct Dropped {
     pub bytes: u64,
 }
 
-/// Why a fragment need not be sent any more.
+/// What became of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// KVS keeps it.
     Persisted(Option<FragmentNumber>),
     /// KVS will never take it: it is set aside.
     Refused,
+    /// It was a local recording, and is to be sent.
+    Wanted,
 }
 
 /// Fragments that wait on disk.
@@ -73,6 +75,11 @@ pub struct Waiting {
 pub enum Request {
     /// Keep it: [`Answer::Written`] once it is on disk for good, or [`Answer::NotWritten`].
     Write(Whole),
+    /// Likewise, as a local recording: it is not to be sent, unless it is [recalled](Self::Recall).
+    Keep(Whole),
+    /// Of the local recordings with a block from `from_ms` to `to_ms`, both included, the first `most` are to be sent from now
+    /// on: [`Answer::Recalled`], or [`Answer::NotRecalled`].
+    Recall { from_ms: u64, to_ms: u64, most: usize },
     /// It need not be sent any more; no answer.
     Settle(FragmentId, Settled),
     /// [`Answer::Read`], or [`Answer::NotRead`].
@@ -107,6 +114,13 @@ pub enum Answer {
     },
     /// What waits cannot be said now.
     NotListed,
+    /// `left`: so many more are asked for in the same stretch.
+    Recalled {
+        fragments: Vec<Spooled>,
+        left: usize,
+    },
+    /// What was asked for cannot be said now.
+    NotRecalled,
     /// Not asked for: room had to be made.
     Dropped(Vec<Dropped>),
 }

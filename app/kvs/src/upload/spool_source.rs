@@ -13,6 +13,9 @@
 //! on disk, and hidden then; the front is filled again from the disk, in order. So the memory stays flat, however long an
 //! outage lasts.
 //!
+//! Where not all footage is [wanted](SpoolSource::selective), it goes to disk as a local recording; what is wanted of it comes to
+//! the front by its time.
+//!
 //! What the disk does not take stays in memory, as if there were no spool, and is offered again with the next fragment.
 
 use std::cell::Cell;
@@ -22,10 +25,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use media::ProducerTimestamp;
 
+use super::selection::Selection;
 use super::source::{FragmentSource, Held};
 use super::spool::{Answer, Dropped, Place, Request, Spooled, Waiting, Whole};
 use crate::FragmentId;
-use crate::fragmenter::{FragmentEnd, FragmentStart, Part, StreamHeader};
+use crate::fragmenter::{FragmentEnd, FragmentStart, FragmentSummary, Part, StreamHeader};
 
 /// Fragments that the upload sees at once: more than can be in flight.
 const FRONT: usize = 512;
@@ -49,6 +53,8 @@ pub struct SpoolSource {
     bytes: usize,
     limit: usize,
     spool: Option<Link>,
+    /// Absent: all is wanted.
+    selection: Option<Selection>,
     /// What the upload asked for last.
     wanted: Cell<Option<FragmentId>>,
 }
@@ -57,6 +63,8 @@ pub struct SpoolSource {
 #[derive(Debug, Default)]
 struct Link {
     writing: Option<FragmentId>,
+    /// As a local recording.
+    keeping: bool,
     /// The disk did not take the last one: it is offered again [later](SpoolSource::try_again).
     refused: bool,
     listing: bool,
@@ -113,6 +121,7 @@ impl SpoolSource {
             bytes: 0,
             limit: usize::MAX,
             spool: None,
+            selection: None,
             wanted: Cell::new(None),
         }
     }
@@ -120,6 +129,22 @@ impl SpoolSource {
     /// With a spool, and at most `limit` bytes in memory while that takes what comes.
     pub fn with_spool(limit: usize) -> Self {
         Self { limit, spool: Some(Link::default()), ..Self::in_memory() }
+    }
+
+    /// With a spool that keeps everything, of which only what is [wanted](Self::want) is sent.
+    pub fn selective(limit: usize) -> Self {
+        Self { selection: Some(Selection::default()), ..Self::with_spool(limit) }
+    }
+
+    pub fn is_selective(&self) -> bool {
+        self.selection.is_some()
+    }
+
+    /// Footage of this stretch of time is to be sent, both ends included: what is on disk, and what is still to come.
+    pub fn want(&mut self, from: ProducerTimestamp, to: ProducerTimestamp) {
+        if let Some(selection) = &mut self.selection {
+            selection.want((from.as_millis(), to.as_millis()));
+        }
     }
 
     /// What to ask the spool for; call until `None` after each input.
@@ -135,12 +160,22 @@ impl SpoolSource {
             let next = all.find(|fragment| fragment.place.is_none() && !fragment.evicted);
             if let Some(whole) = next.and_then(Fragment::whole) {
                 link.writing = Some(whole.id());
-                return Some(Request::Write(whole));
+                let summary = &whole.end.summary;
+                let (start, end) = (summary.timecode.as_millis(), summary.end().as_millis());
+                let wanted = self.selection.as_mut().is_none_or(|selection| selection.wants(start, end));
+                link.keeping = !wanted;
+                return Some(if wanted { Request::Write(whole) } else { Request::Keep(whole) });
             }
         }
         if link.began && may_list && self.hidden.fragments > 0 && self.front.len() < FRONT / 2 {
             link.listing = true;
             return Some(Request::List { after: self.reached, most: FRONT - self.front.len() });
+        }
+        if let Some(selection) = self.selection.as_mut().filter(|_| link.began && may_list)
+            && self.front.len() < FRONT / 2
+            && let Some((from_ms, to_ms)) = selection.next_recall()
+        {
+            return Some(Request::Recall { from_ms, to_ms, most: FRONT - self.front.len() });
         }
         let wanted = self.wanted.get().filter(|_| !link.unread)?;
         let from = self.front.iter().position(|fragment| fragment.id == wanted)?;
@@ -168,6 +203,11 @@ impl SpoolSource {
             }
             Answer::Listed { fragments, left } => self.listed(fragments, left),
             Answer::NotListed => self.not_listed(),
+            Answer::Recalled { fragments, left } => self.recalled(fragments, left),
+            Answer::NotRecalled => {
+                self.selection.iter_mut().for_each(|selection| selection.recalled(true));
+                self.spool.iter_mut().for_each(|link| link.unlisted = true);
+            }
             Answer::Dropped(dropped) => dropped.into_iter().for_each(|dropped| self.dropped(dropped)),
         }
     }
@@ -209,7 +249,7 @@ impl SpoolSource {
     /// Something waits behind the front, so what is recorded waits too.
     fn is_gated(&self) -> bool {
         let beginning = self.spool.as_ref().is_some_and(|link| !link.began && !link.open);
-        beginning || self.hidden.fragments > 0 || !self.tail.is_empty()
+        beginning || self.selection.is_some() || self.hidden.fragments > 0 || !self.tail.is_empty()
     }
 
     fn written(&mut self, id: FragmentId, place: Option<Place>) {
@@ -218,6 +258,9 @@ impl SpoolSource {
             link.refused = place.is_none();
         }
         let Some(place) = place else { return };
+        if self.selection.is_some() {
+            return self.selected(id, place);
+        }
         if let Some(at) = self.place_of(id) {
             self.front[at].place = Some(place);
             // Where a list came late, what lies in between is still to be listed.
@@ -229,6 +272,44 @@ impl SpoolSource {
         }
         self.hide();
         self.shed();
+    }
+
+    /// What is wanted goes to the front, by its time, and what is not is on disk now.
+    fn selected(&mut self, id: FragmentId, place: Place) {
+        let keeping = self.spool.as_ref().is_some_and(|link| link.keeping);
+        let Some(at) = self.tail.iter().position(|fragment| fragment.id == id) else { return };
+        let Some(mut fragment) = self.tail.remove(at) else { return };
+        if keeping {
+            self.bytes -= fragment.in_memory();
+            return;
+        }
+        fragment.place = Some(place);
+        self.insert(fragment);
+        if self.hidden.fragments == 0 {
+            self.reached = self.reached.max(Some(place));
+        }
+        self.news(News::Recalled { fragments: vec![id], doubtful: false });
+        self.shed();
+    }
+
+    /// Into the front, by its time.
+    fn insert(&mut self, fragment: Fragment) {
+        let earlier = |other: &Fragment| other.timecode <= fragment.timecode;
+        let at = self.front.iter().rposition(earlier).map_or(0, |last| last + 1);
+        self.front.insert(at, fragment);
+    }
+
+    fn recalled(&mut self, fragments: Vec<Spooled>, left: usize) {
+        self.selection.iter_mut().for_each(|selection| selection.recalled(left > 0));
+        let mut recalled = Vec::new();
+        for spooled in fragments {
+            let fragment = Fragment::spooled(spooled);
+            if self.get(fragment.id).is_none() {
+                recalled.push(fragment.id);
+                self.insert(fragment);
+            }
+        }
+        self.news(News::Recalled { fragments: recalled, doubtful: false });
     }
 
     /// What of the tail is on disk needs no memory.
@@ -284,11 +365,9 @@ impl SpoolSource {
         link.listing = false;
         let released = std::mem::take(&mut link.released);
         let mut recalled = Vec::new();
-        for Spooled { place, header, end } in fragments {
+        for spooled in fragments {
+            let (id, place) = (spooled.end.summary.id, spooled.place);
             self.reached = Some(place);
-            let summary = &end.summary;
-            let (id, timecode) = (summary.id, summary.timecode);
-            let bytes = usize::try_from(summary.cluster_bytes).unwrap_or(usize::MAX);
             // The tail may be on disk already: it is hidden when that is told.
             if self.get(id).is_some() || released.contains(&id) {
                 continue;
@@ -296,9 +375,7 @@ impl SpoolSource {
             // Where the list came late, newer ones are here already.
             let newer = |fragment: &Fragment| fragment.place.map_or(!fragment.evicted, |other| other > place);
             let at = self.front.iter().rposition(|fragment| !newer(fragment)).map_or(0, |last| last + 1);
-            let (end, place) = (Some(end), Some(place));
-            let fragment = Fragment { id, timecode, header, pieces: None, bytes, end, place, evicted: false };
-            self.front.insert(at, fragment);
+            self.front.insert(at, Fragment::spooled(spooled));
             recalled.push(id);
         }
         // What of the tail is on disk, and held up there by one that is not, is among those that are left.
@@ -325,7 +402,7 @@ impl SpoolSource {
 
     /// Nothing lies between front and tail any more.
     fn join(&mut self) {
-        if self.hidden.fragments == 0 && self.front.len() < FRONT {
+        if self.hidden.fragments == 0 && self.front.len() < FRONT && self.selection.is_none() {
             self.front.append(&mut self.tail);
             let places = self.front.iter().filter_map(|fragment| fragment.place);
             self.reached = places.max().max(self.reached);
@@ -443,13 +520,22 @@ impl FragmentSource for SpoolSource {
     }
 
     fn all(&self) -> (usize, usize) {
-        let here: usize = self.front.iter().chain(&self.tail).map(|fragment| fragment.bytes).sum();
+        // What is not wanted waits for the disk alone.
+        let tail = || self.tail.iter().filter(|_| self.selection.is_none());
+        let here: usize = self.front.iter().chain(tail()).map(|fragment| fragment.bytes).sum();
         let hidden = usize::try_from(self.hidden.bytes).unwrap_or(usize::MAX);
-        (self.front.len() + self.tail.len() + self.hidden.fragments, here.saturating_add(hidden))
+        (self.front.len() + tail().count() + self.hidden.fragments, here.saturating_add(hidden))
     }
 }
 
 impl Fragment {
+    fn spooled(Spooled { place, header, end }: Spooled) -> Self {
+        let FragmentSummary { id, timecode, cluster_bytes, .. } = end.summary;
+        let bytes = usize::try_from(cluster_bytes).unwrap_or(usize::MAX);
+        let (end, place) = (Some(end), Some(place));
+        Self { id, timecode, header, pieces: None, bytes, end, place, evicted: false }
+    }
+
     fn held(&self) -> Held<'_> {
         let Self { id, timecode, header, bytes, end, .. } = self;
         let pieces = self.pieces.as_ref().map_or_else(|| bytes.div_ceil(PIECE), Vec::len);

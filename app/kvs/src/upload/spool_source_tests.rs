@@ -52,6 +52,8 @@ fn the_rest_of_a_fragment_that_was_released_while_it_grew_is_thrown_away() {
 struct Disk {
     kept: BTreeMap<Place, Whole>,
     settled: BTreeSet<FragmentId>,
+    /// Not to be sent.
+    local: BTreeSet<FragmentId>,
     next: u64,
     asked: VecDeque<Request>,
     fails: bool,
@@ -60,7 +62,35 @@ struct Disk {
 impl Disk {
     fn answer(&mut self) -> Option<Answer> {
         Some(match self.asked.pop_front()? {
-            Request::Write(whole) if self.fails => Answer::NotWritten { id: whole.id() },
+            Request::Write(whole) | Request::Keep(whole) if self.fails => {
+                Answer::NotWritten { id: whole.id() }
+            }
+            Request::Keep(whole) => {
+                self.local.insert(whole.id());
+                self.asked.push_front(Request::Write(whole));
+                return self.answer();
+            }
+            Request::Recall { .. } if self.fails => Answer::NotRecalled,
+            Request::Recall { from_ms, to_ms, most } => {
+                let ms = ProducerTimestamp::as_millis;
+                let of = |whole: &Whole| (ms(whole.end.summary.timecode), ms(whole.end.summary.end()));
+                let inside = |whole: &&Whole| {
+                    let (start, end) = of(whole);
+                    self.local.contains(&whole.id()) && start <= to_ms && from_ms <= end
+                };
+                let all: Vec<_> = self.kept.iter().filter(|(_, whole)| inside(whole)).collect();
+                let left = all.len().saturating_sub(most);
+                let spooled = |(place, whole): (&Place, &Whole)| Spooled {
+                    place: *place,
+                    header: whole.header.clone(),
+                    end: whole.end.clone(),
+                };
+                let fragments: Vec<_> = all.into_iter().take(most).map(spooled).collect();
+                for spooled in &fragments {
+                    self.local.remove(&spooled.end.summary.id);
+                }
+                Answer::Recalled { fragments, left }
+            }
             Request::Write(whole) => {
                 self.next += 1;
                 let (id, place) = (whole.id(), Place { segment: 1, offset: self.next });
@@ -83,7 +113,9 @@ impl Disk {
                     .kept
                     .iter()
                     .filter(|(place, whole)| {
-                        after.is_none_or(|after| **place > after) && !self.settled.contains(&whole.id())
+                        after.is_none_or(|after| **place > after)
+                            && !self.settled.contains(&whole.id())
+                            && !self.local.contains(&whole.id())
                     })
                     .collect();
                 let left = waiting.len().saturating_sub(most);
@@ -236,6 +268,77 @@ proptest! {
             let answered = disk.answer().map(|answer| source.answer(answer)).is_some();
             let moved = send(&mut source, &mut disk, &mut sent);
             idle = if answered || moved { 0 } else { idle + 1 };
+        }
+        let names: Vec<_> = sent.iter().map(|(id, _)| *id).collect();
+        let once: BTreeMap<_, _> = sent.into_iter().collect();
+        prop_assert_eq!(names.len(), once.len(), "twice: {:?}", names);
+        prop_assert_eq!(once.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        prop_assert!(once == expected, "other bytes");
+        prop_assert_eq!((source.all(), source.bytes()), ((0, 0), 0));
+    }
+
+    /// Whatever is asked for and when: what lies in a stretch is sent, once and byte for byte, and nothing else is.
+    #[test]
+    fn of_a_selection_all_that_is_wanted_is_sent_and_nothing_else(
+        count in 1_u64..700,
+        wants in prop::collection::vec((0_usize..5000, 0_u64..700, 0_u64..40), 0..12),
+        limit in 2000_usize..40_000,
+        restart in 0_usize..5000,
+        fails in 0_usize..5000,
+    ) {
+        let parts = stream(count);
+        let all = wholes(parts.clone());
+        let start = crate::testing::START_MS;
+        let stretch = |from: u64, length: u64| (start + from * 1000 + 500, start + (from + length) * 1000 + 500);
+        // A stretch that is past when the box starts again was recalled from the disk by then.
+        let inside = |at: &crate::testing::Whole| {
+            let (first, last) = (at.summary.timecode.as_millis(), at.summary.end().as_millis());
+            wants.iter().any(|(_, from, length)| {
+                let (from, to) = stretch(*from, *length);
+                first <= to && from <= last
+            })
+        };
+        let expected: BTreeMap<_, _> =
+            all.iter().filter(|one| inside(one)).map(|one| (one.summary.id, one.cluster.clone())).collect();
+        let (mut source, mut disk, mut sent) = (SpoolSource::selective(limit), Disk::default(), Vec::new());
+        let tell = |source: &mut SpoolSource, at: usize| {
+            for (when, from, length) in &wants {
+                let (from, to) = stretch(*from, *length);
+                let at_ms = ProducerTimestamp::from_millis;
+                if *when == at || at == usize::MAX {
+                    source.want(at_ms(from), at_ms(to));
+                }
+            }
+        };
+        let settle = |source: &mut SpoolSource, disk: &mut Disk| {
+            while { ask(source, disk); disk.answer().map(|answer| source.answer(answer)).is_some() } {}
+        };
+        for (at, part) in parts.into_iter().enumerate() {
+            disk.fails = at / 30 == fails / 30;
+            tell(&mut source, at);
+            let ends = matches!(part, Part::End(_));
+            source.part(part);
+            if at % 3 > 0 && !(ends && at == restart) {
+                ask(&mut source, &mut disk);
+                disk.answer().into_iter().for_each(|answer| source.answer(answer));
+                send(&mut source, &mut disk, &mut sent);
+            }
+            prop_assert!(source.bytes() < 200_000);
+        }
+        disk.fails = false;
+        tell(&mut source, usize::MAX);
+        for _ in 0..3 {
+            source.try_again();
+            settle(&mut source, &mut disk);
+        }
+        if restart.is_multiple_of(2) {
+            source = SpoolSource::selective(limit);
+        }
+        let mut idle = 0;
+        while idle < 3 {
+            source.try_again();
+            settle(&mut source, &mut disk);
+            idle = if send(&mut source, &mut disk, &mut sent) { 0 } else { idle + 1 };
         }
         let names: Vec<_> = sent.iter().map(|(id, _)| *id).collect();
         let once: BTreeMap<_, _> = sent.into_iter().collect();
