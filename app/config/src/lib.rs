@@ -13,6 +13,7 @@ mod mistake;
 pub mod models;
 mod secret;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct Aws {
     /// PEM, trusted besides the system's certificate authorities.
     pub ca_file: Option<PathBuf>,
     pub credentials: Credentials,
+    /// Absent: AWS is reached directly.
+    pub proxy: Option<Proxy>,
 }
 
 /// Who we are towards AWS.
@@ -79,6 +82,30 @@ pub enum Credentials {
     Default,
     /// Read from files; use [`Secret::reread`] when they expire.
     Files { access_key_id: Secret, secret_access_key: Secret, session_token: Option<Secret> },
+    /// From the AWS IoT credentials provider, by the certificate of this box.
+    Iot(Iot),
+}
+
+/// `[aws.iot]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Iot {
+    /// `HOST` or `HOST:PORT`.
+    pub endpoint: String,
+    pub role_alias: String,
+    pub thing_name: String,
+    pub certificate: ClientCertificate,
+    /// PEM, trusted besides the system's certificate authorities.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[proxy]`: every connection to AWS goes through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    pub url: Url,
+    pub login: Option<Login>,
+    /// Hosts that are reached without it, with all names under them.
+    pub except: Vec<String>,
 }
 
 /// `[mqtt]`
@@ -138,6 +165,60 @@ pub struct Upload {
     pub write_timeout: Duration,
     /// How long a stop waits for the last fragments to be persisted.
     pub stop_grace: Duration,
+    /// What is uploaded.
+    pub mode: UploadMode,
+    /// Around an event, with [`UploadMode::Events`].
+    pub event_pre: Duration,
+    pub event_post: Duration,
+    /// Kilobits a second of this camera's upload at most.
+    pub uplink_max_kbps: Option<NonZeroU64>,
+    /// When nothing is uploaded, and footage waits on disk.
+    pub quiet_hours: Option<QuietHours>,
+}
+
+/// What of a camera's footage is uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadMode {
+    Continuous,
+    /// Only what lies around events; everything is a local recording.
+    Events,
+    /// Only what somebody asks for, likewise.
+    OnDemand,
+}
+
+/// A stretch of each day, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuietHours {
+    /// Minutes of the day; the end is not in it, and may lie on the next day.
+    pub from_min: u64,
+    pub to_min: u64,
+}
+
+impl QuietHours {
+    /// From `HH:MM-HH:MM`.
+    pub fn parse(text: &str) -> Option<QuietHours> {
+        let minutes = |text: &str| {
+            let (hours, minutes) = text.split_once(':')?;
+            let number = |text: &str, end: u64| {
+                let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+                text.parse::<u64>().ok().filter(|number| digits && *number < end)
+            };
+            Some(number(hours, 24)? * 60 + number(minutes, 60)?)
+        };
+        let (from, to) = text.split_once('-')?;
+        let (from_min, to_min) = (minutes(from)?, minutes(to)?);
+        (from_min != to_min).then_some(QuietHours { from_min, to_min })
+    }
+
+    /// Whether they contain a time, in ms since 1970.
+    pub fn contain(&self, wall_ms: u64) -> bool {
+        let minute = wall_ms / 60_000 % (24 * 60);
+        if self.from_min < self.to_min {
+            (self.from_min..self.to_min).contains(&minute)
+        } else {
+            minute >= self.from_min || minute < self.to_min
+        }
+    }
 }
 
 impl Default for Upload {
@@ -150,6 +231,11 @@ impl Default for Upload {
             ack_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             stop_grace: Duration::from_secs(10),
+            mode: UploadMode::Continuous,
+            event_pre: Duration::from_secs(10),
+            event_post: Duration::from_secs(20),
+            uplink_max_kbps: None,
+            quiet_hours: None,
         }
     }
 }
@@ -393,6 +479,9 @@ pub struct Environment {
     /// Content of `/etc/machine-id`.
     pub machine_id: Option<String>,
     pub hostname: Option<String>,
+    /// `HTTPS_PROXY` and `NO_PROXY`, in either case: used where the file has no `[proxy]`.
+    pub proxy: Option<String>,
+    pub no_proxy: Option<String>,
     /// Where an installed detector is looked for.
     pub models: Vec<PathBuf>,
 }
@@ -400,6 +489,9 @@ pub struct Environment {
 impl Environment {
     /// Of this process, for the configuration file at `path`.
     pub fn of(path: &Path) -> Environment {
+        let variable = |names: [&str; 2]| {
+            names.iter().find_map(|name| std::env::var(name).ok()).filter(|value| !value.is_empty())
+        };
         let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         Environment {
             file: path.display().to_string(),
@@ -407,6 +499,8 @@ impl Environment {
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             machine_id: read("/etc/machine-id"),
             hostname: read("/proc/sys/kernel/hostname"),
+            proxy: variable(["HTTPS_PROXY", "https_proxy"]),
+            no_proxy: variable(["NO_PROXY", "no_proxy"]),
             models: models::folders(|name| {
                 std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
             }),

@@ -1,20 +1,42 @@
 //! The KVS client of the box, made from its configuration.
 
+use std::path::PathBuf;
+
 use clock::Clock;
 use config::Secret;
-use kvs_client::{Client, Endpoint, Endpoints, SharedCredentialsProvider};
+use kvs_client::{
+    Client, Endpoint, Endpoints, IotProvider, Proxy, ProxyLogin, SharedCredentialsProvider, SharedDialler,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AwsError {
     #[error("aws.{key}: {source}")]
     Endpoint { key: &'static str, source: kvs_client::EndpointError },
+    #[error("proxy.url: {url} has no host or no port")]
+    Proxy { url: url::Url },
     #[error(transparent)]
     Client(#[from] kvs_client::ConfigError),
 }
 
 /// One client for all cameras.
 pub async fn client(aws: &config::Aws, upload: &config::Upload, clock: Clock) -> Result<Client, AwsError> {
+    let dialler = match &aws.proxy {
+        Some(proxy) => through(proxy, aws.ca_file.clone())?.dialler(SharedDialler::default())?,
+        None => SharedDialler::default(),
+    };
     let credentials = match &aws.credentials {
+        config::Credentials::Iot(iot) => {
+            let provider = IotProvider {
+                endpoint: iot.endpoint.clone(),
+                role_alias: iot.role_alias.clone(),
+                thing_name: iot.thing_name.clone(),
+                cert_file: iot.certificate.cert_file.clone(),
+                key_file: iot.certificate.key_file.clone(),
+                extra_ca_pem: iot.ca_file.clone(),
+                dialler: dialler.clone(),
+            };
+            provider.shared()
+        }
         config::Credentials::Default => kvs_client::default_credentials(&aws.region).await,
         config::Credentials::Files { access_key_id, secret_access_key, session_token } => {
             keys(access_key_id, secret_access_key, session_token.as_ref())
@@ -33,8 +55,28 @@ pub async fn client(aws: &config::Aws, upload: &config::Upload, clock: Clock) ->
     config.extra_ca_pem.clone_from(&aws.ca_file);
     config.timeouts.write_stall = upload.write_timeout;
     config.clock = clock;
+    config.dialler = dialler;
     config.user_agent = concat!("kvs-edge/", env!("CARGO_PKG_VERSION")).to_owned();
     Ok(Client::new(config)?)
+}
+
+fn through(proxy: &config::Proxy, extra_ca_pem: Option<PathBuf>) -> Result<Proxy, AwsError> {
+    let unusable = || AwsError::Proxy { url: proxy.url.clone() };
+    // As the URL has it an IPv6 address is in brackets.
+    let host = proxy.url.host_str().ok_or_else(unusable)?.trim_matches(['[', ']']).to_owned();
+    let port = proxy.url.port_or_known_default().ok_or_else(unusable)?;
+    let login = proxy.login.as_ref().map(|login| ProxyLogin {
+        username: login.username.clone(),
+        password: login.password.expose().to_owned(),
+    });
+    Ok(Proxy {
+        tls: proxy.url.scheme() == "https",
+        host,
+        port,
+        login,
+        except: proxy.except.clone(),
+        extra_ca_pem,
+    })
 }
 
 /// From their files, which may be replaced while the box runs; keys without a file stay what they are.

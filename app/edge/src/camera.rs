@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fanout::Fanout;
 use crate::record::proof::{self, Proof, ProofReport};
 use crate::record::records::{self, RecordKeeper, RecordReport};
-use crate::record::{SharedLedger, UploadReport, Uploader};
+use crate::record::{AroundEvents, Orders, SharedLedger, UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
 use rtsp::source::{self, IngestReport};
 use rtsp::{RtspSource, Timeline};
@@ -56,6 +56,8 @@ pub struct CameraView {
     pub upload: watch::Receiver<UploadReport>,
     /// The life of each fragment.
     pub ledger: SharedLedger,
+    /// What is to be uploaded where not everything is.
+    pub orders: Orders,
     pub verify: watch::Receiver<ProofReport>,
     /// What is written down of each minute.
     pub records: watch::Receiver<RecordReport>,
@@ -103,6 +105,7 @@ struct Camera {
     timeline: Arc<Mutex<Timeline>>,
     upload: watch::Sender<UploadReport>,
     ledger: SharedLedger,
+    orders: Orders,
     verify: watch::Sender<ProofReport>,
     records: watch::Sender<RecordReport>,
     proofs: Proofs,
@@ -133,6 +136,7 @@ pub fn start(
         ingest: ingest_view.clone(),
         upload: upload_view,
         ledger: SharedLedger::default(),
+        orders: Orders::default(),
         verify: verify_view,
         records: records_view,
         analytics: None,
@@ -140,7 +144,10 @@ pub fn start(
     if !config.enabled {
         return view;
     }
-    let (detection, analytics) = Detection::new(&config, rank, ingest_view, shared).unzip();
+    let chosen = &config.upload;
+    let around = (chosen.mode == config::UploadMode::Events)
+        .then(|| AroundEvents::new(view.orders.clone(), chosen.event_pre, chosen.event_post));
+    let (detection, analytics) = Detection::new(&config, rank, ingest_view, around, shared).unzip();
     view.analytics = analytics;
     let camera = Camera {
         ids,
@@ -151,6 +158,7 @@ pub fn start(
         timeline: Arc::default(),
         upload,
         ledger: view.ledger.clone(),
+        orders: view.orders.clone(),
         verify,
         records,
         proofs: shared.proofs.clone(),
@@ -260,6 +268,7 @@ impl Camera {
             report: self.upload.clone(),
             pulse: self.upload_pulse.clone(),
             spool: self.spool.clone(),
+            orders: self.orders.clone(),
         };
         let uploading = Ending { stop: stop.clone(), abort: abort.clone() };
         let upload_ended = recorded.clone();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvs::{FragmentIds, RunId};
+use media::ProducerTimestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,21 @@ pub enum CamerasError {
     StreamTaken { id: String, stream: String, other: String },
     #[error("no camera `{id}`; there are: {known}")]
     Unknown { id: String, known: String },
+}
+
+/// Why a stretch of time is not uploaded on demand.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadRangeError {
+    #[error("there is no camera `{id}`")]
+    Unknown { id: String },
+    #[error(
+        "all footage of camera `{id}` is uploaded anyway, or it is switched off: [upload] mode selects nothing"
+    )]
+    NothingToSelect { id: String },
+    #[error("the stretch from {from} to {to} ends before it begins")]
+    Backwards { from: ProducerTimestamp, to: ProducerTimestamp },
+    #[error("camera `{id}` has too many stretches to upload already; ask again when some are done")]
+    TooMany { id: String },
 }
 
 /// All cameras of the box.
@@ -134,6 +150,27 @@ impl Cameras {
         let unconfirmed = stops.join_all().await.into_iter().sum();
         hurried.abort();
         unconfirmed
+    }
+
+    /// Has the footage of a past or coming stretch of time uploaded, where the camera's footage is not uploaded anyway. What is
+    /// not on disk any more is left out.
+    pub fn upload_range(
+        &self,
+        id: &str,
+        from: ProducerTimestamp,
+        to: ProducerTimestamp,
+    ) -> Result<(), UploadRangeError> {
+        let id = || id.to_owned();
+        let found = self.running.iter().find(|running| running.view.config.id == id());
+        let view = &found.ok_or_else(|| UploadRangeError::Unknown { id: id() })?.view;
+        if !view.config.enabled || view.config.upload.mode == config::UploadMode::Continuous {
+            return Err(UploadRangeError::NothingToSelect { id: id() });
+        }
+        if from > to {
+            return Err(UploadRangeError::Backwards { from, to });
+        }
+        let taken = view.orders.want(from, to);
+        taken.then_some(()).ok_or_else(|| UploadRangeError::TooMany { id: id() })
     }
 
     fn start(&mut self, config: config::Camera, place: usize, rank: usize) {

@@ -14,6 +14,7 @@
 pub mod ask;
 mod failure;
 mod lookup;
+mod orders;
 pub mod proof;
 pub mod records;
 mod report;
@@ -25,6 +26,7 @@ use kvs::ledger::{Cursor, Ledger, LedgerLimits};
 use tokio::sync::watch;
 
 pub use failure::{failure_of, reason_of};
+pub use orders::{AroundEvents, Orders};
 pub use report::{UploadReport, UploadState, reason_of_loss};
 pub use upload::Uploader;
 

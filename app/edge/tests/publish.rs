@@ -43,6 +43,7 @@ fn view(id: &str) -> CameraView {
         ingest: watch::channel(IngestReport::new(SystemTime::UNIX_EPOCH)).1,
         upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
         ledger: SharedLedger::default(),
+        orders: Default::default(),
         verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
         records: watch::channel(Default::default()).1,
         analytics: None,

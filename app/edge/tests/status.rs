@@ -47,6 +47,7 @@ impl Rig {
             ingest: ingest_view,
             upload: upload_view,
             ledger: SharedLedger::default(),
+            orders: Default::default(),
             verify,
             records: watch::channel(Default::default()).1,
             analytics: None,

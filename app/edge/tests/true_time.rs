@@ -38,6 +38,7 @@ async fn records_the_true_time(faults: &str, start: SystemTime) {
                 secret_access_key: Secret::new(&keys.secret_key),
                 session_token: None,
             },
+            proxy: None,
         },
         mqtt: None,
         upload: camera.upload.clone(),

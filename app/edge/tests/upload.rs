@@ -1,5 +1,7 @@
 //! The upload of one camera against a server in memory, on paused time: minutes of footage and of trouble in milliseconds.
 
+#[path = "upload/choice.rs"]
+mod choice;
 #[path = "upload/records.rs"]
 mod records;
 #[path = "upload/spool.rs"]

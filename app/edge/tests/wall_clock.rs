@@ -63,6 +63,7 @@ impl Rig {
             ingest: watch::channel(IngestReport::new(box_wall)).1,
             upload: watch::channel(UploadReport::new(SystemTime::UNIX_EPOCH)).1,
             ledger: SharedLedger::default(),
+            orders: Default::default(),
             verify: watch::channel(ProofReport::new(SystemTime::UNIX_EPOCH)).1,
             records: watch::channel(Default::default()).1,
             analytics: None,

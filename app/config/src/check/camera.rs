@@ -8,11 +8,14 @@ use url::Url;
 use super::values::{ID, STREAM, name_like, redacted, seconds, secret};
 use super::{detect, kvs_source, upload, verify};
 use crate::document::{At, Report, Section};
-use crate::{Audio, Camera, KvsMode, Login, Source, Transport, Upload, Verify, VerifyMode};
+use crate::{
+    Audio, Camera, KvsMode, Login, Source, Spool, Transport, Upload, UploadMode, Verify, VerifyMode,
+};
 
 /// What a camera has where it says nothing else.
 pub(super) struct Defaults<'a> {
     pub(super) upload: &'a Upload,
+    pub(super) spool: Option<&'a Spool>,
     pub(super) verify: &'a Verify,
     /// Absent: nothing is detected.
     pub(super) detect: Option<&'a detect::Table>,
@@ -132,7 +135,7 @@ fn camera(
     };
     let upload = {
         let mut own = section.section(report, "upload");
-        let upload = upload(report, &mut own, defaults.upload);
+        let upload = upload(report, &mut own, defaults.upload, defaults.spool);
         own.finish(report);
         upload
     };
@@ -146,6 +149,11 @@ fn camera(
     let detect = detect::for_camera(report, own, defaults.detect);
     let own = section.section(report, "kvs");
     let kvs = kvs_source::kvs_source(report, own, mode);
+    if upload.mode == UploadMode::Events && enabled && detect.is_none() {
+        let fix = "add [detect], install a model (`kvs-edge check` says how), or write mode = \"on-demand\"";
+        let (found, expected) = ("\"events\" without detection", "detection, which finds the events");
+        report.mistake(section.at, &section.path("upload.mode"), found, expected, fix);
+    }
     let stream = stream.or_else(|| id.clone());
     if let (Some(stream), None) = (&stream, mode) {
         taken.stream(report, &section, stream);

@@ -2,18 +2,20 @@
 
 mod camera;
 mod detect;
+mod identity;
 mod kvs_source;
 mod mqtt;
 mod shapes;
 mod values;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use kvs::identity::MAX_ID_BYTES;
 use sha2::{Digest, Sha256};
 
 use self::values::{ID, https_url, ms, name_like, own_folder, pem_file, seconds, secret};
-use super::document::{Report, Section};
+use super::document::{Report, Section, brief};
 use super::*;
 
 pub(super) fn config(bytes: &[u8], environment: &Environment) -> Result<Config, ConfigErrors> {
@@ -44,18 +46,20 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
     let device = device(report, section);
     let section = root.section(report, "aws");
     let aws = aws(report, section);
+    let section = root.section(report, "proxy");
+    let proxy = identity::proxy(report, section);
     let section = root.section(report, "mqtt");
     let mqtt =
         if section.is_present() { mqtt::mqtt(report, section, &device.id).map(Some) } else { Some(None) };
+    let section = root.section(report, "spool");
+    let spool = spool(report, section);
     let upload = {
         let mut section = root.section(report, "upload");
-        let mut upload = upload(report, &mut section, &Upload::default());
+        let mut upload = upload(report, &mut section, &Upload::default(), spool.as_ref());
         upload.stop_grace = seconds(report, &mut section, "stop_grace_s", 1..=300, upload.stop_grace);
         section.finish(report);
         upload
     };
-    let section = root.section(report, "spool");
-    let spool = spool(report, section);
     let verify = {
         let mut section = root.section(report, "verify");
         let verify = verify(report, &mut section, &Verify::default());
@@ -70,13 +74,18 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
     };
     let section = root.section(report, "detect");
     let (detect, detect_base, advice) = detect::for_all(report, section);
-    let defaults = camera::Defaults { upload: &upload, verify: &verify, detect: detect_base.as_ref() };
+    let defaults = camera::Defaults {
+        upload: &upload,
+        spool: spool.as_ref(),
+        verify: &verify,
+        detect: detect_base.as_ref(),
+    };
     let cameras = camera::cameras(report, &mut root, &defaults);
     let detect = detect.filter(|_| cameras.iter().any(|camera| camera.detect.is_some()));
     root.finish(report);
     Some(Config {
         device,
-        aws: aws?,
+        aws: Aws { proxy, ..aws? },
         mqtt: mqtt?,
         upload,
         spool,
@@ -130,8 +139,10 @@ fn aws(report: &mut Report, mut section: Section) -> Option<Aws> {
     enum Kind {
         Default,
         Files,
+        Iot,
     }
-    let kind = section.choice(report, "credentials", &[("default", Kind::Default), ("files", Kind::Files)]);
+    let kinds = [("default", Kind::Default), ("files", Kind::Files), ("iot", Kind::Iot)];
+    let kind = section.choice(report, "credentials", &kinds);
     let access_key_id =
         secret(report, &mut section, "access_key_id", "access_key_id_file", "access_key_id_credential");
     let secret_access_key = secret(
@@ -143,9 +154,29 @@ fn aws(report: &mut Report, mut section: Section) -> Option<Aws> {
     );
     let session_token =
         secret(report, &mut section, "session_token", "session_token_file", "session_token_credential");
+    let own = section.section(report, "iot");
+    let iot = if own.is_present() { Some(identity::iot(report, own)) } else { None };
     let given = access_key_id.is_some() || secret_access_key.is_some() || session_token.is_some();
-    let credentials = match kind {
-        Some(Kind::Default) if given => {
+    let credentials = match (kind, iot) {
+        (Some(Kind::Iot), None) => {
+            let fix = "add [aws.iot] with endpoint, role_alias, thing_name, cert_file and key_file";
+            section.missing(report, "iot", "the table [aws.iot]", fix);
+            None
+        }
+        (Some(Kind::Default | Kind::Files), Some(_)) => {
+            let fix = "write credentials = \"iot\", or remove [aws.iot]";
+            let (found, expected) = ("[aws.iot] beside other credentials", "one of both");
+            report.mistake(section.at, &section.path("credentials"), found, expected, fix);
+            None
+        }
+        (Some(Kind::Iot) | None, Some(_)) if given => {
+            let fix = "remove the key files, or [aws.iot]";
+            let (found, expected) = ("[aws.iot] beside key files", "one of both");
+            report.mistake(section.at, &section.path("credentials"), found, expected, fix);
+            None
+        }
+        (Some(Kind::Iot) | None, Some(iot)) => iot.map(Credentials::Iot),
+        (Some(Kind::Default), None) if given => {
             let fix = "remove the files, or write credentials = \"files\"";
             report.mistake(
                 section.at,
@@ -156,8 +187,8 @@ fn aws(report: &mut Report, mut section: Section) -> Option<Aws> {
             );
             None
         }
-        Some(Kind::Default) => Some(Credentials::Default),
-        None if !given => Some(Credentials::Default),
+        (Some(Kind::Default), None) => Some(Credentials::Default),
+        (None, None) if !given => Some(Credentials::Default),
         _ => {
             for (missing, key) in [
                 (access_key_id.is_none(), "access_key_id_file"),
@@ -184,11 +215,11 @@ fn aws(report: &mut Report, mut section: Section) -> Option<Aws> {
         }
     };
     section.finish(report);
-    Some(Aws { region: region?, endpoint, data_endpoint, ca_file, credentials: credentials? })
+    Some(Aws { region: region?, endpoint, data_endpoint, ca_file, credentials: credentials?, proxy: None })
 }
 
 /// The keys of `[upload]` that a camera may override.
-fn upload(report: &mut Report, section: &mut Section, base: &Upload) -> Upload {
+fn upload(report: &mut Report, section: &mut Section, base: &Upload, spool: Option<&Spool>) -> Upload {
     let fragment_ms = section.integer(report, "fragment_ms", 1000..=9000, ms(base.fragment));
     let fragment_max_ms = section.integer(report, "fragment_max_ms", 1000..=9999, ms(base.fragment_max));
     if fragment_max_ms < fragment_ms {
@@ -209,7 +240,61 @@ fn upload(report: &mut Report, section: &mut Section, base: &Upload) -> Upload {
         ack_timeout: seconds(report, section, "ack_timeout_s", 5..=600, base.ack_timeout),
         write_timeout: seconds(report, section, "write_timeout_s", 5..=600, base.write_timeout),
         stop_grace: base.stop_grace,
+        mode: upload_mode(report, section, base.mode, spool),
+        event_pre: seconds(report, section, "event_pre_s", 0..=3600, base.event_pre),
+        event_post: seconds(report, section, "event_post_s", 0..=3600, base.event_post),
+        uplink_max_kbps: match section.integer_if(report, "uplink_max_kbps", 256..=10_000_000, 4000) {
+            Some(kbps) => NonZeroU64::new(kbps.value),
+            None => base.uplink_max_kbps,
+        },
+        quiet_hours: quiet_hours(report, section, base.quiet_hours, spool),
     }
+}
+
+fn upload_mode(
+    report: &mut Report,
+    section: &mut Section,
+    base: UploadMode,
+    spool: Option<&Spool>,
+) -> UploadMode {
+    let modes = [
+        ("continuous", UploadMode::Continuous),
+        ("events", UploadMode::Events),
+        ("on-demand", UploadMode::OnDemand),
+    ];
+    let Some(mode) = section.choice(report, "mode", &modes) else { return base };
+    let at = section.at_key("mode").unwrap_or(section.at);
+    if mode != UploadMode::Continuous && spool.is_none_or(|spool| spool.keep.is_zero()) {
+        let found = if spool.is_some() { "keep_hours = 0 in [spool]" } else { "no [spool]" };
+        let expected = "local recordings to choose from";
+        let fix = "add [spool] with a folder and keep_hours above 0, or write mode = \"continuous\"";
+        report.mistake(at, &section.path("mode"), found, expected, fix);
+    }
+    mode
+}
+
+fn quiet_hours(
+    report: &mut Report,
+    section: &mut Section,
+    base: Option<QuietHours>,
+    spool: Option<&Spool>,
+) -> Option<QuietHours> {
+    let Some(text) = section.string(report, "quiet_hours") else { return base };
+    if text.value.is_empty() {
+        return None;
+    }
+    let path = section.path("quiet_hours");
+    let Some(hours) = QuietHours::parse(&text.value) else {
+        let found = format!("{:?}", brief(&text.value));
+        let fix = "write quiet_hours = \"22:00-06:00\", or remove it";
+        report.mistake(text.at, &path, found, "HH:MM-HH:MM, in UTC, not the whole day", fix);
+        return base;
+    };
+    if spool.is_none() {
+        let fix = "add [spool] with a folder, or remove quiet_hours";
+        report.mistake(text.at, &path, "no [spool]", "a disk on which footage waits", fix);
+    }
+    Some(hours)
 }
 
 /// On where it has a folder.

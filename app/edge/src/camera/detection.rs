@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::fanout::Fanout;
 use crate::publish::{AnalyticsPublisher, Origin, Sequence};
-use crate::record::SharedLedger;
+use crate::record::{AroundEvents, SharedLedger};
 
 /// What the analytics branches of all cameras share.
 #[derive(Clone)]
@@ -53,6 +53,7 @@ impl Detection {
         camera: &config::Camera,
         rank: usize,
         ingest: watch::Receiver<IngestReport>,
+        around: Option<AroundEvents>,
         shared: &Shared,
     ) -> Option<(Self, AnalyticsView)> {
         let (detect, analytics) = camera.detect.clone().zip(shared.analytics.as_ref())?;
@@ -81,6 +82,7 @@ impl Detection {
             motion: detect.motion,
             records: settings.events_folder.clone().map(|folder| (folder, settings.events_keep)),
             clock: shared.clock.clone(),
+            around,
         };
         let branch = Branch {
             camera: camera.id.clone(),

@@ -2,6 +2,7 @@
 
 pub(crate) mod analyze;
 pub(crate) mod kvs;
+mod policy;
 pub(crate) mod proof;
 pub(crate) mod provision;
 pub(crate) mod spool;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::policy;
 use clap::{Args, Subcommand, value_parser};
 use clock::Clock;
 use config::Config;
@@ -18,6 +19,43 @@ pub(crate) enum Provision {
     /// Can be repeated: what is right already stays as it is. A retention is raised, never lowered, since lowering it
     /// drops recordings.
     Streams(StreamsArguments),
+    /// Print the IAM policy with the least rights that this configuration needs.
+    Policy(PolicyArguments),
+    /// Estimate what uploading and reading back cost a month.
+    Cost(CostArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct PolicyArguments {
+    #[arg(long, default_value_os_t = config::default_path())]
+    config: PathBuf,
+    /// The account of the streams, 12 digits.
+    #[arg(long, default_value = "*")]
+    account: String,
+    /// Also what `kvs-edge provision streams` needs.
+    #[arg(long)]
+    with_provisioning: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CostArguments {
+    #[arg(long, default_value_os_t = config::default_path())]
+    config: PathBuf,
+    /// Of each camera, in Mbit/s.
+    #[arg(long, default_value_t = 4.0)]
+    mbit: f64,
+    /// Retention of the streams.
+    #[arg(long, default_value_t = 24.0)]
+    retention_hours: f64,
+    /// Dollars for each GB sent. The defaults are list prices of us-east-1, which change and differ: see the price list of your region.
+    #[arg(long, default_value_t = 0.0085)]
+    ingest: f64,
+    /// Dollars for each GB read back.
+    #[arg(long, default_value_t = 0.0085)]
+    read: f64,
+    /// Dollars for each GB stored for a month.
+    #[arg(long, default_value_t = 0.023)]
+    store: f64,
 }
 
 #[derive(Args)]
@@ -33,13 +71,33 @@ pub(crate) struct StreamsArguments {
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a failed command")]
+#[expect(clippy::print_stdout, reason = "what was asked for")]
 pub(crate) async fn run(command: Provision) -> ExitCode {
-    let Provision::Streams(arguments) = command;
-    let config = match Config::load(&arguments.config) {
+    let path = match &command {
+        Provision::Streams(StreamsArguments { config, .. })
+        | Provision::Policy(PolicyArguments { config, .. })
+        | Provision::Cost(CostArguments { config, .. }) => config,
+    };
+    let config = match Config::load(path) {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("{}", errors.to_string().trim_end());
             return ExitCode::FAILURE;
+        }
+    };
+    let arguments = match command {
+        Provision::Streams(arguments) => arguments,
+        Provision::Policy(arguments) => {
+            let policy = policy::policy(&config, &arguments.account, arguments.with_provisioning);
+            println!("{policy:#}");
+            return ExitCode::SUCCESS;
+        }
+        Provision::Cost(CostArguments { mbit, retention_hours, ingest, read, store, .. }) => {
+            print!(
+                "{}",
+                policy::cost(&config, mbit, retention_hours, policy::Prices { ingest, read, store })
+            );
+            return ExitCode::SUCCESS;
         }
     };
     let upload = config::Upload::default();

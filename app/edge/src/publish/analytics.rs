@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use vision::event::{ChangeKind, Crossed};
 
 use super::records::Records;
+use crate::record::AroundEvents;
 
 /// Files being written at a time; a disk that is slower than the events costs files.
 const WRITES: usize = 16;
@@ -62,15 +63,20 @@ pub struct AnalyticsPublisher {
     /// Where events are written as files, and how many are kept.
     pub records: Option<(PathBuf, usize)>,
     pub clock: Clock,
+    /// Where only the footage around events is uploaded.
+    pub around: Option<AroundEvents>,
 }
 
 impl AnalyticsPublisher {
     /// Runs until the branch has gone.
     pub async fn run(self, mut outputs: mpsc::Receiver<Output>) {
-        let mut files = Files::new(&self);
+        let (mut files, mut around) = (Files::new(&self), self.around.clone());
         while let Some(output) = outputs.recv().await {
             match output {
                 Output::Event { change, shot } => {
+                    if let Some(around) = &mut around {
+                        around.change(&change.id, change.at, change.kind == ChangeKind::End);
+                    }
                     let event = event(&change, &self.origin, self.sequence.next(), self.snapshots);
                     if let Some(mqtt) = &self.mqtt {
                         mqtt.publish(self.topics.events(&self.origin.camera), &event, Qos::AtLeastOnce);
@@ -355,6 +361,7 @@ mod tests {
             motion: true,
             records: Some((folder.path().to_owned(), 10)),
             clock: Clock::simulated(std::time::UNIX_EPOCH + Duration::from_secs(9)),
+            around: None,
         };
         let (outputs, receiver) = mpsc::channel(8);
         let new = EventChange { kind: ChangeKind::New, ..change() };

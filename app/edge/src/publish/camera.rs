@@ -335,6 +335,7 @@ mod tests {
             ingest,
             upload: watch::channel(upload).1,
             ledger: SharedLedger::default(),
+            orders: Default::default(),
             verify: watch::channel(verify).1,
             records: watch::channel(Default::default()).1,
             analytics: None,

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use super::SharedLedger;
 use super::failure::failure_of;
 use super::lookup::look_up;
+use super::orders::Orders;
 use super::report::UploadReport;
 use crate::camera::Ending;
 use crate::watchdog::Pulse;
@@ -66,6 +67,8 @@ pub struct Uploader {
     pub pulse: Pulse,
     /// Absent: footage waits in memory only.
     pub spool: Option<Spool>,
+    /// What is to be uploaded where not everything is.
+    pub orders: Orders,
 }
 
 impl Uploader {
@@ -191,6 +194,7 @@ enum Wake {
     Sent(Result<(), Error>),
     Answer(Result<Answer, Error>),
     Spool(SpoolAnswer),
+    Orders,
     Time,
 }
 
@@ -214,6 +218,7 @@ impl<'a> Running<'a> {
         });
         let window_bytes = usize::try_from(upload.window_bytes).unwrap_or(usize::MAX);
         let source = match &uploader.spool {
+            Some(_) if upload.mode != config::UploadMode::Continuous => SpoolSource::selective(window_bytes),
             Some(_) => SpoolSource::with_spool(window_bytes),
             None => SpoolSource::in_memory(),
         };
@@ -224,6 +229,7 @@ impl<'a> Running<'a> {
             write_timeout: upload.write_timeout,
             stop_grace: upload.stop_grace,
             close_limit: CLOSE_LIMIT,
+            uplink_bits: upload.uplink_max_kbps.map(|kbps| kbps.get() * 1000),
             ..UploadConfig::default()
         };
         Self {
@@ -246,6 +252,7 @@ impl<'a> Running<'a> {
         let mut alarm = std::pin::pin!(tokio::time::sleep(PULSE));
         loop {
             self.uploader.pulse.beat();
+            self.keep_quiet();
             self.act();
             // What comes from disk may be sent at once.
             while self.ask_spool() {
@@ -278,10 +285,18 @@ impl<'a> Running<'a> {
                     outcome = finish(&mut self.looking) => Wake::LookedUp(outcome),
                     () = finish(&mut self.closing) => Wake::Closed,
                     answer = next_answer(&mut self.spool) => Wake::Spool(answer),
+                    () = self.uploader.orders.told() => Wake::Orders,
                     () = &mut alarm => Wake::Time,
                 }
             };
             self.woken(wake);
+        }
+    }
+
+    /// Whether this is a time of day at which nothing is uploaded.
+    fn keep_quiet(&mut self) {
+        if let Some(hours) = &self.uploader.camera.upload.quiet_hours {
+            self.driver.pause(hours.contain(self.uploader.clock.wall_ms()));
         }
     }
 
@@ -333,6 +348,11 @@ impl<'a> Running<'a> {
                 // Before the driver acts: what an earlier life may have sent is asked for, and not sent.
                 self.take_all_news();
             }
+            Wake::Orders => {
+                for (from, to) in self.uploader.orders.take() {
+                    self.driver.source_mut().want(from, to);
+                }
+            }
             Wake::Time => self.driver.source_mut().try_again(),
         }
     }
@@ -372,12 +392,14 @@ impl<'a> Running<'a> {
         match news {
             News::Recalled { fragments, doubtful } => {
                 let source = self.driver.source();
+                // What was not wanted so far was never begun in the ledger.
+                let counted = !source.is_selective();
                 let ends =
                     fragments.iter().filter_map(|id| source.get(*id)?.end.map(|end| end.summary.clone()));
                 ledger.with(|ledger| {
                     for summary in ends {
                         let id = summary.id;
-                        ledger.recall(summary, id.run == own, now);
+                        ledger.recall(summary, counted && id.run == own, now);
                         ledger.interrupted(id);
                     }
                     if doubtful {
@@ -464,11 +486,11 @@ impl<'a> Running<'a> {
         }
         while let Some(part) = self.fragmenter.next_part() {
             match &part {
-                Part::Start(start) => {
+                Part::Start(start) if !self.driver.source().is_selective() => {
                     self.uploader.ledger.with(|ledger| ledger.begin(start.id, start.timecode, now));
                 }
                 Part::End(end) => self.complete(&end.summary, now),
-                Part::Block { .. } => {}
+                Part::Start(_) | Part::Block { .. } => {}
             }
             self.driver.part(part);
         }
@@ -478,10 +500,12 @@ impl<'a> Running<'a> {
     }
 
     fn complete(&self, summary: &FragmentSummary, now: Instant) {
-        self.uploader.ledger.with(|ledger| ledger.complete(summary.clone(), now));
+        if !self.driver.source().is_selective() {
+            self.uploader.ledger.with(|ledger| ledger.complete(summary.clone(), now));
+        }
         let forced_cuts = self.fragmenter.stats().forced_cuts;
         self.uploader.report.send_modify(|report| {
-            report.complete += 1;
+            report.complete += u64::from(!self.driver.source().is_selective());
             report.newest = Some(summary.end());
             report.forced_cuts = report.forced_cuts.max(forced_cuts);
             report.backlog = self.driver.backlog();

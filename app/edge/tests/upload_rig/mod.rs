@@ -24,7 +24,7 @@ use kvs_client::{ByteStream, Client, Config, Endpoints, SharedDialler};
 use kvs_edge::camera::Ending;
 use kvs_edge::record::proof::{self, Proof, ProofReport};
 use kvs_edge::record::records::{self, RecordKeeper, RecordReport};
-use kvs_edge::record::{SharedLedger, UploadReport, Uploader};
+use kvs_edge::record::{Orders, SharedLedger, UploadReport, Uploader};
 use kvs_edge::watchdog::Pulses;
 use kvs_local::{AckKind, Credentials, Fault, FaultKind, KvsLocal, Options, SentAck};
 use media::{AccessUnit, Feed, ProducerTimestamp, VideoCodec, VideoFormat};
@@ -68,6 +68,10 @@ pub(crate) struct Setting {
     pub(crate) records: bool,
     /// No answer of the spool is there at once.
     pub(crate) late_disk: bool,
+    /// Of `[upload]`.
+    pub(crate) upload: fn(&mut config::Upload),
+    /// The credentials of the box last for so long, and there are new ones then.
+    pub(crate) credentials_last: Option<Duration>,
 }
 
 impl Default for Setting {
@@ -86,6 +90,8 @@ impl Default for Setting {
             spool: None,
             records: false,
             late_disk: false,
+            upload: |_| (),
+            credentials_last: None,
         }
     }
 }
@@ -105,6 +111,7 @@ pub(crate) struct Rig {
     clock_of_kvs: Clock,
     pub(crate) network: Network,
     pub(crate) ledger: SharedLedger,
+    pub(crate) orders: Orders,
     pub(crate) report: watch::Receiver<UploadReport>,
     pub(crate) proof: watch::Receiver<ProofReport>,
     mode: ProofMode,
@@ -137,6 +144,7 @@ pub(crate) struct Rig {
 /// Upload and proof of one life of the box.
 struct Life {
     ledger: SharedLedger,
+    orders: Orders,
     report: watch::Receiver<UploadReport>,
     proof: watch::Receiver<ProofReport>,
     pulses: Pulses,
@@ -157,7 +165,7 @@ impl Life {
         (spool, proofs): (Option<Spool>, Option<Proofs>),
     ) -> Self {
         let (pulses, ledger) = (Pulses::new(clock.clone()), SharedLedger::default());
-        let report = watch::Sender::new(UploadReport::new(clock.wall()));
+        let (report, orders) = (watch::Sender::new(UploadReport::new(clock.wall())), Orders::default());
         let run = spool.as_ref().and_then(Spool::newest_run);
         let ids = FragmentIds::new(RunId::after(run, clock.wall_ms()));
         let uploader = Uploader {
@@ -170,6 +178,7 @@ impl Life {
             report: report.clone(),
             pulse: pulses.add("upload"),
             spool,
+            orders: orders.clone(),
         };
         let (_camera, reports) = watch::channel(IngestReport::new(clock.wall()));
         let (feed, pictures) = RtspSource::channel(reports);
@@ -220,7 +229,7 @@ impl Life {
             proving.spawn(records::supervise(keeper, CancellationToken::new()));
         }
         let report = report.subscribe();
-        Self { ledger, report, proof, pulses, feed, task, upload_ended, proving, records }
+        Self { ledger, orders, report, proof, pulses, feed, task, upload_ended, proving, records }
     }
 }
 
@@ -236,9 +245,15 @@ impl Rig {
         if let Some(hours) = setting.retention_h {
             options = options.stream(STREAM, hours);
         }
+        if let Some(life) = setting.credentials_last {
+            options.credentials.extend(Keys::of_life(START_S * 1000, life));
+        }
         let kvs = KvsLocal::start_in_memory(options).await.expect("a server");
         let network = Network::default();
-        let keys = Keys::new(setting.access_key, setting.secret);
+        let keys = match setting.credentials_last {
+            Some(life) => Keys::lasting(clock.clone(), life),
+            None => Keys::new(setting.access_key, setting.secret),
+        };
         let client = client(&kvs, &clock, &network, keys.clone());
 
         let mut camera = config::Camera::new("cam", "rtsp://192.0.2.10/stream1".parse().expect("a URL"));
@@ -247,6 +262,7 @@ impl Rig {
         camera.upload.ack_timeout = setting.ack_timeout;
         camera.upload.write_timeout = setting.write_timeout;
         camera.upload.window_bytes = setting.window_bytes;
+        (setting.upload)(&mut camera.upload);
         let (camera, disk) = (Arc::new(camera), TestFiles::default());
         let options = setting.spool.map(|change| {
             let mut options = store::Options::new(folder.path().join("spool"), 1 << 30, 1);
@@ -261,7 +277,7 @@ impl Rig {
         let proofs = setting.records.then(|| open_proofs(proof_folder.clone()));
         let opened = (spool.clone(), proofs.clone());
         let life = Life::begin(&camera, client.clone(), reader, &clock, setting.proof, opened);
-        let Life { ledger, report, proof, pulses, feed, task, upload_ended, proving, records } = life;
+        let Life { ledger, orders, report, proof, pulses, feed, task, upload_ended, proving, records } = life;
         let codec_private = Bytes::from_static(b"\x01\x42\xc0\x1e\xff\xe1\x00\x00\x01\x00\x00");
         let codec = VideoCodec::H264;
         Self {
@@ -270,6 +286,7 @@ impl Rig {
             clock_of_kvs,
             network,
             ledger,
+            orders,
             report,
             proof,
             mode: setting.proof,
@@ -320,8 +337,9 @@ impl Rig {
         self.proofs = self.proof_folder.clone().map(|folder| open_proofs(Some(folder)));
         let opened = (self.spool.clone(), self.proofs.clone());
         let life = Life::begin(&self.camera, client, reader, &self.clock, self.mode, opened);
-        let Life { ledger, report, proof, pulses, feed, task, upload_ended, proving, records } = life;
+        let Life { ledger, orders, report, proof, pulses, feed, task, upload_ended, proving, records } = life;
         self.records = records;
+        self.orders = orders;
         (self.ledger, self.report, self.proof, self.pulses) = (ledger, report, proof, pulses);
         (self.feed, self.task, self.proving) = (Some(feed), task, proving);
         (self.upload_ended, self.unconfirmed) = (upload_ended, None);
@@ -555,11 +573,27 @@ fn client(kvs: &KvsLocal, clock: &Clock, network: &Network, keys: Keys) -> Clien
 
 /// Key and secret of the box; they can be corrected.
 #[derive(Clone, Debug)]
-struct Keys(Arc<Mutex<(String, String)>>);
+struct Keys(Arc<Mutex<(String, String)>>, Option<(Clock, Duration)>);
 
 impl Keys {
     fn new(access_key: String, secret: String) -> Self {
-        Self(Arc::new(Mutex::new((access_key, secret))))
+        Self(Arc::new(Mutex::new((access_key, secret))), None)
+    }
+
+    /// Others all the time, each of which lasts for so long.
+    fn lasting(clock: Clock, life: Duration) -> Self {
+        Self(Arc::default(), Some((clock, life)))
+    }
+
+    /// As the service knows them.
+    fn of_life(start_ms: u64, life: Duration) -> Vec<Credentials> {
+        let life_ms = u64::try_from(life.as_millis()).expect("small");
+        let key = |n: u64| {
+            Credentials::new(format!("key{n}"), "secret")
+                .with_token(format!("token{n}"))
+                .until(start_ms + (n + 1) * life_ms)
+        };
+        (0..200).map(key).collect()
     }
 
     fn correct(&self) {
@@ -573,6 +607,20 @@ impl ProvideCredentials for Keys {
     where
         Self: 'a,
     {
+        if let Some((clock, life)) = &self.1 {
+            let start = UNIX_EPOCH + Duration::from_secs(START_S);
+            let past = clock.wall().duration_since(start).unwrap_or_default();
+            let n = u32::try_from(past.as_millis() / life.as_millis()).expect("small");
+            let token = Some(format!("token{n}"));
+            let end = start + *life * (n + 1);
+            return Provided::ready(Ok(AwsCredentials::new(
+                format!("key{n}"),
+                "secret",
+                token,
+                Some(end),
+                "test",
+            )));
+        }
         let (access_key, secret) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Provided::ready(Ok(AwsCredentials::new(access_key, secret, None, None, "test")))
     }

@@ -123,6 +123,7 @@ pub(super) async fn run(put: Put, out: &mut impl Write, stop: &CancellationToken
             report,
             pulse: Pulses::new(clock.clone()).add(DEVICE),
             spool: None,
+            orders: Default::default(),
         };
         send(uploader, source, &progress, out, stop, &clock).await?;
     }
