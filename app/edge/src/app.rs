@@ -80,6 +80,9 @@ impl App {
         // Nothing is stamped until somebody vouches for the time.
         clock.set_trust(Trust::Pending);
         let client = aws::client(&config.aws, &config.upload, clock.clone()).await?;
+        if let Some(advice) = aws::certificate_advice(&config.aws, clock.wall()) {
+            tracing::warn!("{advice}");
+        }
         let started = clock.wall();
         let prefix = config.mqtt.as_ref().map_or("kvs-edge", |mqtt| mqtt.prefix.as_str());
         let topics = Topics::new(prefix, &config.device.id);

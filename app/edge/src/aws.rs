@@ -1,6 +1,7 @@
 //! The KVS client of the box, made from its configuration.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use clock::Clock;
 use config::Secret;
@@ -16,6 +17,26 @@ pub enum AwsError {
     Proxy { url: url::Url },
     #[error(transparent)]
     Client(#[from] kvs_client::ConfigError),
+}
+
+/// The certificate of the box shall be renewed so long before its end.
+const RENEW_BEFORE_END: Duration = Duration::from_secs(30 * 86_400);
+
+/// What somebody should know about the certificate by which the box gets its credentials; `None`: it lasts.
+pub fn certificate_advice(aws: &config::Aws, now: SystemTime) -> Option<String> {
+    let config::Credentials::Iot(iot) = &aws.credentials else { return None };
+    let path = iot.certificate.cert_file.display();
+    let fix = "replace cert_file and key_file of [aws.iot] by a new pair; no restart is needed";
+    let Some(end) = kvs_client::iot::certificate_end(&iot.certificate.cert_file) else {
+        return Some(format!("aws.iot.cert_file: {path} holds no certificate that can be read; {fix}"));
+    };
+    match end.duration_since(now) {
+        Ok(left) if left > RENEW_BEFORE_END => None,
+        Ok(left) => {
+            Some(format!("aws.iot.cert_file: {path} ends in {} days; {fix}", left.as_secs() / 86_400))
+        }
+        Err(_) => Some(format!("aws.iot.cert_file: {path} has ended; {fix}")),
+    }
 }
 
 /// One client for all cameras.
@@ -92,5 +113,33 @@ fn keys(id: &Secret, secret: &Secret, token: Option<&Secret>) -> SharedCredentia
             secret.expose(),
             token.map(|token| token.expose().to_owned()),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{ClientCertificate, Credentials, Environment, Iot};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_is_told_and_other_credentials_need_none() {
+        let least =
+            "[aws]\nregion = \"eu-west-1\"\n[[camera]]\nid = \"gate\"\nurl = \"rtsp://192.0.2.1/a\"\n";
+        let mut aws =
+            config::Config::parse(least.as_bytes(), &Environment::default()).expect("it is good").aws;
+        assert_eq!(certificate_advice(&aws, SystemTime::UNIX_EPOCH), None);
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("box.pem");
+        std::fs::write(&file, "no certificate").expect("written");
+        aws.credentials = Credentials::Iot(Iot {
+            endpoint: "iot.invalid".to_owned(),
+            role_alias: "alias".to_owned(),
+            thing_name: "box".to_owned(),
+            certificate: ClientCertificate { cert_file: file.clone(), key_file: file },
+            ca_file: None,
+        });
+        let advice = certificate_advice(&aws, SystemTime::UNIX_EPOCH).expect("it is told");
+        assert!(advice.contains("box.pem") && advice.contains("replace"), "{advice}");
     }
 }

@@ -267,6 +267,8 @@ fn check(path: &std::path::Path, print_defaults: bool) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
             config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+            let certificate = kvs_edge::aws::certificate_advice(&config.aws, clock::Clock::system().wall());
+            certificate.iter().for_each(|advice| println!("warning: {}: {advice}", path.display()));
             if let Some(advice) = &config.advice {
                 println!("{advice}");
             }

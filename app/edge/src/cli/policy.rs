@@ -29,12 +29,28 @@ pub(super) fn policy(config: &Config, account: &str, provisioning: bool) -> Valu
         (
             "Upload",
             vec!["DescribeStream", "GetDataEndpoint", "GetMediaForFragmentList", "ListFragments", "PutMedia"],
-            arns(&|_| true),
+            arns(&|camera| camera.kvs.is_none()),
         ),
         ("ReadBack", vec!["GetMedia"], arns(&|camera| camera.verify.mode != VerifyMode::Off)),
+        // Streams that are looked at and not recorded.
+        (
+            "Watch",
+            vec![
+                "GetDataEndpoint",
+                "GetHLSStreamingSessionURL",
+                "GetMedia",
+                "GetMediaForFragmentList",
+                "ListFragments",
+            ],
+            arns(&|camera| camera.kvs.is_some()),
+        ),
     ];
     if provisioning {
-        statements.push(("Provision", vec!["CreateStream", "UpdateDataRetention"], arns(&|_| true)));
+        statements.push((
+            "Provision",
+            vec!["CreateStream", "UpdateDataRetention"],
+            arns(&|camera| camera.kvs.is_none()),
+        ));
     }
     let statement = |(name, actions, arns): (&str, Vec<&str>, Vec<String>)| {
         let actions: Vec<_> = actions.iter().map(|action| format!("kinesisvideo:{action}")).collect();
@@ -78,7 +94,7 @@ pub(super) fn cost(config: &Config, mbit: f64, retention_hours: f64, prices: Pri
     };
     text += &row("camera", ["ingest", "storage", "read back", "sum"]);
     let mut sum = 0.0;
-    for camera in config.cameras.iter().filter(|camera| camera.enabled) {
+    for camera in config.cameras.iter().filter(|camera| camera.enabled && camera.kvs.is_none()) {
         let (sent, read) = volumes(camera, mbit);
         let stored = sent / (24.0 * DAYS) * retention_hours;
         let (ingest, store, read) = (sent * prices.ingest, stored * prices.store, read * prices.read);
