@@ -153,7 +153,15 @@ def native_client(
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region:
         raise ValueError("no region: give one, such as eu-central-1, or set AWS_REGION")
-    return _Native(region, environment(endpoint_url), keys)
+    return _Native(region, environment(endpoint_url), keys or environment_keys())
+
+
+def environment_keys() -> Optional[tuple]:
+    """Keys that the environment has, which come first wherever AWS programs look for them. None: the places behind it
+    are looked at, for which there is more to be loaded."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    key, secret, token = (os.environ.get(name) or None for name in names)
+    return (key, secret, token) if key and secret else None
 
 
 def environment(endpoint_url: Optional[str]) -> Optional[str]:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type, Union
 
 from ._native import Source
-from .session import environment, unix_seconds
+from .session import environment, environment_keys, unix_seconds
 
 Time = Union[datetime, float]
 """A datetime, which is local time where it does not say otherwise, or Unix seconds."""
@@ -85,7 +85,7 @@ class FrameSource:
             "stream": stream_name,
             "region": region,
             "endpoint_url": environment(endpoint_url),
-            "keys": None,
+            "keys": environment_keys(),
         }
         self._source = Source(account, {**queue, "name": camera_id}, **mode)
 
