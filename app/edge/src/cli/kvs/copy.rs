@@ -35,9 +35,13 @@ pub(super) async fn to_file(
     stop: &CancellationToken,
 ) -> Result<(), Failed> {
     let named = |error: io::Error| Failed::from(format!("{}: {error}", path.display()));
-    let held = if resume && path.exists() { held(path, stop)? } else { Held::default() };
+    let held = if resume && path.is_file() { held(path, stop)? } else { Held::default() };
     let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(named)?;
-    file.set_len(held.bytes).map_err(named)?;
+    // A device or a pipe has no length.
+    let is_file = file.metadata().map_err(named)?.is_file();
+    if is_file {
+        file.set_len(held.bytes).map_err(named)?;
+    }
     let wanted = Wanted {
         what,
         wanted: |number: &str| number.parse().map_or(true, |number| !held.numbers.contains(&number)),
@@ -54,7 +58,7 @@ pub(super) async fn to_file(
             }
             Err(error) => {
                 // What is there of the last one is of no use.
-                let _ = file.set_len(good);
+                let _ = if is_file { file.set_len(good) } else { Ok(()) };
                 Err(named(error))
             }
         }

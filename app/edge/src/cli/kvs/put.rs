@@ -5,13 +5,14 @@
 //!  file --pass 2--> FileSource: groups that are missing, as fast as they are persisted --> record::Uploader --> PutMedia
 //! ```
 //!
-//! Nothing is written down between two runs: what KVS lists under the time of a planned fragment is there. Only whole GOPs
+//! Nothing is written down between two runs: what KVS lists under the time of a planned fragment, and as long, is there. Only whole GOPs
 //! are left out, so a fragment that begins without a random access point may be sent again with those around it; KVS plays
 //! the newer one of two with the same time.
 
 mod plan;
 mod source;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,9 +96,15 @@ pub(super) async fn run(put: Put, out: &mut impl Write, stop: &CancellationToken
     let (client, stream) = account.open().await?;
     let range = selector(plan.begins().as_millis(), plan.ends().as_millis())?;
     let listed = stored(&client, &stream, range).await?;
-    if !again {
-        plan.leave_out(listed.iter().map(|fragment| milliseconds(fragment.producer_timestamp)).collect());
+    let lengths = listed.iter().filter(|_| !again).map(|fragment| {
+        (milliseconds(fragment.producer_timestamp), fragment.fragment_length_in_milliseconds)
+    });
+    let mut longest = BTreeMap::new();
+    for (start_ms, length_ms) in lengths {
+        let known = longest.entry(start_ms).or_insert(length_ms);
+        *known = length_ms.max(*known);
     }
+    plan.leave_out(&longest);
     let (all, missing) = (plan.fragments(), plan.missing());
     let progress = Progress::of(missing, "fragments");
     if missing < all {

@@ -114,13 +114,16 @@ impl Plan {
         self.missing
     }
 
-    /// Leaves out what begins at these times, where nothing that is missing hangs on it.
-    pub(super) fn leave_out(&mut self, stored: BTreeSet<u64>) {
+    /// Leaves out what begins at these times and lasts as long, where nothing that is missing hangs on it.
+    pub(super) fn leave_out(&mut self, stored: &BTreeMap<u64, u64>) {
         let (mut groups, mut missing) = (BTreeMap::new(), 0);
         // From the end: what begins without a random access point, or was moved off it, needs what is before it.
         let (mut needs_before, mut waiting) = (false, 0);
         for fragment in self.fragments.iter().rev() {
-            let there = stored.contains(&self.moved(fragment.start_ms).as_millis()) && !needs_before;
+            let length_ms = fragment.end_ms.saturating_sub(fragment.start_ms);
+            let found_ms = stored.get(&self.moved(fragment.start_ms).as_millis());
+            // One that was cut short is sent again.
+            let there = found_ms.is_some_and(|found| *found >= length_ms) && !needs_before;
             waiting += 1;
             let begins = !fragment.forced && self.random_access.contains(&fragment.start_ms);
             if begins {
@@ -164,7 +167,8 @@ mod tests {
         let groups = BTreeMap::new();
         let mut plan = Plan { fragments, random_access, groups, missing, shift_ms: 0, cut: None };
         plan.move_to(ProducerTimestamp::from_millis(1_000_000));
-        plan.leave_out(stored.iter().map(|n| 1_000_000 + n * 2_000).collect());
+        let short = |n: u64| if n == 9 { 1_000 } else { 1_960 };
+        plan.leave_out(&stored.iter().map(|n| (1_000_000 + n * 2_000, short(*n))).collect());
         let mut left_out = false;
         let told: String = (0..kinds.len() as u64)
             .map(|n| {
@@ -181,6 +185,7 @@ mod tests {
     fn what_is_stored_is_left_out_and_never_what_another_fragment_needs() {
         check("KKKK", &[], "ssss");
         check("KKKK", &[0, 1, 3], "--s-");
+        check("KKKKKKKKKKK", &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "---------s-");
         check("KKKK", &[0, 1, 2, 3], "----");
         check("KfKf", &[0, 1, 2], "--ss");
         check("KffK", &[0, 1, 3], "sss-");

@@ -159,6 +159,12 @@ impl FileSource {
         })
     }
 
+    /// A planned fragment begins.
+    fn is_border(&self, item: &Feed) -> bool {
+        matches!(item, Feed::Video(unit) if unit.random_access
+            && self.plan.is_left_out(unit.timestamp.as_millis()).is_some())
+    }
+
     /// `None`: this one is left out.
     fn wanted(&mut self, item: Feed) -> Option<Feed> {
         match &item {
@@ -186,9 +192,13 @@ impl UnitSource for FileSource {
         let room = self.report.wait_for(|report| report.backlog.bytes < ROOM_BYTES);
         // Whoever stops it is not kept waiting, and nobody else lets go of the report.
         let _ = self.stop.run_until_cancelled(room).await;
-        while !self.over && !self.stop.is_cancelled() {
+        while !self.over {
             // The file was read before; what has become of it since ends it.
             let Ok(Some(item)) = self.units.next() else { break };
+            // The fragment that is on its way becomes whole.
+            if self.stop.is_cancelled() && self.is_border(&item) {
+                break;
+            }
             if let Some(item) = self.wanted(item) {
                 self.metrics.count(&item);
                 return Some(item);
