@@ -58,10 +58,14 @@ impl std::fmt::Debug for Shared {
 pub enum Retention {
     /// It was enough already.
     Kept {
+        /// That it has.
         hours: u32,
     },
+    /// It was less.
     Raised {
+        /// What it was.
         from_hours: u32,
+        /// What it is now.
         to_hours: u32,
     },
 }
@@ -114,10 +118,12 @@ impl Client {
         self.shared.service_clock.note(headers, sent, &self.shared.config.clock);
     }
 
+    /// The stream is there at once, and ACTIVE some seconds later (API_CreateStream).
     pub async fn create_stream(&self, input: &CreateStreamInput) -> Result<CreateStreamOutput, Error> {
         self.control_call(Operation::CreateStream, input).await
     }
 
+    /// Its name, ARN, status, version and retention (API_DescribeStream); at most 5 calls a second for each stream.
     pub async fn describe_stream(&self, stream: &StreamId) -> Result<StreamInfo, Error> {
         let output: DescribeStreamOutput = self.control_call(Operation::DescribeStream, stream).await?;
         Ok(output.stream_info)

@@ -15,11 +15,15 @@ use crate::endpoint::{Endpoint, EndpointError};
 pub struct Config {
     /// Such as `eu-central-1`; part of the signature and of the default control endpoint.
     pub region: String,
+    /// Who signs. Asked before each signature, and again when the service calls the keys expired.
     pub credentials: SharedCredentialsProvider,
+    /// Instead of the service's own.
     pub endpoints: Endpoints,
     /// PEM file with further trusted certificates, beside those of the system; for a server with a private one.
     pub extra_ca_pem: Option<PathBuf>,
+    /// How long is waited for what.
     pub timeouts: Timeouts,
+    /// Header `User-Agent` of each request.
     pub user_agent: String,
     /// Signatures, expiry and deadlines ask it. A wrong wall time is corrected for by what the service says.
     pub clock: Clock,
@@ -28,6 +32,7 @@ pub struct Config {
 }
 
 impl Config {
+    /// With every default.
     pub fn new(region: impl Into<String>, credentials: SharedCredentialsProvider) -> Self {
         Self {
             region: region.into(),
@@ -100,16 +105,32 @@ impl Default for Timeouts {
 /// Why a client cannot be built from a [`Config`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// [`Config::region`] cannot be one.
     #[error(
         "region `{found}` is not one: expected lower-case letters, digits and hyphens as in `eu-central-1`"
     )]
-    Region { found: String },
+    Region {
+        /// What it is.
+        found: String,
+    },
+    /// It cannot be made of the region.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// [`Config::extra_ca_pem`] cannot be used.
     #[error("certificate file {}: {reason}; expected PEM with at least one certificate", path.display())]
-    CaFile { path: PathBuf, reason: String },
+    CaFile {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The system trusts nobody.
     #[error("no trusted root certificate found on this system ({problems}); install `ca-certificates`")]
-    NoRoots { problems: String },
+    NoRoots {
+        /// Where certificates were looked for, and what was found.
+        problems: String,
+    },
+    /// The TLS library refuses its settings.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
 }

@@ -27,6 +27,7 @@ pub trait Dialler: Send + Sync {
 pub struct SharedDialler(Arc<dyn Dialler>);
 
 impl SharedDialler {
+    /// Of any other kind.
     pub fn new(dialler: impl Dialler + 'static) -> Self {
         Self(Arc::new(dialler))
     }

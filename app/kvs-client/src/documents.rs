@@ -16,13 +16,16 @@ pub struct FragmentStream {
 /// Why the next fragment did not come.
 #[derive(Debug, thiserror::Error)]
 pub enum FragmentStreamError {
+    /// The answer broke.
     #[error(transparent)]
     Call(#[from] Error),
+    /// With the place.
     #[error("the answer is no Matroska: {0}")]
     Matroska(#[from] ReadError),
 }
 
 impl FragmentStream {
+    /// Of GetMedia or of GetMediaForFragmentList.
     pub fn new(answer: MediaStream) -> Self {
         Self { answer: Some(answer), documents: Documents::default() }
     }

@@ -38,6 +38,7 @@ impl Endpoint {
         Ok(Self { tls: true, host: format!("kinesisvideo.{region}.amazonaws.com{suffix}"), port: 443 })
     }
 
+    /// Whether it is `https://`.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
@@ -47,6 +48,7 @@ impl Endpoint {
         &self.host
     }
 
+    /// 443 with TLS, 80 without, unless the URL has another one.
     pub fn port(&self) -> u16 {
         self.port
     }

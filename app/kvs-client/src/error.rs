@@ -15,11 +15,15 @@ pub enum Error {
     /// The service refused the request.
     #[error("{operation} refused: {status} {kind}: {message}{}", request(request_id))]
     Service {
+        /// Which operation.
         operation: Operation,
+        /// Which refusal.
         kind: ServiceErrorKind,
+        /// In the words of the service.
         message: String,
         /// HTTP status.
         status: u16,
+        /// By it AWS finds the request in its logs, where it said one.
         request_id: Option<String>,
         /// The service's clock (header `Date`, resolution 1 s) when it refused.
         server_time: Option<SystemTime>,
@@ -31,38 +35,108 @@ pub enum Error {
         request(request_id)
     )]
     UnknownOperation {
+        /// Which operation.
         operation: Operation,
+        /// Where it was sent, or is to be sent.
         endpoint: Endpoint,
         /// Such as `UnknownOperationException` or `SerializationException`.
         exception: String,
+        /// In the words of the service.
         message: String,
+        /// By it AWS finds the request in its logs, where it said one.
         request_id: Option<String>,
     },
+    /// The provider of credentials has none, or takes too long.
     #[error("no credentials to sign with")]
     Credentials(#[source] CredentialsError),
+    /// Name resolution or TCP failed.
     #[error("no connection to {endpoint}")]
-    Connect { endpoint: Endpoint, source: io::Error },
+    Connect {
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// What is behind it, in the words of the system or of a library.
+        source: io::Error,
+    },
     /// The peer's certificate or TLS dialect is not acceptable.
     #[error("TLS with {endpoint} refused; check its certificate, our CA file and this device's clock")]
-    Tls { endpoint: Endpoint, source: io::Error },
+    Tls {
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// What is behind it, in the words of the system or of a library.
+        source: io::Error,
+    },
+    /// The peer says nothing.
     #[error("{operation} at {endpoint}: no {what} within {after:?}")]
-    Timeout { operation: Operation, endpoint: Endpoint, what: &'static str, after: Duration },
+    Timeout {
+        /// Which operation.
+        operation: Operation,
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// What is wrong, or was waited for.
+        what: &'static str,
+        /// How long that was waited for.
+        after: Duration,
+    },
     /// Media waits, but the socket took not one byte of it.
     #[error("{operation} at {endpoint}: nothing could be sent for {after:?}")]
-    Stalled { operation: Operation, endpoint: Endpoint, after: Duration },
+    Stalled {
+        /// Which operation.
+        operation: Operation,
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// How long that was waited for.
+        after: Duration,
+    },
     /// The connection is gone, so nothing more can be sent; the other half of the session knows the reason.
     #[error("{operation} at {endpoint}: connection closed by the service while sending")]
-    Closed { operation: Operation, endpoint: Endpoint },
+    Closed {
+        /// Which operation.
+        operation: Operation,
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+    },
     /// The connection broke before the answer was complete.
     #[error("{operation} at {endpoint}: connection broken{}", request(request_id))]
-    Interrupted { operation: Operation, endpoint: Endpoint, request_id: Option<String>, source: hyper::Error },
+    Interrupted {
+        /// Which operation.
+        operation: Operation,
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// By it AWS finds the request in its logs, where it said one.
+        request_id: Option<String>,
+        /// What is behind it, in the words of the system or of a library.
+        source: hyper::Error,
+    },
+    /// The answer is not what the operation answers.
     #[error("{operation} at {endpoint}: {what}{}", request(request_id))]
-    BadResponse { operation: Operation, endpoint: Endpoint, what: String, request_id: Option<String> },
+    BadResponse {
+        /// Which operation.
+        operation: Operation,
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// What is wrong, or was waited for.
+        what: String,
+        /// By it AWS finds the request in its logs, where it said one.
+        request_id: Option<String>,
+    },
+    /// What PutMedia answers are no acknowledgements.
     #[error("PutMedia at {endpoint}: unreadable ack{}", request(request_id))]
-    BadAck { endpoint: Endpoint, request_id: Option<String>, source: AckParseError },
+    BadAck {
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// By it AWS finds the request in its logs, where it said one.
+        request_id: Option<String>,
+        /// What is behind it, in the words of the system or of a library.
+        source: AckParseError,
+    },
     /// The request cannot be written: a name with odd characters, a list that is too long.
     #[error("{operation} not sent: {what}")]
-    BadRequest { operation: Operation, what: String },
+    BadRequest {
+        /// Which operation.
+        operation: Operation,
+        /// What is wrong, or was waited for.
+        what: String,
+    },
 }
 
 fn request(request_id: &Option<String>) -> String {
@@ -75,6 +149,7 @@ fn request(request_id: &Option<String>) -> String {
 /// error arrives: except for `Stop`, each means "call again after a back-off", and tells what will be new then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// After a back-off.
     Retry,
     /// Too many calls or connections: retry after a longer pause.
     RetrySlower,
@@ -85,6 +160,7 @@ pub enum Action {
     /// This device's clock is off by more than the service accepts (5 min). The next call is signed with
     /// the service's time; the operator should still be told.
     FixClock {
+        /// The service's clock when it refused.
         server_time: SystemTime,
     },
     /// Nothing changes until somebody changes a key, a permission, a stream or a configuration: report it, and
@@ -113,6 +189,7 @@ impl Error {
         }
     }
 
+    /// What to do about it, so that nobody has to read its text.
     pub fn action(&self) -> Action {
         match self {
             Self::Service { kind, status, server_time, .. } => service_action(kind, *status, *server_time),
@@ -177,40 +254,64 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// A value of the request is none that it takes.
     InvalidArgument = "InvalidArgumentException" | "ValidationException" | "ValidationError",
+    /// Too many calls, bytes or fragments a second.
     ClientLimitExceeded = "ClientLimitExceededException",
+    /// All connections of the stream for this operation are taken.
     ConnectionLimitExceeded = "ConnectionLimitExceededException",
+    /// The stream is served elsewhere by now.
     InvalidEndpoint = "InvalidEndpointException",
+    /// The credentials may not do this.
     NotAuthorized = "NotAuthorizedException",
+    /// The credentials may not do this.
     AccessDenied = "AccessDeniedException" | "AccessDenied",
     /// Also: the stream is not active yet.
     ResourceNotFound = "ResourceNotFoundException",
+    /// The stream is there, or not active.
     ResourceInUse = "ResourceInUseException",
+    /// There is no such device.
     InvalidDevice = "InvalidDeviceException",
+    /// The account has as many streams as it may.
     AccountStreamLimitExceeded = "AccountStreamLimitExceededException",
+    /// The device has as many streams as it may.
     DeviceStreamLimitExceeded = "DeviceStreamLimitExceededException",
+    /// The stream has 50 tags.
     TagsPerResourceExceededLimit = "TagsPerResourceExceededLimitException",
+    /// Somebody else has changed the stream since its version was read.
     VersionMismatch = "VersionMismatchException",
+    /// The stream keeps nothing, so that nothing of it is archived.
     NoDataRetention = "NoDataRetentionException",
+    /// The footage is of a kind that cannot be played.
     UnsupportedStreamMediaType = "UnsupportedStreamMediaTypeException",
+    /// The footage does not say how it is decoded.
     MissingCodecPrivateData = "MissingCodecPrivateDataException",
+    /// What the footage says of its decoding cannot be read.
     InvalidCodecPrivateData = "InvalidCodecPrivateDataException",
+    /// A picture of the footage cannot be read.
     InvalidMediaFrame = "InvalidMediaFrameException",
+    /// The ARN or the name is none.
     InvalidResourceFormat = "InvalidResourceFormatException",
+    /// The temporary credentials have expired.
     ExpiredToken = "ExpiredTokenException" | "ExpiredToken" | "RequestExpiredToken",
     /// The access key or the token is unknown.
     InvalidClientTokenId = "UnrecognizedClientException" | "InvalidClientTokenId"
         | "InvalidClientTokenIdException" | "InvalidAccessKeyId",
     /// The signature does not fit: wrong secret key, or something on the way changed the request.
     InvalidSignature = "InvalidSignatureException" | "SignatureDoesNotMatch" | "InvalidSignature",
+    /// The signature lacks a part.
     IncompleteSignature = "IncompleteSignatureException" | "IncompleteSignature",
+    /// There is no signature.
     MissingAuthenticationToken = "MissingAuthenticationTokenException" | "MissingAuthenticationToken",
     /// The signature's time is more than 5 min off (also told by the messages "Signature expired" and
     /// "Signature not yet current", whatever the type).
     ClockSkew = "RequestTimeTooSkewed" | "RequestExpired" | "RequestTimeTooSkewedException",
+    /// Too many calls.
     Throttling = "ThrottlingException" | "Throttling" | "TooManyRequestsException",
+    /// The service's own trouble.
     InternalFailure = "InternalFailure" | "InternalFailureException" | "InternalServerError"
         | "InternalServiceException" | "InternalServerException",
+    /// The service has no time.
     ServiceUnavailable = "ServiceUnavailable" | "ServiceUnavailableException",
 }
 

@@ -39,31 +39,75 @@ const LIMIT: Duration = Duration::from_secs(15);
 pub struct IotProvider {
     /// `HOST` or `HOST:PORT`, as `aws iot describe-endpoint --endpoint-type iot:CredentialProvider` tells it.
     pub endpoint: String,
+    /// Of IoT Core: which role is taken.
     pub role_alias: String,
+    /// Of the device, as IoT Core knows it.
     pub thing_name: String,
     /// Certificate (chain) and private key of the device, PEM.
     pub cert_file: PathBuf,
+    /// PEM, of that certificate.
     pub key_file: PathBuf,
     /// PEM, trusted besides the system's certificate authorities.
     pub extra_ca_pem: Option<PathBuf>,
+    /// How connections are opened.
     pub dialler: SharedDialler,
 }
 
 /// Why the provider gave nothing. Never holds a key or a token.
 #[derive(Debug, thiserror::Error)]
 pub enum IotError {
+    /// A certificate or key cannot be used.
     #[error("{path}: {reason}")]
-    File { path: String, reason: String },
+    File {
+        /// Its path.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Name resolution, TCP or TLS failed.
     #[error("IoT credentials provider {endpoint}: no connection: {source}")]
-    Connect { endpoint: String, source: std::io::Error },
+    Connect {
+        /// Where it was asked.
+        endpoint: String,
+        /// In the words of the system or of a library.
+        source: std::io::Error,
+    },
+    /// The exchange broke.
     #[error("IoT credentials provider {endpoint}: {source}")]
-    Http { endpoint: String, source: hyper::Error },
+    Http {
+        /// Where it was asked.
+        endpoint: String,
+        /// In the words of the system or of a library.
+        source: hyper::Error,
+    },
+    /// It says nothing.
     #[error("IoT credentials provider {endpoint}: no answer within {} s", LIMIT.as_secs())]
-    Timeout { endpoint: String },
+    Timeout {
+        /// Where it was asked.
+        endpoint: String,
+    },
+    /// It says no.
     #[error("IoT credentials provider {endpoint} refused role alias `{alias}` for thing `{thing}`: {status} {message}; {}", fix(*status))]
-    Refused { endpoint: String, alias: String, thing: String, status: u16, message: String },
+    Refused {
+        /// Where it was asked.
+        endpoint: String,
+        /// The role alias.
+        alias: String,
+        /// The name of the device.
+        thing: String,
+        /// Of HTTP.
+        status: u16,
+        /// In its words.
+        message: String,
+    },
+    /// What it says cannot be read.
     #[error("IoT credentials provider {endpoint}: the answer is not one: {reason}")]
-    Answer { endpoint: String, reason: String },
+    Answer {
+        /// Where it was asked.
+        endpoint: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 fn fix(status: u16) -> &'static str {
@@ -96,6 +140,7 @@ struct Refusal {
 }
 
 impl IotProvider {
+    /// As [`Config`](crate::Config) takes it.
     pub fn shared(self) -> SharedCredentialsProvider {
         SharedCredentialsProvider::new(Provider(Arc::new(self)))
     }

@@ -16,6 +16,8 @@
 //!
 //! See `examples/put_and_get.rs` for a file sent and read back.
 
+#![deny(missing_docs)]
+
 mod advice;
 mod answer;
 mod call;

@@ -64,6 +64,7 @@ impl MediaStream {
         self.idle_limit = limit;
     }
 
+    /// By it AWS finds the request in its logs.
     pub fn request_id(&self) -> Option<String> {
         answer::request_id(&self.headers)
     }

@@ -4,29 +4,47 @@ use std::fmt;
 
 use kvs::api::{ApiName, path, session};
 
+/// What the service can be asked for, with the page of its API reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
+    /// API_CreateStream.
     CreateStream,
+    /// API_DescribeStream.
     DescribeStream,
+    /// API_ListStreams.
     ListStreams,
+    /// API_DeleteStream.
     DeleteStream,
+    /// API_UpdateDataRetention.
     UpdateDataRetention,
+    /// API_GetDataEndpoint.
     GetDataEndpoint,
+    /// API_dataplane_PutMedia.
     PutMedia,
+    /// API_dataplane_GetMedia.
     GetMedia,
+    /// API_reader_ListFragments.
     ListFragments,
+    /// API_reader_GetMediaForFragmentList.
     GetMediaForFragmentList,
+    /// API_reader_GetHLSStreamingSessionURL.
     GetHlsStreamingSessionUrl,
+    /// API_reader_GetImages.
     GetImages,
+    /// API_reader_GetClip.
     GetClip,
     /// With [`GetHlsMediaPlaylist`](Self::GetHlsMediaPlaylist) and the fragments below: fetched by a session's URL, unsigned.
     GetHlsMasterPlaylist,
+    /// A session's media playlist, by its URL.
     GetHlsMediaPlaylist,
+    /// A session's initialisation segment, by its URL.
     GetMp4InitFragment,
+    /// A session's media segment, by its URL.
     GetMp4MediaFragment,
 }
 
 impl Operation {
+    /// As the API reference has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::CreateStream => "CreateStream",

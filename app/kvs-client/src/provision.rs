@@ -18,7 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What [`Client::provision_stream`] found and did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Provisioned {
+    /// It was not there before.
     pub created: bool,
+    /// How long it keeps footage now.
     pub retention: Retention,
     /// As it is now.
     pub info: StreamInfo,

@@ -20,8 +20,11 @@ const MOST_HEAD: usize = 16 << 10;
 pub struct Proxy {
     /// The proxy itself is spoken to by TLS.
     pub tls: bool,
+    /// Name or address.
     pub host: String,
+    /// Of TCP.
     pub port: u16,
+    /// Who we are towards it; `None`: it asks nobody.
     pub login: Option<ProxyLogin>,
     /// Hosts that are reached without it: a name with all names under it, an address, or `*`.
     pub except: Vec<String>,
@@ -32,7 +35,9 @@ pub struct Proxy {
 /// User name and password, sent as `Basic`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyLogin {
+    /// As the proxy knows it.
     pub username: String,
+    /// Never printed.
     pub password: String,
 }
 

@@ -49,7 +49,9 @@ pub enum TimecodeType {
 /// The head of a PutMedia.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PutMediaInput {
+    /// Where the media goes.
     pub stream: StreamId,
+    /// How cluster timecodes are meant.
     pub timecode_type: TimecodeType,
     /// Milliseconds since the Unix epoch, UTC; the service wants it with absolute timecodes too.
     pub start_ms: u64,
@@ -62,7 +64,9 @@ pub struct PutMediaInput {
 /// connection at once.
 #[derive(Debug)]
 pub struct PutMedia {
+    /// Media goes in here.
     pub sender: PutMediaSender,
+    /// What becomes of it comes out here.
     pub acks: PutMediaAcks,
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     let mut problems = nextest(scope, &python, &library, &folders, &mut total)?;
     // Examples in documentation, which nextest does not run.
     problems.extend(documentation(&mut total)?);
+    problems.extend(documented());
     if total.passed == 0 {
         problems.push("no test was executed".to_owned());
     }
@@ -144,6 +145,14 @@ fn documentation(total: &mut Total) -> Result<Option<String>, String> {
     }
     let status = child.wait().map_err(|error| format!("cargo test: {error}"))?;
     Ok((!status.success()).then(|| format!("examples in documentation: cargo test ended with {status}")))
+}
+
+/// What others build upon has its documentation without a warning; the answer is what went wrong.
+fn documented() -> Option<String> {
+    let features = "connect-audio,decode,hls";
+    let arguments = ["doc", "--quiet", "--no-deps", "--package", "kvs-client", "--features", features];
+    let done = run(cargo().args(arguments).env("RUSTDOCFLAGS", "--deny warnings"));
+    done.err().map(|error| format!("documentation of kvs-client: {error}"))
 }
 
 impl Total {

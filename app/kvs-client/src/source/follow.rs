@@ -83,6 +83,7 @@ impl FollowSource {
         self.state() == SourceState::Connected && self.last_frame.is_some_and(|at| clock.since(at) <= HEALTHY)
     }
 
+    /// Since it was made, in the names of GetMedia; [`StreamSource::figures`] is the same of any source.
     pub fn get_media_metrics(&self) -> GetMediaMetrics {
         GetMediaMetrics {
             connection_resets: self.follow.connection_resets(),

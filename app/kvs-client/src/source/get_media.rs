@@ -36,10 +36,13 @@ pub struct GetMediaSource {
 /// Why a source has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// A call was refused, or its answer broke.
     #[error(transparent)]
     Call(#[from] Error),
+    /// The answer is no Matroska.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
+    /// The pictures are of no kind that is understood.
     #[error(transparent)]
     Track(#[from] TrackError),
     /// In the answer, in the words of the service.

@@ -35,10 +35,13 @@ const SEGMENT_BYTES: usize = 64 << 20;
 /// Why something that was asked for could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HlsError {
+    /// A call or a fetch failed.
     #[error(transparent)]
     Call(#[from] Error),
+    /// It came, and cannot be used.
     #[error("the playlist: {0}")]
     Playlist(#[from] TextError),
+    /// It came, and cannot be used.
     #[error("the media: {0}")]
     Media(#[from] UnitsError),
 }
@@ -120,6 +123,7 @@ impl HlsSource {
         self.state() == SourceState::Connected && self.last_frame.is_some_and(|at| clock.since(at) <= HEALTHY)
     }
 
+    /// Since it was made, in the names of HLS; [`StreamSource::figures`] is the same of any source.
     pub fn hls_metrics(&self) -> HlsMetrics {
         HlsMetrics {
             reconnects_total: self.hls.reconnects(),

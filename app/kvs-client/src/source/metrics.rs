@@ -59,6 +59,7 @@ pub struct GetMediaMetrics {
     pub fragments_processed: u64,
     /// Fragments left out because they were too old.
     pub fragments_skipped: u64,
+    /// Of answers, with what pictures are packed in.
     pub bytes_received: u64,
     /// Answers that could not be read to their end.
     pub parse_errors: u64,
