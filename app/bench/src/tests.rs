@@ -93,6 +93,7 @@ fn stats(written_s: i64, inferred: Option<f64>, p95_ms: f64) -> Stats {
         transport: None,
         clock: None,
         clock_offset_ms: None,
+        clock_drift_ppm: None,
         lost_packets: 0,
         dropped_frames: 0,
         reconnects_1h: 0,

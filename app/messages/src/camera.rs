@@ -83,6 +83,10 @@ pub struct Stats {
     /// Camera clock minus ours, where there are sender reports.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clock_offset_ms: Option<f64>,
+    /// Millionths by which the camera's clock is faster than the monotonic clock of the box, over the last hour; absent in the
+    /// first minutes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clock_drift_ppm: Option<f64>,
     /// Access units received since start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub frames: Option<u64>,

@@ -65,6 +65,8 @@ pub struct IngestReport {
     pub transport: Option<&'static str>,
     pub clock: Option<ClockSource>,
     pub clock_offset_us: Option<i64>,
+    /// Millionths by which its clock is faster than that of the box, over the last hour.
+    pub clock_drift_ppm: Option<f64>,
     /// What the camera's clock said in its latest sender report, and when that arrived.
     pub camera_time: Option<(SystemTime, Instant)>,
     /// Why the camera's clock is not used although it sends reports.
@@ -114,6 +116,7 @@ impl IngestReport {
             transport: None,
             clock: None,
             clock_offset_us: None,
+            clock_drift_ppm: None,
             camera_time: None,
             clock_problem: None,
             frames: 0,
@@ -451,6 +454,9 @@ impl<F: FnMut(Feed) -> bool> Intake<'_, F> {
             report.last_frame = Some(now);
             report.clock = Some(stamp.source);
             report.clock_offset_us = clock_offset_us;
+            if begins {
+                report.clock_drift_ppm = self.timeline.camera_drift_ppm();
+            }
             let clock_problem =
                 distrust.map(|distrust| distrust.problem(now).again(report.clock_problem.as_ref()));
             let changed = report.clock_problem.is_some() != clock_problem.is_some();

@@ -300,6 +300,7 @@ pub(super) fn stats(
         transport: ingest.transport.map(str::to_owned),
         clock: ingest.clock.map(Into::into),
         clock_offset_ms: ingest.clock_offset_us.map(|us| us as f64 / 1000.0),
+        clock_drift_ppm: ingest.clock_drift_ppm,
         frames: Some(ingest.frames),
         lost_packets: ingest.lost_packets,
         dropped_frames: ingest.dropped_frames,

@@ -24,6 +24,7 @@
 //!
 //! A jump of the RTP time itself is recognised by the arrival times: the stamps go on as if it had not happened.
 
+mod drift;
 mod order;
 #[cfg(test)]
 mod properties;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use media::{ClockSource, ProducerTimestamp};
 
+use drift::Drift;
 use order::Order;
 use track::Track;
 
@@ -112,6 +114,7 @@ pub struct Timeline {
     camera: Offsets,
     /// Camera clock minus ours at the latest report, transport delay included.
     camera_offset_us: Option<Micros>,
+    camera_drift: Drift,
     distrust: Option<Distrust>,
     /// UTC of the stamps minus monotonic time at which the fastest pictures arrive.
     pace: Option<Micros>,
@@ -162,6 +165,7 @@ impl Timeline {
             wall: None,
             camera: Offsets::default(),
             camera_offset_us: None,
+            camera_drift: Drift::default(),
             distrust: None,
             pace: None,
             step_since: None,
@@ -188,6 +192,12 @@ impl Timeline {
         self.camera_offset_us
     }
 
+    /// Millionths by which the camera's clock is faster than the monotonic clock of the box, of the last hour; absent until a few
+    /// minutes are over, and where there are no sender reports.
+    pub(crate) fn camera_drift_ppm(&self) -> Option<f64> {
+        self.camera_drift.ppm()
+    }
+
     /// Why the latest sender reports are not used.
     pub(crate) fn distrust(&self) -> Option<Distrust> {
         self.distrust
@@ -197,6 +207,7 @@ impl Timeline {
     pub(crate) fn report(&mut self, kind: Kind, rtp: i64, ntp: Micros, arrival: Arrival) {
         let off_us = ntp.saturating_sub(arrival.wall);
         self.camera_offset_us = Some(off_us);
+        self.camera_drift.report(ntp, arrival.monotonic);
         if off_us.checked_abs().is_none_or(|off| off > CAMERA_LIMIT_US) {
             self.distrust = Some(Distrust::Clock { off_us });
             self.camera.clear();
