@@ -11,11 +11,12 @@ pub(crate) struct Chaos {
     numbers: Vec<(&'static str, u64)>,
 }
 
-const OPTIONS: [(&str, &str); 4] = [
+const OPTIONS: [(&str, &str); 5] = [
     ("--seed", "KVS_EDGE_CHAOS_SEED"),
     ("--minutes", "KVS_EDGE_CHAOS_MINUTES"),
     ("--kills", "KVS_EDGE_CHAOS_KILLS"),
     ("--cuts", "KVS_EDGE_CHAOS_CUTS"),
+    ("--outage", "KVS_EDGE_CHAOS_OUTAGE"),
 ];
 
 impl Chaos {

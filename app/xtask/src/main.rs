@@ -25,7 +25,7 @@ cargo xtask test               what CI runs: format, lints, all tests against wh
 cargo xtask test --peers       besides, tests against heavy programs of others
 cargo xtask test --full        besides, tests that take long
 cargo xtask chaos --minutes M [--seed S]   the daemon under faults drawn from a seed; what was sent, stored and claimed must agree
-cargo xtask chaos --kills N    likewise N times kill -9, each at another moment; --cuts N: likewise the link
+cargo xtask chaos --kills N    likewise N times kill -9, each at another moment; --cuts N: likewise the link; --outage M: 4 cameras at 4 Mbit/s, M minutes
 cargo xtask bench              the benches behind the tables in app/README.md; installs real footage and NanoDet-g, too
 cargo xtask model              a detector that knows people and vehicles: fetches NanoDet-g (144 MB), converts it, and
                                installs it where `kvs-edge` of this user finds it

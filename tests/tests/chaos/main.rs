@@ -1,5 +1,7 @@
 //! The real daemon in a storm: see `kvs_edge_tests::chaos`.
 
+mod outage;
+
 use kvs_edge_tests::chaos::{Figures, Schedule, Storm};
 
 /// What happens within so long; then everything is settled.
@@ -23,10 +25,9 @@ async fn after_a_storm_what_was_sent_what_is_stored_and_what_was_claimed_agree()
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "as long as it is asked to: cargo xtask chaos"]
 async fn as_long_as_it_is_asked_to() {
-    let number = |name: &str| {
-        let text = std::env::var(format!("KVS_EDGE_CHAOS_{name}")).ok()?;
-        Some(text.parse::<u64>().unwrap_or_else(|error| panic!("KVS_EDGE_CHAOS_{name} is {text}: {error}")))
-    };
+    if number("OUTAGE").is_some() {
+        return; // another test
+    }
     let seed = number("SEED").unwrap_or(1);
     let Some(mut storm) = Storm::start(seed).await else { return };
     if let Some(kills) = number("KILLS") {
@@ -50,4 +51,10 @@ async fn agreed(storm: &Storm) -> Figures {
         }
         Err(findings) => panic!("seed {}: the accounts do not agree: {findings:#?}", storm.seed()),
     }
+}
+
+/// One of the numbers that `cargo xtask chaos` hands over.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(format!("KVS_EDGE_CHAOS_{name}")).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("KVS_EDGE_CHAOS_{name} is {text}: {error}")))
 }
