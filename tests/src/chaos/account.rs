@@ -122,16 +122,6 @@ impl Account<'_> {
         let mut runs: BTreeMap<RunId, BTreeSet<u64>> = BTreeMap::new();
         let mut times = BTreeSet::new();
         let mut without = 0;
-        for two in stored.windows(2) {
-            let [before, after] = [&two[0], &two[1]].map(Stored::timecode_ms);
-            if before > after {
-                self.find(format!(
-                    "{} of {after} ms was stored behind {} of {before} ms",
-                    two[1].number(),
-                    two[0].number()
-                ));
-            }
-        }
         for fragment in stored {
             if !times.insert(fragment.timecode_ms()) {
                 self.find(format!("{} ms is stored twice", fragment.timecode_ms()));

@@ -130,11 +130,14 @@ const KINDS: [Kind; 16] = [
 ];
 
 impl Schedule {
-    /// Each kind of fault once, before anything comes a second time, until `length_ms` is over. `patient`: outages may be long,
-    /// and refusals that wait for an operator come too.
+    /// Each kind of fault once, before anything comes a second time, until `length_ms` is over. `patient`: refusals that wait for
+    /// an operator come too, and with an odd seed outages may be long. Then the clock is never far off: a box that starts with a
+    /// clock that is wrong, and finds no service for 15 s, stamps by it, and its pictures could not be told from others.
     pub fn storm(seed: u64, length_ms: u64, patient: bool) -> Schedule {
         let mut random = Random::new(seed);
-        let mut draft = Draft { random: random.clone(), patient, at_ms: 0, moments: Vec::new() };
+        let long_outages = patient && !seed.is_multiple_of(2);
+        let mut draft =
+            Draft { random: random.clone(), patient, long_outages, at_ms: 0, moments: Vec::new() };
         let mut bag = Vec::new();
         // The first fragments.
         draft.at_ms = 2_000;
@@ -157,6 +160,7 @@ impl Schedule {
 struct Draft {
     random: Random,
     patient: bool,
+    long_outages: bool,
     at_ms: u64,
     moments: Vec<Moment>,
 }
@@ -169,7 +173,7 @@ impl Draft {
     /// `action` now and `end` later.
     fn for_a_while(&mut self, action: Action, end: Action) {
         let longest = match self.random.below(4) {
-            0 if self.patient => 40_000,
+            0 if self.long_outages => 40_000,
             _ => 3_500,
         };
         let later = self.at_ms + self.random.between(200, longest);
@@ -217,8 +221,11 @@ impl Draft {
             }
             Kind::Camera => self.camera(),
             Kind::Clock => {
-                let offset_s =
-                    if self.patient { self.random.one_of(&[-60, 60, -3_600, 45, -5, 0]) } else { -60 };
+                let offset_s = match self.patient {
+                    false => -60,
+                    true if self.long_outages => self.random.one_of(&[-1, 1, 0]),
+                    true => self.random.one_of(&[-60, 60, -3_600, 45, -5, 0]),
+                };
                 self.now(Action::Clock { offset_s });
             }
             Kind::Disk => self.for_a_while(Action::DiskRefuses(true), Action::DiskRefuses(false)),

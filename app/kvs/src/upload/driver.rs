@@ -18,8 +18,10 @@ use crate::fragmenter::Part;
 use crate::ledger::LossReason;
 use crate::{FragmentId, FragmentNumber};
 
-/// Attempts to ask what is there before everything is sent again: a duplicate is better than a gap.
+/// Attempts to ask what is there before everything is sent again: of what is in memory only, a duplicate is better than a gap.
 const LOOK_TRIES: u32 = 3;
+/// What is on disk can wait for the answer, some ten minutes: an upload that never gets one must not wait for ever.
+const PATIENT_LOOK_TRIES: u32 = 20;
 
 /// Sessions are counted from 1. In flight under this number is what an earlier life may have sent.
 pub(super) const NO_SESSION: u64 = 0;
@@ -419,7 +421,8 @@ impl<S: FragmentSource> Driver<S> {
 
     fn reconciled(&mut self, asked: Vec<FragmentId>, outcome: LookedUp, now: Instant) {
         self.look_tries += 1;
-        let last_try = self.look_tries >= LOOK_TRIES;
+        let on_disk = asked.iter().all(|id| self.source.get(*id).is_none_or(|held| held.stored));
+        let last_try = self.look_tries >= if on_disk { PATIENT_LOOK_TRIES } else { LOOK_TRIES };
         match outcome {
             LookedUp::Answer { found, absent } => {
                 let known =
@@ -437,6 +440,10 @@ impl<S: FragmentSource> Driver<S> {
                 match unknown {
                     0 => self.asked = Asked::Yes,
                     _ if last_try => self.asked = Asked::InVain,
+                    _ if self.look_tries >= LOOK_TRIES => {
+                        let text = format!("KVS does not say of {unknown} fragments whether it has them");
+                        self.failed = Some((Failure::new(Reason::UploadFailed, text, Retry::Soon), now));
+                    }
                     _ => self.retry_at = Some(now + self.config.first_delay),
                 }
             }

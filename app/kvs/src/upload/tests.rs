@@ -547,6 +547,55 @@ fn whoever_may_not_list_sends_again_and_a_network_that_is_down_is_asked_later() 
 }
 
 #[test]
+fn what_is_on_disk_waits_for_the_answer_and_is_not_sent_twice() {
+    let nothing_said = || LookedUp::Answer { found: Vec::new(), absent: Vec::new() };
+    for outcome in [LookedUp::CouldNotAsk(broken()), nothing_said()] {
+        for tries in [10, 20] {
+            let mut rig = Rig::new(config());
+            rig.driver = Driver::with_source(config(), SpoolSource::with_spool(1 << 20));
+            let mut place = 0;
+            for part in stream(2) {
+                rig.parts([part]);
+                while let Some(request) = rig.driver.source_mut().next_request() {
+                    place += 1;
+                    let answer = match request {
+                        Request::Write(whole) => {
+                            Answer::Written { id: whole.id(), place: Place { segment: 1, offset: place } }
+                        }
+                        Request::List { .. } => {
+                            Answer::Listed { fragments: Vec::new(), left: Waiting::default() }
+                        }
+                        other => panic!("nobody wants that: {other:?}"),
+                    };
+                    rig.driver.source_mut().answer(answer);
+                    rig.driver.source_mut().take_news();
+                }
+                rig.run();
+            }
+            assert_eq!((rig.opened, rig.clusters()), (1, vec![0, 1000]));
+            rig.answers = false;
+            rig.cut();
+            for _ in 0..tries {
+                assert_eq!(rig.opened, 1);
+                rig.wait(SECOND * 30);
+                assert_eq!(rig.asked(), [1, 2]);
+                rig.asked = None;
+                rig.driver.looked_up(outcome.clone(), rig.now);
+                rig.run();
+            }
+            rig.wait(SECOND * 30);
+            if tries == 10 {
+                rig.answer(&[1, 2]);
+                rig.run();
+                assert_eq!((rig.opened, rig.persisted()), (1, vec![1, 2]));
+            } else {
+                assert_eq!((rig.opened, rig.clusters()), (2, vec![0, 1000]), "not for ever");
+            }
+        }
+    }
+}
+
+#[test]
 fn refusals_of_the_connection_are_retried_as_they_deserve() {
     let cases = [
         (Retry::Soon, vec![500, 1000, 2000], UploadState::BackingOff),
