@@ -22,6 +22,9 @@ const FAKETIME: &str = "/usr/lib/*/faketime/libfaketime.so.1";
 /// Lives after the storm until all that waits on disk is in KVS: the first one may still have to wait for an operator.
 const LIVES_TO_SETTLE: u32 = 5;
 
+/// What is being recorded, and on its way.
+const LIVE_S: f64 = 3.0;
+
 /// A box in a storm.
 pub struct Storm {
     pub(super) rig: Rig,
@@ -348,6 +351,20 @@ impl Storm {
         self.notes.recoveries.push(self.clock.since(begun));
     }
 
+    /// Waits until a camera's backlog is sent, for as long as it gets smaller.
+    async fn drained(&self, name: &str) {
+        let topic = self.rig.mqtt.topics.upload(name);
+        let mut left_s = f64::MAX;
+        while left_s >= LIVE_S {
+            let mark = self.rig.mqtt.mark();
+            let less = |upload: &Upload| {
+                upload.state == UploadState::Sending
+                    && (upload.backlog_s < LIVE_S || upload.backlog_s + 1.0 < left_s)
+            };
+            left_s = self.rig.mqtt.wait_after::<Upload>(mark, &topic, less).await.backlog_s;
+        }
+    }
+
     /// The storm is over: waits until everything that the box has is in KVS, and ends it.
     pub async fn settle(&mut self) {
         self.link.set(Weather::Fair);
@@ -363,12 +380,8 @@ impl Storm {
                 self.rig.start_daemon().await;
                 self.limit_disk();
             }
-            let mark = self.rig.mqtt.mark();
             for name in CAMERAS {
-                // The heartbeat of the report comes, whatever the state.
-                let topic = self.rig.mqtt.topics.upload(name);
-                let sends = |upload: &Upload| upload.state == UploadState::Sending && upload.backlog_s < 3.0;
-                let _: Upload = self.rig.mqtt.wait_after(mark, &topic, sends).await;
+                self.drained(name).await;
             }
             self.listen_to_cameras();
             self.rig.stop().await;
