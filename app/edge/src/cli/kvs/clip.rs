@@ -8,6 +8,7 @@ use kvs_client::kvs::api::{
     FragmentSelectorType, GetClipInput, GetImagesInput, IMAGES_RANGE_SECONDS, ImageError, ImageFormat,
     milliseconds,
 };
+use kvs_client::{Error, Operation, ServiceErrorKind};
 use media::ProducerTimestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,16 @@ pub(super) async fn clip(clip: Clip, out: &mut impl Write, stop: &CancellationTo
     let Clip { account, range, output } = clip;
     let (client, stream) = account.open().await?;
     let input = GetClipInput { stream: stream.clone(), clip_fragment_selector: range.selector()? };
-    let call = |error: kvs_client::Error| told(&error, &client, &stream);
+    let call = |error: kvs_client::Error| match error {
+        // The stream is there, or its endpoint would not be.
+        Error::Service {
+            operation: Operation::GetClip, kind: ServiceErrorKind::ResourceNotFound, ..
+        } => {
+            let (from, to) = (range.from, range.to);
+            format!("{}; no fragment begins between {from} and {to}", health::chain(&error)).into()
+        }
+        _ => told(&error, &client, &stream),
+    };
     let Some(answer) = stop.run_until_cancelled(client.get_clip(&input)).await else { return Ok(()) };
     let (mut answer, progress) = (answer.map_err(call)?, Progress::endless("pieces"));
     if output == Path::new("-") {
