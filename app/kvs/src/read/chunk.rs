@@ -305,7 +305,8 @@ impl Document {
         } else if self.number.is_some() && self.cluster.is_none() {
             events.extend(self.start());
         }
-        if self.continuation_token.is_some() && !self.ended {
+        // In front of the cluster a token closes nothing.
+        if self.continuation_token.is_some() && self.cluster.is_some() && !self.ended {
             self.ended = true;
             events.push(Event::End(self.chunk(true)));
         }
@@ -377,11 +378,12 @@ impl Document {
         }
     }
 
-    /// The document is over without closing tags: regularly (`whole`), or it was cut.
+    /// The document is over without closing tags: regularly (`whole`, or its token came early), or it was cut.
     fn end(mut self, whole: bool) -> Option<Event> {
         if self.ended || !self.started {
             return None;
         }
+        let whole = whole || (self.continuation_token.is_some() && self.open.is_none());
         if self.open.is_some() {
             self.close_cluster();
         }
@@ -443,6 +445,24 @@ mod tests {
     fn chunks(answer: Answer, bytes: &[u8], size: usize) -> Vec<Chunk> {
         let only_ends = |event| if let Event::End(chunk) = event { Some(chunk) } else { None };
         events(answer, bytes, size).expect("valid").into_iter().filter_map(only_ends).collect()
+    }
+
+    #[test]
+    fn a_token_in_front_of_the_cluster_closes_nothing() {
+        let sent = fragments(2);
+        let token = media::mkv::write::tags_fixed4(&[(tag::CONTINUATION_TOKEN, "x")]);
+        for closed in [false, true] {
+            let odd = chunk_bytes(&sent[0], 0, closed);
+            let cluster = [0x1F, 0x43, 0xB6, 0x75];
+            let at = odd.windows(4).position(|four| four == cluster).expect("a cluster");
+            let answer = [&odd[..at], &token, &odd[at..], &chunk_bytes(&sent[1], 1, true)].concat();
+            let found = chunks(Answer::GetMedia, &answer, 100);
+            let sums: Vec<_> =
+                found.iter().map(|chunk| (chunk.cluster.as_ref().map(|c| c.sums), chunk.complete)).collect();
+            let expected: Vec<_> = sent.iter().map(|fragment| (Some(fragment.summary.sums), true)).collect();
+            assert_eq!(sums, expected, "closed: {closed}");
+            assert!(found[0].identity().is_some(), "what stands behind the cluster is of this chunk");
+        }
     }
 
     #[test]
