@@ -139,7 +139,9 @@ async fn the_installed_model_looks_at_every_camera() {
         return;
     };
     let square = Camera::new("square").clip(|clip| (clip.width, clip.height) = (240, 240));
-    let rig = Rig::builder().without_daemon().camera(Camera::new("wide")).camera(square);
+    // Both have a rate, however busy the machine is.
+    let rig = Rig::builder().without_daemon().set("detect.core_share", "800");
+    let rig = rig.camera(Camera::new("wide")).camera(square);
     let Some(mut rig) = rig.start().await else { return };
     rig.in_daemons_environment("KVS_EDGE_MODELS", models);
     rig.start_daemon().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use detect::capacity::{Demand, Measured, admit};
+use detect::capacity::{BatchCost, Demand, Measured, admit};
 use health::{Problem, Reason};
 
 use super::SlotId;
@@ -95,6 +95,17 @@ impl Admission {
 
     pub(super) fn measured(&mut self, size: usize, measured: Measured) {
         self.measured.insert(size, measured);
+    }
+
+    /// What pictures have cost lately. Clearly less than was measured is right: the machine had other work then, as it has
+    /// when it starts. More changes nothing: what is late is skipped and counted, and nobody loses its rate for it.
+    pub(super) fn seen(&mut self, size: usize, cost: BatchCost) {
+        let measured = self.measured.get_mut(&size).and_then(|measured| measured.by_batch.first_mut());
+        if let Some(measured) =
+            measured.filter(|known| known.batch == cost.batch && cost.p50 * 5 < known.p50 * 4)
+        {
+            *measured = cost;
+        }
     }
 
     /// The rate of each camera: what it wants where that fits, else what is left over by the cameras before it.
@@ -214,6 +225,31 @@ mod tests {
             admission.measured(0, measured(ms));
             assert_eq!(rates(&admission.decide(UNIX_EPOCH)), [("gate", fps)]);
         }
+    }
+
+    #[test]
+    fn a_measurement_on_a_busy_machine_is_corrected_by_what_pictures_cost() {
+        let mut admission = Admission::new(0.8);
+        for rank in 0..2 {
+            add(&mut admission, demand("c", rank, 5.0));
+        }
+        admission.measured(0, measured(160));
+        let fps = |admission: &mut Admission| {
+            admission.decide(UNIX_EPOCH).iter().map(|allowance| allowance.fps).collect::<Vec<_>>()
+        };
+        assert_eq!(fps(&mut admission), [5.0, 0.0]);
+        let cost = |ms| measured(ms).by_batch[0];
+        for (seen, expected) in [(130, 0.0), (100, 3.0), (40, 5.0), (400, 5.0)] {
+            admission.seen(0, cost(seen));
+            assert_eq!(fps(&mut admission), [5.0, expected], "{seen} ms");
+        }
+        admission.seen(0, BatchCost { batch: 4, ..cost(1) });
+        admission.seen(1, cost(1));
+        assert_eq!(
+            admission.measured[&0].picture(),
+            Duration::from_millis(40),
+            "of a picture alone, of this size"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use decode::Frame;
+use detect::capacity::BatchCost;
 use detect::{Detector, Settings};
 use health::{Backoff, Problem, Reason};
 use tokio::sync::oneshot;
@@ -23,6 +24,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 const MEASURED_SIZE: (usize, usize) = (1280, 720);
 const ROUNDS: usize = 30;
 const MEASURE: Duration = Duration::from_millis(500);
+/// So many real pictures tell what one costs now.
+const SEEN: usize = 30;
 
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
@@ -155,6 +158,7 @@ impl Work {
         let mut detectors: BTreeMap<usize, Detector> = BTreeMap::new();
         let mut found: Vec<Vec<Detection>> = Vec::new();
         let mut errors = 0;
+        let mut seen: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
         while let Some(task) = self.next(&detectors) {
             let (size, batch, iou) = match task {
                 Task::Load(size) => {
@@ -179,7 +183,12 @@ impl Work {
             match outcome {
                 Ok(timing) => {
                     errors = 0;
+                    let alone = batch.len() == 1;
                     inner.deliver(batch, &mut found, timing, self.shared.clock.now());
+                    drop(inner);
+                    if alone {
+                        self.seen(size, seen.entry(size).or_default(), timing.total());
+                    }
                 }
                 Err(error) => {
                     errors += 1;
@@ -197,6 +206,18 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// A picture alone took so long.
+    fn seen(&self, size: usize, times: &mut Vec<Duration>, time: Duration) {
+        times.push(time);
+        if times.len() < SEEN {
+            return;
+        }
+        if let Some(cost) = BatchCost::of(1, times) {
+            self.shared.change_admission(|admission| admission.seen(size, cost));
+        }
+        times.clear();
     }
 
     /// Loads and measures the model in one of its sizes, and tells everybody.
