@@ -129,7 +129,7 @@ async fn a_model_that_is_not_installed() {
     stop_and_prove(&rig, "cam").await;
 }
 
-/// Without a word about it in the configuration, each camera with the size that fits its pictures.
+/// Each camera with the size that fits its pictures. That it is on where it is installed is `config`'s to test.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_installed_model_looks_at_every_camera() {
     let Some(models) = std::env::var_os("KVS_EDGE_TEST_MODELS").map(PathBuf::from) else {
@@ -141,7 +141,7 @@ async fn the_installed_model_looks_at_every_camera() {
     let square = Camera::new("square").clip(|clip| (clip.width, clip.height) = (240, 240));
     // Both have a rate, however busy the machine is.
     let rig = Rig::builder().without_daemon().set("detect.core_share", "800");
-    let rig = rig.camera(Camera::new("wide")).camera(square);
+    let rig = rig.set("detect.model", "\"nanodet\"").camera(Camera::new("wide")).camera(square);
     let Some(mut rig) = rig.start().await else { return };
     rig.in_daemons_environment("KVS_EDGE_MODELS", models);
     rig.start_daemon().await;
