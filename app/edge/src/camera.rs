@@ -282,6 +282,7 @@ impl Camera {
             stream: StreamId::name(&self.config.stream),
             config: Proof::config_of(&self.config.verify),
             play: Proof::play_of(&self.config.verify),
+            decode: self.config.detect.is_some(),
             stop_grace: self.config.upload.stop_grace,
             client: self.client.clone(),
             clock: self.clock.clone(),

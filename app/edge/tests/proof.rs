@@ -234,6 +234,7 @@ impl Rig {
             stream: StreamId::name("cam1"),
             config,
             play,
+            decode: true,
             stop_grace: S * 10,
             client: client(dialler(server.connector())),
             clock: clock.clone(),

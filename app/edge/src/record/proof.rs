@@ -51,6 +51,8 @@ pub struct Proof {
     pub config: ProofConfig,
     /// A fragment is played so often, and by which way; `None`: never.
     pub play: Option<(Duration, Way)>,
+    /// Its key picture is decoded, by GStreamer, which stays in the process; else its bytes are looked at.
+    pub decode: bool,
     /// How long a stop may take.
     pub stop_grace: Duration,
     pub client: Client,
@@ -436,7 +438,7 @@ impl Running {
         let (client, stream, clock) =
             (self.proof.client.clone(), self.proof.stream.clone(), self.proof.clock.clone());
         let way = self.proof.play.map_or(Way::GetMedia, |(_, way)| way);
-        self.playing = Some(Box::pin(play::play(client, stream, clock, way)));
+        self.playing = Some(Box::pin(play::play(client, stream, clock, way, self.proof.decode)));
     }
 
     /// Everything is read anyhow: what came last is played.
@@ -458,7 +460,8 @@ impl Running {
         let latency_ms = latency_ms as u64;
         let wall = self.proof.clock.wall();
         let read = play::Read { tracks: chunk.start.tracks.clone(), first, chunk, latency_ms };
-        self.playing = Some(Box::pin(async move { Ok(play::look(read, wall).await) }));
+        let decode = self.proof.decode;
+        self.playing = Some(Box::pin(async move { Ok(play::look(read, wall, decode).await) }));
     }
 
     fn played(&mut self, outcome: Result<play::Outcome, ReadFailure>, now: Instant) {

@@ -192,6 +192,7 @@ impl Life {
             stream: StreamId::name(STREAM),
             config: ProofConfig { mode, ..ProofConfig::default() },
             play: None,
+            decode: true,
             stop_grace: Duration::from_secs(10),
             client: reader,
             clock: clock.clone(),

@@ -37,7 +37,7 @@ pub enum Way {
 pub enum Looked {
     /// A decoder made a picture of it.
     Decoded,
-    /// There is no decoder on this box: its bytes are those of a key picture.
+    /// There is no decoder, on this box or in this process: its bytes are those of a key picture.
     Parsed,
 }
 
@@ -70,17 +70,18 @@ pub(super) struct Read {
     pub(super) latency_ms: u64,
 }
 
-/// Fetches a fragment and plays it.
+/// Fetches a fragment and plays it; `decode`: by GStreamer, which stays in this process then.
 pub(super) async fn play(
     client: Client,
     stream: StreamId,
     clock: Clock,
     way: Way,
+    decode: bool,
 ) -> Result<Outcome, ReadFailure> {
     let played = async {
         match way {
-            Way::GetMedia => by_get_media(&client, &stream, &clock).await,
-            Way::Hls => by_hls(&client, &stream, &clock).await,
+            Way::GetMedia => by_get_media(&client, &stream, &clock, decode).await,
+            Way::Hls => by_hls(&client, &stream, &clock, decode).await,
         }
     };
     tokio::select! {
@@ -93,19 +94,24 @@ pub(super) async fn play(
 }
 
 /// Looks at what was read already.
-pub(super) async fn look(read: Read, wall: SystemTime) -> Outcome {
+pub(super) async fn look(read: Read, wall: SystemTime, decode: bool) -> Outcome {
     let (number, latency_ms) = (read.chunk.start.number, read.latency_ms);
     let timecode_ms = read.chunk.cluster.as_ref().map_or(0, |cluster| cluster.timecode_ms);
     let at = ProducerTimestamp::from_millis(timecode_ms);
     let result = match play::key_picture(&read.tracks, read.first.as_ref()) {
-        Ok(unit) => decode_apart(unit).await,
+        Ok(unit) => look_at(unit, decode).await,
         Err(error) => Err(error.to_string()),
     };
     let played = Played { at, number, way: Way::GetMedia, latency_ms, result, wall };
     Outcome { played, chunks: Vec::new(), bytes: 0 }
 }
 
-async fn by_get_media(client: &Client, stream: &StreamId, clock: &Clock) -> Result<Outcome, ReadFailure> {
+async fn by_get_media(
+    client: &Client,
+    stream: &StreamId,
+    clock: &Clock,
+    decode: bool,
+) -> Result<Outcome, ReadFailure> {
     let failed = |error: kvs_client::Error| ask::failure_of_read(&error, client, stream);
     let mut answer = client.get_media(stream, StartSelector::now()).await.map_err(failed)?;
     let mut reader = ChunkReader::new(Answer::GetMedia);
@@ -160,11 +166,16 @@ async fn by_get_media(client: &Client, stream: &StreamId, clock: &Clock) -> Resu
     };
     // The connection is one of three: not held while a picture is decoded.
     drop(answer);
-    let outcome = look(read, clock.wall()).await;
+    let outcome = look(read, clock.wall(), decode).await;
     Ok(Outcome { chunks, bytes, ..outcome })
 }
 
-async fn by_hls(client: &Client, stream: &StreamId, clock: &Clock) -> Result<Outcome, ReadFailure> {
+async fn by_hls(
+    client: &Client,
+    stream: &StreamId,
+    clock: &Clock,
+    decode: bool,
+) -> Result<Outcome, ReadFailure> {
     let failed = |text: String| ReadFailure::new(Reason::VerifyFailed, text, ReadFailureKind::Soon);
     let config = HlsConfig { max_consecutive_errors: Some(3), ..HlsConfig::default() };
     let source = HlsSource::new(client, stream, Play::Live, config);
@@ -185,7 +196,7 @@ async fn by_hls(client: &Client, stream: &StreamId, clock: &Clock) -> Result<Out
     let bytes = source.hls_metrics().bytes_received;
     drop(source);
     let result = match play::check(&unit) {
-        Ok(()) => decode_apart(unit).await,
+        Ok(()) => look_at(unit, decode).await,
         Err(error) => Err(PlayError::to_string(&error)),
     };
     let played = Played { at, number, way: Way::Hls, latency_ms, result, wall: clock.wall() };
@@ -193,12 +204,15 @@ async fn by_hls(client: &Client, stream: &StreamId, clock: &Clock) -> Result<Out
 }
 
 /// GStreamer works on threads of its own, and is waited for on one.
-async fn decode_apart(unit: AccessUnit) -> Result<Looked, String> {
-    let decoded = tokio::task::spawn_blocking(move || decode(unit)).await;
-    decoded.unwrap_or_else(|crash| Err(format!("the decoder crashed: {crash}")))
+async fn look_at(unit: AccessUnit, decode: bool) -> Result<Looked, String> {
+    if !decode {
+        return Ok(Looked::Parsed);
+    }
+    let looked = tokio::task::spawn_blocking(move || decoded(unit)).await;
+    looked.unwrap_or_else(|crash| Err(format!("the decoder crashed: {crash}")))
 }
 
-fn decode(unit: AccessUnit) -> Result<Looked, String> {
+fn decoded(unit: AccessUnit) -> Result<Looked, String> {
     let (made, pictures) = std::sync::mpsc::sync_channel(1);
     let options = DecoderOptions { name: "play".to_owned(), ..DecoderOptions::default() };
     let decoder = Decoder::start(options, move |frame| {
