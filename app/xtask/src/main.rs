@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | chaos | bench | model | deb | wheel | yocto`: installs the Debian packages that are missing, builds, runs.
+//! `cargo xtask demo | test | chaos | bench | model | deb | wheel | api | yocto`: installs the Debian packages that are missing, builds, runs.
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
@@ -32,6 +32,8 @@ cargo xtask model              a detector that knows people and vehicles: fetche
 cargo xtask model --folder DIR likewise into DIR, such as /usr/share/kvs-edge/models for all users
 cargo xtask deb                Debian packages of the daemon with its units and of the detector, in target/deb
 cargo xtask wheel              the Python wheel `kvs_client`, in target/wheels
+cargo xtask api                records what callers of kvs-client see, in app/kvs-client/public-api.txt; refuses what breaks them
+cargo xtask api --release      likewise as what this version promises
 
   --no-install                 refuse to install Debian packages: say which are missing, and stop";
 
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         }),
         "deb" => packages::deb(install).and_then(|()| deb::build()).map(|_| ExitCode::SUCCESS),
         "wheel" => packages::wheel(install).and_then(|()| wheel::build()),
+        "api" => packages::test(install, false, false).and_then(|()| api(&arguments)),
         "yocto" => {
             packages::model(install).and_then(|()| yocto::step(&arguments)).map(|()| ExitCode::SUCCESS)
         }
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         other => Err(format!(
-            "found `{other}`, expected demo, test, chaos, bench, model, deb, wheel or yocto\n\n{USAGE}"
+            "found `{other}`, expected demo, test, chaos, bench, model, deb, wheel, api or yocto\n\n{USAGE}"
         )),
     };
     match done {
@@ -113,6 +116,23 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
     println!("xtask: building kvs-edge (the first time takes some minutes)");
     run(cargo().args(["build", "--package", "kvs-edge"]))?;
     run(cargo().args(["run", "--quiet", "--package", "kvs-edge", "--", "demo"]).args(arguments))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The test that compares writes, too.
+fn api(arguments: &[String]) -> Result<ExitCode, String> {
+    let what = match arguments {
+        [] => "changes",
+        [flag] if flag == "--release" => "release",
+        other => {
+            return Err(format!(
+                "found `{}` after api, expected nothing or --release\n\n{USAGE}",
+                other.join(" ")
+            ));
+        }
+    };
+    let test = ["test", "--quiet", "--package", "kvs-client", "--test", "public_api", "--", "callers"];
+    run(cargo().args(test).env("KVS_EDGE_RECORD_API", what))?;
     Ok(ExitCode::SUCCESS)
 }
 
