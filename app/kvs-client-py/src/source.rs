@@ -283,6 +283,8 @@ impl Hls {
             max_reconnect_delay: duration("max_reconnect_delay", self.max_reconnect_delay)?,
             backoff_multiplier: self.backoff_multiplier,
             max_consecutive_errors: self.max_consecutive_errors,
+            // What it hands on are pictures.
+            sound: false,
             ..HlsConfig::default()
         };
         hls.check().map_err(|error| PyValueError::new_err(error.to_string()))?;

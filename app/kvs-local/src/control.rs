@@ -73,7 +73,7 @@ fn called(service: &Service, path: &'static str, id: &StreamId) -> Result<Arc<St
 /// Counts a call; an error if it is one too many or a fault refuses it.
 pub(crate) fn admit(service: &Service, path: &'static str, stream: &str) -> Result<(), ServiceError> {
     service.count_call(path, stream)?;
-    match service.faults.refusal(stream, path) {
+    match service.faults.refusal(stream, None, path) {
         None => Ok(()),
         Some((kind, status)) => Err(ServiceError::operation(&kind, status, "Refused by an injected fault.")),
     }

@@ -1,7 +1,8 @@
 //! Faults that a test asks for, and what is left of them.
 //!
 //! A fault waits in the list until the place it is about is reached; most are used up by it, see each kind. The
-//! list is one for the server; a fault that names a stream waits for that stream only. Older faults go first.
+//! list is one for the server; a fault that names a stream waits for that stream only, one that names a track for a fetch of
+//! that track by a session's URL. Older faults go first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Fault {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
+    /// As players count: pictures are 1, sound beside them is 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<u32>,
     #[serde(flatten)]
     pub kind: FaultKind,
 }
@@ -19,11 +23,17 @@ pub struct Fault {
 impl Fault {
     /// For whichever stream comes first.
     pub fn any(kind: FaultKind) -> Self {
-        Self { stream: None, kind }
+        Self { stream: None, track: None, kind }
     }
 
     pub fn on(stream: impl Into<String>, kind: FaultKind) -> Self {
-        Self { stream: Some(stream.into()), kind }
+        Self { stream: Some(stream.into()), track: None, kind }
+    }
+
+    /// Only for fetches of this track.
+    #[must_use]
+    pub fn of_track(self, track: u32) -> Self {
+        Self { track: Some(track), ..self }
     }
 }
 
@@ -202,10 +212,22 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the oldest fault of `stream` that `pick` wants, and uses up one of its count.
     fn take<T>(&self, stream: &str, pick: impl Fn(&FaultKind) -> Option<T>) -> Option<T> {
+        self.take_of(stream, None, pick)
+    }
+
+    /// Returns what `pick` makes of the oldest fault of `stream` that it wants, and uses up one of its count.
+    fn take_of<T>(
+        &self,
+        stream: &str,
+        track: Option<u32>,
+        pick: impl Fn(&FaultKind) -> Option<T>,
+    ) -> Option<T> {
         let mut list = self.list();
-        let concerns = |fault: &Fault| fault.stream.as_deref().is_none_or(|name| name == stream);
+        let concerns = |fault: &Fault| {
+            fault.stream.as_deref().is_none_or(|name| name == stream)
+                && (fault.track.is_none() || fault.track == track)
+        };
         let (index, picked) = list
             .iter()
             .enumerate()
@@ -289,9 +311,9 @@ impl Faults {
         })
     }
 
-    /// (error type, HTTP status) with which a request to `path` is refused.
-    pub(crate) fn refusal(&self, stream: &str, path: &str) -> Option<(String, u16)> {
-        self.take(stream, |kind| match kind {
+    /// (error type, HTTP status) with which a request to `path` is refused; `track`: the one that it names.
+    pub(crate) fn refusal(&self, stream: &str, track: Option<u32>, path: &str) -> Option<(String, u16)> {
+        self.take_of(stream, track, |kind| match kind {
             FaultKind::RefusePutMedia { error_type, status, .. } if path == kvs::api::path::PUT_MEDIA => {
                 Some((error_type.clone(), *status))
             }
@@ -310,8 +332,8 @@ impl Faults {
     }
 
     /// What happens to the next fetch of this path.
-    pub(crate) fn fetch(&self, stream: &str, path: &str) -> Option<FetchFault> {
-        self.take(stream, |kind| match kind {
+    pub(crate) fn fetch(&self, stream: &str, track: Option<u32>, path: &str) -> Option<FetchFault> {
+        self.take_of(stream, track, |kind| match kind {
             FaultKind::AnswerFetch { path: wanted, status, content_type, location, body, .. }
                 if wanted == path =>
             {
@@ -330,8 +352,9 @@ impl Faults {
         })
     }
 
-    pub(crate) fn gives_old_playlist(&self, stream: &str) -> bool {
-        self.take(stream, |kind| matches!(kind, FaultKind::OldPlaylist { .. }).then_some(())).is_some()
+    pub(crate) fn gives_old_playlist(&self, stream: &str, track: u32) -> bool {
+        let is_old = |kind: &FaultKind| matches!(kind, FaultKind::OldPlaylist { .. }).then_some(());
+        self.take_of(stream, Some(track), is_old).is_some()
     }
 
     /// What happens to the next fragment that a GetMedia sends.
@@ -397,6 +420,15 @@ mod tests {
         assert!(faults.drops_ack("a", AckKind::Persisted));
         assert!(!faults.drops_ack("a", AckKind::Persisted));
         assert_eq!(faults.waiting(), []);
+    }
+
+    #[test]
+    fn a_fault_of_a_track_waits_for_that_track() {
+        let faults = Faults::default();
+        faults.inject(Fault::any(FaultKind::OldPlaylist { count: 1 }).of_track(2));
+        assert!(!faults.gives_old_playlist("a", 1));
+        assert!(faults.gives_old_playlist("a", 2));
+        assert!(!faults.gives_old_playlist("a", 2));
     }
 
     #[test]

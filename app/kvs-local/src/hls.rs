@@ -36,7 +36,7 @@ pub(crate) async fn handle(service: &Arc<Service>, uri: &Uri) -> Result<Response
             let mut listing = fetch.session.look(service).await?;
             let text = media(&fetch.session, &listing, track);
             let first = listing.first_text.entry(track).or_insert_with(|| text.clone());
-            let old = service.faults.gives_old_playlist(&fetch.session.stream.name);
+            let old = service.faults.gives_old_playlist(&fetch.session.stream.name, track);
             Ok(fetch.answer(PLAYLIST, if old { first.clone() } else { text }))
         }
         path::HLS_INIT => admit(path::HLS_INIT, Asked::Init)?.init().await,

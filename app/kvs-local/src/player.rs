@@ -35,11 +35,12 @@ impl<'a> Fetch<'a> {
         let query = uri.query().unwrap_or("");
         let session = service.sessions.find(parameter(query, "SessionToken"), service.now())?;
         service.count_fetch(path);
-        if let Some((kind, status)) = service.faults.refusal(&session.stream.name, path) {
+        let track = parameter(query, "TrackNumber").and_then(|track| track.parse().ok());
+        if let Some((kind, status)) = service.faults.refusal(&session.stream.name, track, path) {
             return Err(ServiceError::operation(&kind, status, "Refused by an injected fault."));
         }
         session.count(asked, service.now())?;
-        let fault = service.faults.fetch(&session.stream.name, path);
+        let fault = service.faults.fetch(&session.stream.name, track, path);
         Ok(Self { session, query, fault })
     }
 

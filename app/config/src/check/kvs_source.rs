@@ -89,6 +89,8 @@ pub(super) fn kvs_source(
                 max_reconnect_delay: most,
                 backoff_multiplier,
                 max_consecutive_errors: None,
+                // Nobody listens.
+                sound: false,
                 ..hls
             },
             play: range.map_or(Play::Live, |(from_ms, to_ms)| Play::Range { from_ms, to_ms }),

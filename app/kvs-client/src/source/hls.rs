@@ -46,7 +46,10 @@ pub enum HlsError {
     Media(#[from] UnitsError),
 }
 
-/// Pictures of a stream, live or from a range of time, by producer time; sound is left out.
+/// Pictures and sound of a stream, live or from a range of time, by producer time.
+///
+/// Sound is what HLS plays, AAC, and comes with the pictures of its fragment, both in the order of their times; a fragment whose
+/// sound cannot be had is handed on without ([`HlsMetrics::fragments_without_sound`]). [`HlsConfig::sound`] leaves it out.
 ///
 /// It connects again by itself. It ends with the range, or for good after `max_consecutive_errors`: then its state is
 /// [`SourceState::Failed`]. Fragments that it leaves out are told by [`take_skips`](Self::take_skips), and stand as
@@ -128,6 +131,7 @@ impl HlsSource {
         HlsMetrics {
             reconnects_total: self.hls.reconnects(),
             url_refreshes_total: self.hls.url_refreshes(),
+            fragments_without_sound: self.hls.without_sound(),
             connection_state: state_number(self.state()),
             ..self.metrics.clone()
         }
@@ -202,12 +206,19 @@ impl HlsSource {
         let body = body.map_err(|error| failed(failure(Some(asked), &error), error))?;
         self.metrics.bytes_received += body.len() as u64;
         match asked {
-            Asked::Master | Asked::Playlist => {
+            Asked::Master | Asked::Playlist | Asked::SoundPlaylist => {
                 let text = String::from_utf8_lossy(&body);
                 let now = self.client.shared.config.clock.now();
                 return self.hls.text(&text, now).map_err(|error| failed(Failure::Unreadable, error));
             }
             Asked::Init => self.units.init(&body).map_err(|error| failed(Failure::Unreadable, error))?,
+            Asked::SoundInit => {
+                self.units.sound_init(&body).map_err(|error| failed(Failure::Unreadable, error))?;
+            }
+            Asked::SoundSegment => {
+                let Some(number) = self.hls.segment().map(|segment| segment.number) else { return Ok(()) };
+                self.units.sound(number, &body).map_err(|error| failed(Failure::Unreadable, error))?;
+            }
             Asked::Segment => {
                 let Some(segment) = self.hls.segment() else { return Ok(()) };
                 self.units.segment(segment, &body).map_err(|error| failed(Failure::Unreadable, error))?;
@@ -297,11 +308,14 @@ impl StreamSource for HlsSource {
 async fn fetch(client: &Client, endpoint: &Endpoint, asked: Asked, path: &str) -> Result<Bytes, Error> {
     const PLAYLIST: &[&str] = &["application/x-mpegurl", "application/vnd.apple.mpegurl", "audio/mpegurl"];
     const MEDIA: &[&str] = &["video/mp4", "video/iso.segment", "application/octet-stream"];
+    const SOUND: &[&str] = &["audio/mp4", "video/mp4", "video/iso.segment", "application/octet-stream"];
     let (operation, expected, limit_bytes) = match asked {
         Asked::Master => (Operation::GetHlsMasterPlaylist, PLAYLIST, PLAYLIST_BYTES),
-        Asked::Playlist => (Operation::GetHlsMediaPlaylist, PLAYLIST, PLAYLIST_BYTES),
+        Asked::Playlist | Asked::SoundPlaylist => (Operation::GetHlsMediaPlaylist, PLAYLIST, PLAYLIST_BYTES),
         Asked::Init => (Operation::GetMp4InitFragment, MEDIA, INIT_BYTES),
         Asked::Segment => (Operation::GetMp4MediaFragment, MEDIA, SEGMENT_BYTES),
+        Asked::SoundInit => (Operation::GetMp4InitFragment, SOUND, INIT_BYTES),
+        Asked::SoundSegment => (Operation::GetMp4MediaFragment, SOUND, SEGMENT_BYTES),
     };
     client.fetch(operation, endpoint, path, expected, limit_bytes).await
 }
@@ -316,6 +330,8 @@ fn failure(asked: Option<Asked>, error: &Error) -> Failure {
         (_, 404, _) => Failure::Gone,
         (Some(_), 401 | 403, _) => Failure::Refused,
         (_, _, ErrorAction::RetrySlower) => Failure::Slower,
+        // The fragment has no such track.
+        (Some(Asked::SoundInit | Asked::SoundSegment), 400, _) => Failure::Gone,
         // The service itself says that the fragment cannot be played.
         (Some(Asked::Segment | Asked::Init), 400, _) => Failure::Unreadable,
         _ if asked.is_some() && matches!(error, Error::BadResponse { .. }) => Failure::Unreadable,

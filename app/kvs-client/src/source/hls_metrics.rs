@@ -17,6 +17,8 @@ pub struct HlsMetrics {
     pub parse_errors: u64,
     /// Fragments left out, as far as their number is known.
     pub fragments_skipped: u64,
+    /// Fragments handed on without their sound, which was listed, or late, and could not be had.
+    pub fragments_without_sound: u64,
     /// URLs asked for after an error.
     pub reconnects_total: u64,
     /// URLs asked for because the one before was about to expire.

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! session --Action--> whoever fetches --text--> playlist --segments--> session
-//!                                     --media-> units    --Feed
+//!                                     --media-> units    --Feed, pictures and sound of a fragment together
 //! ```
 
+mod config;
 pub mod playlist;
 pub mod session;
+mod sound;
 mod units;
 
 pub use session::{Action, Asked, Failure, Hls, HlsConfig, HlsConfigError, Play, Skip};

@@ -177,7 +177,7 @@ async fn by_hls(
     decode: bool,
 ) -> Result<Outcome, ReadFailure> {
     let failed = |text: String| ReadFailure::new(Reason::VerifyFailed, text, ReadFailureKind::Soon);
-    let config = HlsConfig { max_consecutive_errors: Some(3), ..HlsConfig::default() };
+    let config = HlsConfig { max_consecutive_errors: Some(3), sound: false, ..HlsConfig::default() };
     let source = HlsSource::new(client, stream, Play::Live, config);
     let mut source = source.map_err(|error| failed(error.to_string()))?;
     let unit = loop {

@@ -41,6 +41,17 @@ pub enum Playlist {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Master {
     pub variants: Vec<Variant>,
+    /// Sound beside them.
+    pub renditions: Vec<Rendition>,
+}
+
+/// Sound that is a playlist of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendition {
+    pub group: String,
+    pub uri: String,
+    /// It is played unless somebody chooses another one.
+    pub default: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +61,18 @@ pub struct Variant {
     pub bandwidth: u64,
     /// As RFC 6381 names them; empty where the playlist does not say.
     pub codecs: String,
+    /// The group of its sound, where that is a playlist of its own.
+    pub audio: Option<String>,
+}
+
+impl Master {
+    /// Where the sound of a variant is.
+    pub fn sound_of(&self, variant: &Variant) -> Option<&str> {
+        let group = variant.audio.as_ref()?;
+        let mut renditions = self.renditions.iter().filter(|rendition| rendition.group == *group);
+        let first = renditions.clone().next();
+        renditions.find(|rendition| rendition.default).or(first).map(|rendition| &*rendition.uri)
+    }
 }
 
 impl Variant {
@@ -122,7 +145,7 @@ struct Reader {
     is_media: bool,
     init: Option<Arc<str>>,
     /// Tags in front of the next URI.
-    variant: Option<(usize, u64, String)>,
+    variant: Option<(usize, Variant)>,
     length: Option<(usize, u64)>,
     discontinuity: bool,
     begins_ms: Option<u64>,
@@ -178,7 +201,18 @@ impl Reader {
             "-X-STREAM-INF" => {
                 let bandwidth = attribute(value, "BANDWIDTH").and_then(|value| value.parse().ok());
                 let bandwidth = bandwidth.ok_or_else(|| wrong("EXT-X-STREAM-INF", "a BANDWIDTH"))?;
-                self.variant = Some((line, bandwidth, attribute(value, "CODECS").unwrap_or("").to_owned()));
+                let codecs = attribute(value, "CODECS").unwrap_or("").to_owned();
+                let audio = attribute(value, "AUDIO").map(str::to_owned);
+                self.variant = Some((line, Variant { uri: String::new(), bandwidth, codecs, audio }));
+            }
+            "-X-MEDIA" if attribute(value, "TYPE") == Some("AUDIO") => {
+                let group = attribute(value, "GROUP-ID").filter(|group| !group.is_empty());
+                let group = group.ok_or_else(|| wrong("EXT-X-MEDIA", "a GROUP-ID"))?.to_owned();
+                // Without a URI it is in the segments of the pictures.
+                if let Some(uri) = attribute(value, "URI").filter(|uri| !uri.is_empty()) {
+                    let default = attribute(value, "DEFAULT") == Some("YES");
+                    self.master.renditions.push(Rendition { group, uri: uri.to_owned(), default });
+                }
             }
             _ => {}
         }
@@ -186,8 +220,8 @@ impl Reader {
     }
 
     fn uri(&mut self, line: usize, uri: &str) -> Result<(), PlaylistError> {
-        if let Some((_, bandwidth, codecs)) = self.variant.take() {
-            self.master.variants.push(Variant { uri: uri.to_owned(), bandwidth, codecs });
+        if let Some((_, variant)) = self.variant.take() {
+            self.master.variants.push(Variant { uri: uri.to_owned(), ..variant });
             return Ok(());
         }
         let lacks = |missing| PlaylistError::Segment { line, missing };
@@ -333,12 +367,42 @@ mod tests {
             uri: "getHLSMediaPlaylist.m3u8?SessionToken=secret~&TrackNumber=1".to_owned(),
             bandwidth: 800,
             codecs: "avc1.64001e,mp4a.40.2".to_owned(),
+            audio: Some("audio".to_owned()),
         };
         assert!(expected.has_video());
-        assert_eq!(master, Master { variants: vec![expected.clone()] });
+        let sound = Rendition { group: "audio".to_owned(), uri: "a.m3u8".to_owned(), default: false };
+        assert_eq!(master, Master { variants: vec![expected.clone()], renditions: vec![sound] });
+        assert_eq!(master.sound_of(&expected), Some("a.m3u8"));
+        assert_eq!(master.sound_of(&Variant { audio: None, ..expected.clone() }), None);
         assert!(!Variant { codecs: "mp4a.40.2".to_owned(), ..expected }.has_video());
         let kind = Playlist::parse(text).and_then(Playlist::into_media).expect_err("a master");
         assert_eq!(kind.to_string(), "it is a master playlist, expected a media playlist");
+    }
+
+    #[test]
+    fn of_several_sounds_the_default_of_the_variants_own_group_is_taken() {
+        let media = |kind: &str, group: &str, more: &str| {
+            format!("#EXT-X-MEDIA:TYPE={kind},GROUP-ID=\"{group}\",NAME=\"any\"{more}\n")
+        };
+        let text = [
+            "#EXTM3U\n".to_owned(),
+            media("SUBTITLES", "a", ",URI=\"text.m3u8\""),
+            media("AUDIO", "b", ",DEFAULT=YES,URI=\"other.m3u8\""),
+            media("AUDIO", "a", ""),
+            media("AUDIO", "a", ",DEFAULT=NO,URI=\"first.m3u8\""),
+            media("AUDIO", "a", ",DEFAULT=YES,URI=\"default.m3u8\""),
+            "#EXT-X-STREAM-INF:BANDWIDTH=800,AUDIO=\"a\"\nvideo.m3u8\n".to_owned(),
+        ]
+        .concat();
+        let sound_of = |text: &str| {
+            let master = Playlist::parse(text).and_then(Playlist::into_master).expect("a playlist");
+            master.sound_of(&master.variants[0]).map(str::to_owned)
+        };
+        assert_eq!(sound_of(&text).as_deref(), Some("default.m3u8"));
+        assert_eq!(sound_of(&text.replace("DEFAULT=YES", "DEFAULT=NO")).as_deref(), Some("first.m3u8"));
+        assert_eq!(sound_of(&text.replace("AUDIO=\"a\"", "AUDIO=\"c\"")), None);
+        let error = Playlist::parse(&text.replace(",GROUP-ID=\"a\"", "")).expect_err("no group").to_string();
+        assert!(error.starts_with("line 4: EXT-X-MEDIA has "), "{error}");
     }
 
     #[test]

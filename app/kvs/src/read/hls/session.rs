@@ -8,6 +8,9 @@
 //!    +---- errors ------+---------+--------------------+   each s --+
 //! ```
 //!
+//! In front of each segment comes its sound, where there is some (`sound`). A segment of another initialisation may be of
+//! other tracks: the master playlist is read again in front of it.
+//!
 //! No segment is handed on twice, whatever sessions and playlists say: fragments have numbers. Between two that do not
 //! follow each other stands a [`Skip`].
 
@@ -17,134 +20,25 @@ use std::time::{Duration, Instant};
 
 use media::SourceState;
 
+pub use super::config::{HlsConfig, HlsConfigError};
 pub use crate::read::skip::{Skip, SkipReason};
 
-use super::playlist::{self, Media, Playlist, PlaylistError, Segment};
+use super::playlist::{self, Master, Media, Playlist, PlaylistError, Segment};
+use super::sound::{PATIENCE, Sound, Step};
 use crate::FragmentNumber;
 use crate::api::{
-    DEFAULT_SESSION_SECONDS, DiscontinuityMode, Display, FragmentSelectorType,
-    GetHlsStreamingSessionUrlInput, PlaybackMode, PlaybackRange, PlaybackSelector, SESSION_SECONDS, StreamId,
-    seconds,
+    DiscontinuityMode, Display, FragmentSelectorType, GetHlsStreamingSessionUrlInput, PlaybackMode,
+    PlaybackRange, PlaybackSelector, StreamId, seconds,
 };
 
 /// Fragments that are remembered as handed on: more than a playlist can list.
 const REMEMBERED: usize = 6_000;
 /// Between looks at a live playlist (HLS page: each second).
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
 /// A playlist that goes back so often in a row: the session is given up.
 const MOST_STALE: u32 = 3;
 /// A segment that cannot be read so often is left out.
 const MOST_READS: u32 = 2;
-
-/// How a stream is read. Names and defaults are those that users of KVS frame sources know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HlsConfig {
-    /// How long a URL is used, 60 to 43200 s. The service is asked for at least 300, which is its least.
-    pub hls_session_seconds: u32,
-    /// So long before that a new one is asked for.
-    pub url_refresh_margin: Duration,
-    /// After the first error; then `backoff_multiplier` times as long each time, up to `max_reconnect_delay`; each 80 to
-    /// 120 % of it.
-    pub reconnect_delay: Duration,
-    pub max_reconnect_delay: Duration,
-    pub backoff_multiplier: f64,
-    /// So many errors without a fragment in between are fatal; `None`: it never gives up.
-    pub max_consecutive_errors: Option<u32>,
-    /// Fragments in one playlist: 1 to 5000; `None`: as many as the service thinks right.
-    pub playlist_fragments: Option<u32>,
-}
-
-impl Default for HlsConfig {
-    fn default() -> Self {
-        Self {
-            hls_session_seconds: DEFAULT_SESSION_SECONDS,
-            url_refresh_margin: Duration::from_secs(30),
-            reconnect_delay: Duration::from_secs(5),
-            max_reconnect_delay: Duration::from_secs(60),
-            backoff_multiplier: 2.0,
-            max_consecutive_errors: Some(10),
-            playlist_fragments: None,
-        }
-    }
-}
-
-/// Which value is out of its range.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum HlsConfigError {
-    #[error("hls_session_seconds is {0}, expected 60 to 43200")]
-    Session(u32),
-    #[error("url_refresh_margin is {0:?}, expected less than hls_session_seconds")]
-    Margin(Duration),
-    #[error("reconnect_delay is {0:?}, expected more than 0 and at most max_reconnect_delay")]
-    Delay(Duration),
-    #[error("backoff_multiplier is {0}, expected 1.0 to 10.0")]
-    Multiplier(f64),
-    #[error("max_consecutive_errors is 0, expected at least 1")]
-    Errors,
-    #[error("playlist_fragments is {0}, expected 1 to 5000")]
-    Fragments(u32),
-}
-
-impl HlsConfig {
-    /// For streams that are watched for days: long sessions, patient with errors.
-    pub fn conservative() -> Self {
-        Self {
-            hls_session_seconds: 1_800,
-            url_refresh_margin: Duration::from_secs(120),
-            reconnect_delay: Duration::from_secs(10),
-            max_reconnect_delay: Duration::from_secs(300),
-            max_consecutive_errors: Some(20),
-            ..Self::default()
-        }
-    }
-
-    /// For trying things out: short sessions, quick to fail.
-    pub fn aggressive() -> Self {
-        Self {
-            hls_session_seconds: 60,
-            url_refresh_margin: Duration::from_secs(10),
-            reconnect_delay: Duration::from_secs(1),
-            max_reconnect_delay: Duration::from_secs(10),
-            backoff_multiplier: 1.5,
-            max_consecutive_errors: Some(5),
-            ..Self::default()
-        }
-    }
-
-    pub fn check(&self) -> Result<(), HlsConfigError> {
-        let seconds = self.hls_session_seconds;
-        if !(60..=*SESSION_SECONDS.end()).contains(&seconds) {
-            return Err(HlsConfigError::Session(seconds));
-        }
-        if self.url_refresh_margin >= self.lasts() {
-            return Err(HlsConfigError::Margin(self.url_refresh_margin));
-        }
-        if self.reconnect_delay.is_zero() || self.reconnect_delay > self.max_reconnect_delay {
-            return Err(HlsConfigError::Delay(self.reconnect_delay));
-        }
-        if !(1.0..=10.0).contains(&self.backoff_multiplier) {
-            return Err(HlsConfigError::Multiplier(self.backoff_multiplier));
-        }
-        if self.max_consecutive_errors == Some(0) {
-            return Err(HlsConfigError::Errors);
-        }
-        match self.playlist_fragments {
-            Some(found) if !crate::api::PLAYLIST_RESULTS.contains(&found) => {
-                Err(HlsConfigError::Fragments(found))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn lasts(&self) -> Duration {
-        Duration::from_secs(self.hls_session_seconds.into())
-    }
-
-    /// What the service is asked for.
-    fn asked_seconds(&self) -> u32 {
-        self.hls_session_seconds.max(*SESSION_SECONDS.start())
-    }
-}
 
 /// What is played, by producer time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +71,18 @@ pub enum Asked {
     Playlist,
     Init,
     Segment,
+    /// Of the sound beside the pictures, as the next two.
+    SoundPlaylist,
+    SoundInit,
+    /// Of the fragment that [`Hls::segment`] is, too.
+    SoundSegment,
+}
+
+impl Asked {
+    /// It is not of the pictures.
+    pub fn is_sound(self) -> bool {
+        matches!(self, Self::SoundPlaylist | Self::SoundInit | Self::SoundSegment)
+    }
 }
 
 /// What an error means for what comes next.
@@ -216,6 +122,9 @@ pub struct Hls {
     state: SourceState,
     url_refreshes: u64,
     reconnects: u64,
+    /// For the sound: so often it may fail or be late until fragments go without.
+    patience: u32,
+    without_sound: u64,
 }
 
 #[derive(Debug)]
@@ -235,6 +144,10 @@ struct Session {
     queue: VecDeque<Segment>,
     /// The initialisation that is there.
     init: Option<Arc<str>>,
+    /// Absent where the stream has none, or none is wanted.
+    sound: Option<Sound>,
+    /// The initialisation in front of which the master playlist was read again.
+    tracks_of: Option<Arc<str>>,
     /// How often the first in the queue could not be read.
     reads: u32,
     gave_media: bool,
@@ -259,6 +172,8 @@ impl Hls {
             state: SourceState::Disconnected,
             url_refreshes: 0,
             reconnects: 0,
+            patience: PATIENCE,
+            without_sound: 0,
         })
     }
 
@@ -281,7 +196,12 @@ impl Hls {
         self.reconnects
     }
 
-    /// The segment that [`Action::Get`] fetches.
+    /// Fragments handed on without their sound, which was there and could not be had.
+    pub fn without_sound(&self) -> u64 {
+        self.without_sound
+    }
+
+    /// The segment that [`Action::Get`] fetches, or whose sound it fetches.
     pub fn segment(&self) -> Option<&Segment> {
         self.session.as_ref()?.queue.front()
     }
@@ -304,7 +224,7 @@ impl Hls {
             self.session = None;
             self.url_refreshes += 1;
         }
-        let Some(session) = &self.session else {
+        let Some(session) = &mut self.session else {
             if self.state == SourceState::Disconnected {
                 self.state = SourceState::Connecting;
             }
@@ -320,16 +240,27 @@ impl Hls {
                 (Asked::Playlist, media.clone())
             }
             (Some(_), None) => return self.complete(now),
+            (Some(_), Some(segment)) if self.config.sound && session.may_have_other_tracks(segment) => {
+                (Asked::Master, session.master.clone())
+            }
             (Some(media), Some(segment)) => {
-                let init = segment.init.as_ref().filter(|init| session.init.as_ref() != Some(init));
-                let (asked, uri) = match init {
-                    Some(init) => (Asked::Init, &**init),
-                    None => (Asked::Segment, &*segment.uri),
-                };
-                match playlist::resolve(media, uri) {
-                    Some(uri) => (asked, uri),
-                    // Held against the host when it was listed.
-                    None => return Action::GiveUp,
+                let sound = session.sound.as_mut();
+                let step = sound.map(|sound| sound.next(&session.queue, now, &mut self.patience));
+                match step {
+                    Some(Step::Get(asked, uri)) => (asked, uri),
+                    Some(Step::Wait(until)) => return Action::Wait(until.min(session.ends_at)),
+                    Some(Step::Settled) | None => {
+                        let init = segment.init.as_ref().filter(|init| session.init.as_ref() != Some(init));
+                        let (asked, uri) = match init {
+                            Some(init) => (Asked::Init, &**init),
+                            None => (Asked::Segment, &*segment.uri),
+                        };
+                        match playlist::resolve(media, uri) {
+                            Some(uri) => (asked, uri),
+                            // Held against the host when it was listed.
+                            None => return Action::GiveUp,
+                        }
+                    }
                 }
             }
         };
@@ -406,6 +337,8 @@ impl Hls {
             complete: false,
             queue: VecDeque::new(),
             init: None,
+            sound: None,
+            tracks_of: None,
             reads: 0,
             gave_media: false,
         });
@@ -417,12 +350,10 @@ impl Hls {
         let asked = self.asked;
         let Some(session) = &mut self.session else { return Ok(()) };
         if asked == Some(Asked::Master) {
-            let variants = found.into_master()?.variants;
-            let variant =
-                variants.into_iter().filter(|variant| variant.has_video()).max_by_key(|v| v.bandwidth);
-            let uri = variant.ok_or(TextError::NoVideo)?.uri;
-            session.media = Some(playlist::resolve(&session.master, &uri).ok_or(TextError::OtherHost)?);
-            return Ok(());
+            return session.tracks(&found.into_master()?, self.config.sound);
+        }
+        if asked == Some(Asked::SoundPlaylist) {
+            return session.sound.as_mut().map_or(Ok(()), |sound| sound.listed(found.into_media()?, now));
         }
         let media = found.into_media()?;
         let Some(base) = &session.media else { return Ok(()) };
@@ -490,6 +421,9 @@ impl Hls {
         }
         new.retain(|segment| !self.delivered.contains(&segment.number));
         let Some(session) = &mut self.session else { return Ok(()) };
+        if let Some(sound) = session.sound.as_mut().filter(|_| !new.is_empty()) {
+            sound.look_again();
+        }
         session.queue.append(&mut new);
         self.state = SourceState::Connected;
         Ok(())
@@ -504,7 +438,7 @@ impl Hls {
         }
     }
 
-    /// The initialisation or the segment that was asked for came, and could be read.
+    /// The initialisation or the segment that was asked for, of pictures or sound, came, and could be read.
     pub fn fetched(&mut self) {
         let Some(session) = &mut self.session else { return };
         match self.asked {
@@ -515,7 +449,17 @@ impl Hls {
                 session.gave_media = true;
                 (self.errors, self.played) = (0, true);
                 self.state = SourceState::Connected;
+                let goes_without = session.sound.as_ref().is_some_and(Sound::goes_without);
+                self.without_sound += u64::from(goes_without);
                 self.pass();
+            }
+            Some(Asked::SoundInit) => {
+                let number = session.queue.front().map(|segment| segment.number);
+                session.sound.iter_mut().zip(number).for_each(|(sound, number)| sound.initialised(number));
+            }
+            Some(Asked::SoundSegment) => {
+                session.sound.iter_mut().for_each(Sound::fetched);
+                self.patience = PATIENCE;
             }
             _ => {}
         }
@@ -525,6 +469,7 @@ impl Hls {
     fn pass(&mut self) {
         let Some(session) = &mut self.session else { return };
         session.reads = 0;
+        session.sound.iter_mut().for_each(Sound::pass);
         if let Some(segment) = session.queue.pop_front() {
             self.last_begins_ms = segment.begins_ms.or(self.last_begins_ms);
             self.delivered.push_back(segment.number);
@@ -546,6 +491,9 @@ impl Hls {
         if asked == Some(Asked::Segment) && failure == Failure::Gone {
             // The service answers, and has no more to say of it.
             self.leave_out(SkipReason::Gone);
+            return;
+        }
+        if asked.is_some_and(Asked::is_sound) && self.goes_without(asked, failure) {
             return;
         }
         self.errors = self.errors.saturating_add(1);
@@ -587,6 +535,31 @@ impl Hls {
         self.resting_until = (!delay.is_zero()).then(|| now + delay);
     }
 
+    /// Whether the next fragment is handed on without its sound, which failed: pictures never end for its sake.
+    fn goes_without(&mut self, asked: Option<Asked>, failure: Failure) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let (Some(sound), Some(front)) = (&mut session.sound, session.queue.front()) else { return false };
+        match (asked, failure) {
+            (Some(Asked::SoundInit), Failure::Gone) => {
+                sound.has_no_init(front.number);
+                return true;
+            }
+            (Some(Asked::SoundSegment), Failure::Gone) => {
+                sound.go_without();
+                return true;
+            }
+            _ => {}
+        }
+        let most = self.config.max_consecutive_errors;
+        let would_be_fatal = most.is_some_and(|most| self.errors.saturating_add(1) >= most);
+        if self.patience == 0 || would_be_fatal {
+            sound.go_without();
+            return true;
+        }
+        self.patience -= 1;
+        false
+    }
+
     fn leave_out(&mut self, why: SkipReason) {
         let Some(number) = self.segment().map(|segment| segment.number) else { return };
         let after = self.delivered.back().copied();
@@ -602,6 +575,28 @@ impl Hls {
             self.errors.saturating_sub(1),
             random,
         )
+    }
+}
+
+impl Session {
+    /// An initialisation that is new says that tracks came, went or changed.
+    fn may_have_other_tracks(&self, segment: &Segment) -> bool {
+        self.init.is_some() && self.init != segment.init && self.tracks_of != segment.init
+    }
+
+    /// Which media playlists there are.
+    fn tracks(&mut self, master: &Master, wants_sound: bool) -> Result<(), TextError> {
+        let resolve = |uri: &str| playlist::resolve(&self.master, uri).ok_or(TextError::OtherHost);
+        let variants = master.variants.iter().filter(|variant| variant.has_video());
+        let variant = variants.max_by_key(|variant| variant.bandwidth).ok_or(TextError::NoVideo)?;
+        let media = resolve(&variant.uri)?;
+        let sound = master.sound_of(variant).filter(|_| wants_sound).map(resolve).transpose()?;
+        if self.sound.as_ref().map(Sound::playlist) != sound.as_deref() {
+            self.sound = sound.map(Sound::new);
+        }
+        self.tracks_of = self.queue.front().and_then(|segment| segment.init.clone());
+        self.media = Some(media);
+        Ok(())
     }
 }
 
