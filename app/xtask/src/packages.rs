@@ -18,7 +18,7 @@ const DEMO: &[&str] = &[
 ];
 
 /// Besides, the real peers of the tests: a broker, an RTSP server (which draws the time into its pictures by an element
-/// of gstreamer1.0-x), readers of Matroska, a browser, an AWS SDK, a clock that can be set, ONNX Runtime and nextest (by pip).
+/// of gstreamer1.0-x), readers of Matroska, a browser, an AWS SDK, a clock that can be set, what tries the image's scripts and bundles, ONNX Runtime and nextest (by pip).
 const PEERS: &[&str] = &[
     "mosquitto",
     "ffmpeg",
@@ -32,6 +32,10 @@ const PEERS: &[&str] = &[
     "libfaketime",
     "systemd",
     "chromium",
+    "bats",
+    "shellcheck",
+    "rauc",
+    "squashfs-tools",
 ];
 
 /// What converts a model.
@@ -39,6 +43,30 @@ const MODEL: &[&str] = &["python3", "python3-venv"];
 
 /// What builds and checks Debian packages.
 const DEB: &[&str] = &["dpkg-dev", "debhelper", "help2man", "lintian"];
+
+/// What BitBake calls, and what stands in for what it would build first.
+const BITBAKE: &[&str] = &[
+    "chrpath",
+    "cpio",
+    "diffstat",
+    "file",
+    "g++",
+    "gawk",
+    "git",
+    "libpseudo",
+    "locales",
+    "lz4",
+    "make",
+    "openssl",
+    "pkg-config",
+    "pseudo",
+    "python3",
+    "rpcsvc-proto",
+    "rpm",
+    "socat",
+    "wget",
+    "zstd",
+];
 
 /// What installs the packages in a Debian of their own and boots it.
 const BOOT: &[&str] = &["mmdebstrap", "systemd-container"];
@@ -54,6 +82,11 @@ pub(crate) fn model(install: bool) -> Result<(), String> {
 
 pub(crate) fn deb(install: bool) -> Result<(), String> {
     ensure(&[DEMO, MODEL, DEB].concat(), install)
+}
+
+/// What runs BitBake on the layer. Its user is not root and may have no sudo: it is told what is missing.
+pub(crate) fn bitbake() -> Result<(), String> {
+    ensure(BITBAKE, false)
 }
 
 /// What builds the Python wheel.
