@@ -3,9 +3,14 @@
 //! | step | needs | proves |
 //! |---|---|---|
 //! | `crates` | nothing | writes the recipe's list of crates from Cargo.lock |
-//! | `lint` | PyPI | that list is in step, recipes by oelint-adv, kas files by kas's own schema |
+//! | `lint` | PyPI | that list is in step, recipes by oelint-adv, kas files by kas's own schema, a commit for each repository |
 //! | `parse --layers DIR` | the public layers below DIR, a user who is not root | BitBake reads every recipe, ours with all that they inherit |
-//! | `dryrun --layers DIR` | likewise | every task of the image has its provider, down to the compiler |
+//! | `dryrun --layers DIR` | likewise | every task of images and bundle has its provider, down to the compiler |
+//! | `package --layers DIR` | besides, what `cargo xtask cross` fetches | our recipes are really fetched, compiled, installed and packaged |
+//! | `check-layer --layers DIR` | likewise without that | Yocto's own judgement of a layer |
+
+mod bitbake;
+mod layers;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,16 +18,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{python, run};
+use bitbake::Step;
+use layers::Machine;
 
 pub(crate) const USAGE: &str = "\
 cargo xtask yocto crates       writes the list of crates of the recipe from Cargo.lock
 cargo xtask yocto lint         the layer by oelint-adv, its kas files by kas's schema, its list of crates by Cargo.lock
-cargo xtask yocto parse|dryrun --layers DIR [--machine NAME]
-                               BitBake reads all recipes, or also plans every task of the image; DIR holds bitbake,
-                               openembedded-core, meta-openembedded, meta-rust-bin (and meta-tegra)";
+cargo xtask yocto parse|dryrun|package|check-layer --layers DIR [--machine NAME]
+                               BitBake reads all recipes; plans every task of the images and the bundle; compiles and packages
+                               our recipes; Yocto's own check of a layer. DIR holds bitbake, openembedded-core, meta-rust-bin
+                               and meta-rauc (and meta-tegra for kvs-edge-orin-nano), all of scarthgap or all of wrynose";
 
-/// Machines that need no layer of a vendor.
-const VIRTUAL_BOARD: &str = "kvs-edge-qemuarm64";
 /// What oelint-adv says of every recipe whose sources are beside it, and what needs the network.
 const SUPPRESSED: &[&str] = &[
     "oelint.var.suggestedvar.BUGTRACKER",
@@ -43,10 +49,15 @@ pub(crate) fn step(arguments: &[String]) -> Result<(), String> {
     match words[..] {
         ["crates"] => write(&layer().join(CRATES), &crates()?),
         ["lint"] => lint(),
-        [step, "--layers", layers] => bitbake(step, Path::new(layers), VIRTUAL_BOARD),
-        [step, "--layers", layers, "--machine", machine] => bitbake(step, Path::new(layers), machine),
+        [step, "--layers", layers] => bitbake_step(step, layers, "kvs-edge-qemuarm64"),
+        [step, "--layers", layers, "--machine", machine] => bitbake_step(step, layers, machine),
         _ => Err(format!("found `yocto {}`, expected one of\n\n{USAGE}", arguments.join(" "))),
     }
+}
+
+fn bitbake_step(step: &str, layers: &str, machine: &str) -> Result<(), String> {
+    let step = Step::of(step).ok_or_else(|| format!("found `yocto {step}`, expected one of\n\n{USAGE}"))?;
+    bitbake::step(step, Path::new(layers), Machine::of(machine)?)
 }
 
 const CRATES: &str = "recipes-kvs/kvs-edge/kvs-edge-crates.inc";
@@ -81,11 +92,29 @@ fn crates_of(lock: &str) -> Result<String, String> {
     ))
 }
 
+/// Whether the list is the one that Cargo.lock asks for; which crates it lacks and has for nothing.
+fn in_step(list: &str, wanted: &str) -> Result<(), String> {
+    if list == wanted {
+        return Ok(());
+    }
+    let names = |of: &str, without: &str| {
+        let without = crates_named(without);
+        let mut names: Vec<_> =
+            crates_named(of).into_iter().filter(|named| !without.contains(named)).collect();
+        names.truncate(5);
+        names.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", ")
+    };
+    let (lacks, extra) = (names(wanted, list), names(list, wanted));
+    Err(format!(
+        "{CRATES} lags behind Cargo.lock (lacks: {}; has for nothing: {}): run cargo xtask yocto crates, and commit it",
+        if lacks.is_empty() { "nothing" } else { &lacks },
+        if extra.is_empty() { "nothing" } else { &extra },
+    ))
+}
+
 fn lint() -> Result<(), String> {
     let python = python::ensure_apart("yocto", &[OELINT, KAS])?;
-    if read(&layer().join(CRATES))? != crates()? {
-        return Err(format!("{CRATES} lags behind Cargo.lock: run cargo xtask yocto crates, and commit it"));
-    }
+    in_step(&read(&layer().join(CRATES))?, &crates()?)?;
     println!("xtask: {CRATES} is in step with Cargo.lock");
     let mut oelint = Command::new(python.with_file_name("oelint-adv"));
     oelint.args(["--quiet", "--release", "scarthgap"]);
@@ -94,9 +123,9 @@ fn lint() -> Result<(), String> {
     run(oelint.args(recipes(layer())?))?;
     println!("xtask: oelint-adv has nothing to say");
     let mut schema = Command::new(&python);
-    schema.arg("-B").arg(layer().join("kas/check.py")).args(files(&layer().join("kas"), "yml")?);
+    schema.arg("-B").arg(layer().join("kas/check.py")).arg(layer().join("kas"));
     run(&mut schema)?;
-    println!("xtask: the kas files keep to kas's schema");
+    println!("xtask: the kas files keep to kas's schema, and each repository of both series has its commit");
     Ok(())
 }
 
@@ -117,65 +146,10 @@ fn recipes(folder: PathBuf) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
-    let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|found| found == extension));
-    files.sort();
-    Ok(files)
-}
-
-/// BitBake reads everything for one machine, or plans its image. The build folder is `target/yocto/MACHINE`.
-fn bitbake(step: &str, layers: &Path, machine: &str) -> Result<(), String> {
-    let what: &[&str] = match step {
-        "parse" => &["--parse-only"],
-        "dryrun" => &["--dry-run", "kvs-edge-image"],
-        _ => return Err(format!("found `yocto {step}`, expected one of\n\n{USAGE}")),
-    };
-    let layers = layers.canonicalize().map_err(|error| format!("{}: {error}", layers.display()))?;
-    let mut wanted = vec![
-        "openembedded-core/meta",
-        "meta-openembedded/meta-oe",
-        "meta-openembedded/meta-python",
-        "meta-openembedded/meta-multimedia",
-        "meta-rust-bin",
-    ];
-    if machine != VIRTUAL_BOARD {
-        wanted.push("meta-tegra");
-    }
-    for layer in wanted.iter().copied().chain(["bitbake/bin/bitbake"]) {
-        if !layers.join(layer).exists() {
-            return Err(format!(
-                "found no {layer} in {}, which must hold the repositories of meta-kvs-edge/kas/base.yml at their commits",
-                layers.display()
-            ));
-        }
-    }
-    let build = python::target().join("yocto").join(machine);
-    let conf = build.join("conf");
-    fs::create_dir_all(&conf).map_err(|error| format!("{}: {error}", conf.display()))?;
-    let mut folders: Vec<_> = wanted.iter().map(|layer| layers.join(layer)).collect();
-    folders.push(layer());
-    let list: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    write(
-        &conf.join("bblayers.conf"),
-        &format!(
-            "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nLCONF_VERSION = \"7\"\nBBLAYERS = \"{}\"\n",
-            list.join(" ")
-        ),
-    )?;
-    write(
-        &conf.join("local.conf"),
-        &format!(
-            "MACHINE = \"{machine}\"\nDISTRO = \"kvs-edge-os\"\nBB_NO_NETWORK ?= \"1\"\nCONNECTIVITY_CHECK_URIS = \"\"\n"
-        ),
-    )?;
-    let mut bitbake = Command::new(layers.join("bitbake/bin/bitbake"));
-    bitbake.args(what).current_dir(&build).env("BUILDDIR", &build).env("BBPATH", &build);
-    let path = std::env::var("PATH").unwrap_or_default();
-    let tools = [layers.join("bitbake/bin"), layers.join("openembedded-core/scripts")];
-    bitbake.env("PATH", format!("{}:{}:{path}", tools[0].display(), tools[1].display()));
-    run(&mut bitbake)
+/// Names and versions in that list.
+fn crates_named(list: &str) -> Vec<(&str, &str)> {
+    let words = list.split_whitespace();
+    words.filter_map(|word| word.strip_prefix("crate://crates.io/")?.rsplit_once('/')).collect()
 }
 
 fn read(file: &Path) -> Result<String, String> {
@@ -228,13 +202,40 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_layer_is_named() {
-        let error = bitbake("parse", Path::new(env!("CARGO_MANIFEST_DIR")), VIRTUAL_BOARD).unwrap_err();
-        assert!(error.starts_with("found no openembedded-core/meta in "), "{error}");
-        let error = bitbake("dryrun", Path::new("/not/there"), VIRTUAL_BOARD).unwrap_err();
-        assert!(error.starts_with("/not/there: "), "{error}");
-        let words = ["bake", "--layers", "/"].map(str::to_owned);
-        assert!(step(&words).unwrap_err().contains("found `yocto bake`"));
-        assert!(step(&["bake".to_owned()]).unwrap_err().contains("found `yocto bake`"));
+    fn a_list_that_lags_says_in_what() {
+        let list = |crates: &[(&str, &str)]| -> String {
+            crates
+                .iter()
+                .map(|(name, version)| format!("    crate://crates.io/{name}/{version} \\\n"))
+                .collect()
+        };
+        let wanted = list(&[("bytes", "1.10.0"), ("http", "1.3.1")]);
+        assert_eq!(in_step(&wanted, &wanted), Ok(()));
+        let error = in_step(&list(&[("bytes", "1.9.0"), ("http", "1.3.1")]), &wanted).unwrap_err();
+        assert!(
+            error.contains("lags behind Cargo.lock (lacks: bytes 1.10.0; has for nothing: bytes 1.9.0)"),
+            "{error}"
+        );
+        // A sum that was edited changes no name.
+        let error =
+            in_step(&format!("{wanted}SRC_URI[bytes-1.10.0.sha256sum] = \"00\"\n"), &wanted).unwrap_err();
+        assert!(
+            error.contains("(lacks: nothing; has for nothing: nothing): run cargo xtask yocto crates"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_step_or_machine_that_is_not_there_is_answered_with_those_that_are() {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        for wrong in [&["bake"][..], &["bake", "--layers", "/"], &["parse"], &["parse", "--layer", "/"]] {
+            let error = step(&words(wrong)).unwrap_err();
+            assert!(error.starts_with("found `yocto "), "{error}");
+            assert!(error.contains("parse|dryrun|package|check-layer --layers DIR"), "{error}");
+        }
+        let error = step(&words(&["parse", "--layers", "/", "--machine", "pi"])).unwrap_err();
+        assert!(error.starts_with("found machine `pi`, expected "), "{error}");
+        let error = step(&words(&["dryrun", "--layers", env!("CARGO_MANIFEST_DIR")])).unwrap_err();
+        assert!(error.starts_with("found no bitbake/bin/bitbake in "), "{error}");
     }
 }

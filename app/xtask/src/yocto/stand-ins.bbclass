@@ -1,0 +1,52 @@
+# For `cargo xtask yocto package`: this machine's tools and Debian's libraries for arm64 stand in for what BitBake would build first.
+# Recipes, fetching, unpacking, compiling, installing and packaging are the real ones. @...@ are filled in by xtask.
+
+# Whatever is to be built before.
+ASSUME_PROVIDED += "\
+    .*-native \
+    virtual/.* \
+    base-files \
+    base-passwd \
+    cargo-bin-cross-.* \
+    glib-2.0 \
+    gstreamer1.0.* \
+    shadow \
+    shadow-sysroot \
+"
+HOSTTOOLS += "cargo dpkg-deb openssl pkg-config"
+
+# Debian's pseudo and rpm.
+FAKEROOTCMD = "/usr/bin/pseudo"
+FAKEROOTBASEENV = "PSEUDO_BINDIR=/usr/bin PSEUDO_LIBDIR=@PSEUDO@ PSEUDO_PREFIX=/usr PSEUDO_IGNORE_PATHS=${@oe.path.canonicalize(d.getVar('PSEUDO_IGNORE_PATHS'))} PSEUDO_DISABLED=1 PYTHONDONTWRITEBYTECODE=1"
+FAKEROOTENV = "PSEUDO_BINDIR=/usr/bin PSEUDO_LIBDIR=@PSEUDO@ PSEUDO_PREFIX=/usr PSEUDO_LOCALSTATEDIR=${PSEUDO_LOCALSTATEDIR} PSEUDO_PASSWD=${PSEUDO_PASSWD} PSEUDO_NOSYMLINKEXP=1 PSEUDO_IGNORE_PATHS=${@oe.path.canonicalize(d.getVar('PSEUDO_IGNORE_PATHS'))} PSEUDO_DISABLED=0"
+RPMDEPS:forcevariable = "/usr/lib/rpm/rpmdeps --alldeps"
+
+# A cross compiler with a sysroot of its own. Symbols are kept: stripping asks for BitBake's binutils.
+INHIBIT_PACKAGE_STRIP = "1"
+INHIBIT_PACKAGE_DEBUG_SPLIT = "1"
+INHIBIT_SYSROOT_STRIP = "1"
+DEBUG_PREFIX_MAP = ""
+CC:forcevariable:pn-kvs-edge = "@CROSS@/bin/cc"
+AR:forcevariable:pn-kvs-edge = "@CROSS@/bin/ar"
+LDFLAGS:forcevariable:pn-kvs-edge = ""
+export RUSTC = "@CROSS@/bin/rustc"
+export PKG_CONFIG_SYSROOT_DIR_aarch64_unknown_linux_gnu = "@CROSS@/sysroot"
+export PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu = "@CROSS@/sysroot/usr/lib/aarch64-linux-gnu/pkgconfig"
+
+# The compiler's speed is not what is looked at.
+CARGO_BUILD_PROFILE:forcevariable = "quick"
+do_configure[postfuncs] += "${QUICK}"
+QUICK = ""
+QUICK:pn-kvs-edge = "quick_profile"
+quick_profile() {
+    printf '[profile.quick]\ninherits = "release"\nopt-level = 0\ncodegen-units = 16\nstrip = true\n' >> ${CARGO_HOME}/config.toml
+}
+
+# Users of the recipe, which useradd would write.
+SYSROOTFUNC:forcevariable:class-target = "stand_in_users"
+stand_in_users() {
+    mkdir -p ${RECIPE_SYSROOT}${sysconfdir}
+    echo 'root:x:0:0:root:/root:/bin/sh' > ${RECIPE_SYSROOT}${sysconfdir}/passwd
+    echo 'kvs-edge:x:990:990::/var/lib/kvs-edge:/sbin/nologin' >> ${RECIPE_SYSROOT}${sysconfdir}/passwd
+    printf 'root:x:0:\nkvs-edge:x:990:\n' > ${RECIPE_SYSROOT}${sysconfdir}/group
+}
