@@ -20,7 +20,9 @@ S = "${UNPACKDIR}"
 COMPATIBLE_MACHINE = "^kvs-edge-qemuarm64$"
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 
-inherit deploy
+inherit deploy features_check
+
+REQUIRED_DISTRO_FEATURES = "systemd"
 
 do_install() {
     units=${D}${systemd_system_unitdir}

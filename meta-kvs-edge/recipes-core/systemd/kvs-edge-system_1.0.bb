@@ -15,7 +15,9 @@ SRC_URI = "file://image"
 
 S = "${UNPACKDIR}"
 
-inherit allarch
+inherit allarch features_check
+
+REQUIRED_DISTRO_FEATURES = "systemd"
 
 # Units are started by links below /usr: a preset cannot write on a read-only root.
 do_install() {

@@ -15,7 +15,9 @@ SRCREV_FORMAT = "kvs-edge"
 
 S = "${UNPACKDIR}/git"
 
-inherit cargo_bin systemd useradd
+inherit cargo_bin features_check systemd useradd
+
+REQUIRED_DISTRO_FEATURES = "systemd"
 
 CARGO_BUILD_PROFILE = "image"
 CARGO_FEATURES = "bench relr"

@@ -5,7 +5,9 @@ SECTION = "multimedia"
 # What a board needs differs.
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 
-inherit packagegroup
+inherit packagegroup features_check
+
+REQUIRED_DISTRO_FEATURES = "systemd"
 
 RDEPENDS:${PN} = "\
     ca-certificates \

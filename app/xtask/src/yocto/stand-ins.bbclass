@@ -26,15 +26,16 @@ INHIBIT_PACKAGE_STRIP = "1"
 INHIBIT_PACKAGE_DEBUG_SPLIT = "1"
 INHIBIT_SYSROOT_STRIP = "1"
 DEBUG_PREFIX_MAP = ""
-CC:forcevariable:pn-kvs-edge = "@CROSS@/bin/cc"
-AR:forcevariable:pn-kvs-edge = "@CROSS@/bin/ar"
-LDFLAGS:forcevariable:pn-kvs-edge = ""
-export RUSTC = "@CROSS@/bin/rustc"
+CC:pn-kvs-edge = "@CROSS@/bin/cc"
+AR:pn-kvs-edge = "@CROSS@/bin/ar"
+LDFLAGS:pn-kvs-edge = ""
+RUSTC[export] = "1"
+RUSTC:pn-kvs-edge = "@CROSS@/bin/rustc"
 export PKG_CONFIG_SYSROOT_DIR_aarch64_unknown_linux_gnu = "@CROSS@/sysroot"
 export PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu = "@CROSS@/sysroot/usr/lib/aarch64-linux-gnu/pkgconfig"
 
 # The compiler's speed is not what is looked at.
-CARGO_BUILD_PROFILE:forcevariable = "quick"
+CARGO_BUILD_PROFILE:pn-kvs-edge = "quick"
 do_configure[postfuncs] += "${QUICK}"
 QUICK = ""
 QUICK:pn-kvs-edge = "quick_profile"
@@ -43,7 +44,7 @@ quick_profile() {
 }
 
 # Users of the recipe, which useradd would write.
-SYSROOTFUNC:forcevariable:class-target = "stand_in_users"
+SYSROOTFUNC:forcevariable = "stand_in_users"
 stand_in_users() {
     mkdir -p ${RECIPE_SYSROOT}${sysconfdir}
     echo 'root:x:0:0:root:/root:/bin/sh' > ${RECIPE_SYSROOT}${sysconfdir}/passwd

@@ -6,7 +6,9 @@ LICENSE = "Apache-2.0 | MIT"
 # All that it holds comes from the image.
 SRC_URI = ""
 
-inherit bundle kvs_edge_pki
+inherit bundle features_check kvs_edge_pki
+
+REQUIRED_DISTRO_FEATURES = "systemd"
 
 COMPATIBLE_MACHINE = "^(kvs-edge-orin-nano|kvs-edge-qemuarm64)$"
 

@@ -13,7 +13,9 @@ SRC_URI = "file://kvs-edge-commit.service"
 
 S = "${UNPACKDIR}"
 
-inherit allarch
+inherit allarch features_check
+
+REQUIRED_DISTRO_FEATURES = "systemd"
 
 do_install() {
     units=${D}${systemd_system_unitdir}
