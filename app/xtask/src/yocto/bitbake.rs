@@ -64,6 +64,7 @@ impl Step {
 /// Where a step works, and with what.
 struct Build {
     folder: PathBuf,
+    machine: Machine,
     layers: Layers,
 }
 
@@ -76,11 +77,14 @@ pub(super) fn step(step: Step, layers: &Path, machine: Machine) -> Result<(), St
             Machine::VirtualBoard
         ));
     }
-    packages::bitbake()?;
     user_of(&output(Command::new("id").arg("-u"))?)?;
-    let name =
-        if step == Step::Package { "package".to_owned() } else { format!("{machine}-{}", layers.series) };
-    let build = Build { folder: python::target().join("yocto").join(name), layers };
+    packages::bitbake()?;
+    let name = match step {
+        Step::Package => "package".to_owned(),
+        Step::CheckLayer => format!("check-{machine}-{}", layers.series),
+        Step::Parse | Step::DryRun => format!("{machine}-{}", layers.series),
+    };
+    let build = Build { folder: python::target().join("yocto").join(name), machine, layers };
     let started = Instant::now();
     println!(
         "xtask: {} layers of {}, {machine}, in {}",
@@ -172,9 +176,11 @@ impl Build {
         symlink(cargo().get_program(), &link).map_err(|error| format!("{}: {error}", link.display()))?;
         let downloads = self.folder.join("downloads");
         seed(&downloads)?;
+        // Recipes of others are not even read: that takes minutes, and nothing of them is built.
         self.configure(&format!(
             "MACHINE = \"{}\"\nDISTRO = \"kvs-edge-os\"\nINHERIT += \"stand-ins\"\nINHERIT:remove = \"uninative\"\n\
-             PACKAGE_CLASSES = \"package_deb\"\nDL_DIR = \"{}\"\n",
+             PACKAGE_CLASSES = \"package_deb\"\nDL_DIR = \"{}\"\nBB_DANGLINGAPPENDS_WARNONLY = \"1\"\n\
+             BBMASK = \"/openembedded-core/meta/recipes- /meta-rust-bin/recipes- /meta-rauc/recipes-\"\n",
             Machine::VirtualBoard,
             downloads.display()
         ))?;
@@ -212,20 +218,27 @@ impl Build {
     }
 
     fn check_layer(&self) -> Result<(), String> {
-        let mut check = self.tool("yocto-check-layer");
-        let core = self.layers.layers[..self.layers.layers.len() - 1].iter();
-        // Only what the layer depends on: with others it may change them, as a layer for a board does.
-        let dependencies = core.filter(|layer| layer.ends_with("meta-rust-bin"));
-        check.arg("--no-auto-dependency").arg("--dependency").args(dependencies).arg("--").arg(layer());
-        self.configure("")?;
-        let bare = self.layers.layers[0].display().to_string();
+        // What a layer may need by itself, and no distribution of ours: where systemd is on, our recipes are not skipped.
+        self.configure("MACHINE = \"qemuarm64\"\nINIT_MANAGER = \"systemd\"\n")?;
+        let layers = self.layers.layers.iter();
         write(
             &self.folder.join("conf/bblayers.conf"),
             &format!(
-                "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nLCONF_VERSION = \"7\"\nBBLAYERS = \"{bare}\"\n"
+                "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nLCONF_VERSION = \"7\"\nBBLAYERS = \"{}\"\n",
+                self.layers.layers[0].display()
             ),
         )?;
-        run(&mut check)
+        // A layer for boards may change what their vendor's does, the distribution nothing that does not ask for it.
+        let [needs, layer]: [&[&str]; 2] = match self.machine {
+            Machine::VirtualBoard => [&["meta-rust-bin"], &["meta-kvs-edge"]],
+            Machine::Jetson => [&["meta-rust-bin", "meta-tegra", "meta-kvs-edge"], &["meta-kvs-edge/bsp"]],
+        };
+        let named = |names: &[&str]| -> Vec<&PathBuf> {
+            layers.clone().filter(|layer| names.iter().any(|name| layer.ends_with(name))).collect()
+        };
+        let mut check = self.tool("yocto-check-layer");
+        check.args(["--no-auto", "--no-auto-dependency", "--dependency"]).args(named(needs)).arg("--");
+        run(check.args(named(layer)))
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 const ALWAYS: &[&str] = &["openembedded-core/meta", "meta-rust-bin", "meta-rauc"];
 /// Likewise for a Jetson.
 const JETSON: &[&str] = &["meta-tegra"];
+/// Our machines, which Yocto wants apart from a distribution.
+pub(super) const BSP: &str = "bsp";
 /// Series that the layer speaks for.
 const SERIES: &[&str] = &["scarthgap", "wrynose"];
 
@@ -75,7 +77,7 @@ impl Layers {
             ));
         }
         let mut layers = wanted;
-        layers.push(own.to_path_buf());
+        layers.extend([own.to_path_buf(), own.join(BSP)]);
         for layer in &layers[1..] {
             let speaks_for = words(&read(&layer.join("conf/layer.conf"))?, "LAYERSERIES_COMPAT_");
             if !speaks_for.contains(&series) {
@@ -135,8 +137,8 @@ mod tests {
         let folder = folder("whole", &[CORE, RUST, RAUC]);
         let layers = Layers::find(&folder, &own(), Machine::VirtualBoard).unwrap();
         assert_eq!(layers.series, "scarthgap");
-        assert_eq!(layers.layers.len(), 4);
-        assert!(layers.layers[3].ends_with("meta-kvs-edge"));
+        assert_eq!(layers.layers.len(), 5);
+        assert!(layers.layers[4].ends_with("meta-kvs-edge/bsp"));
         let error = Layers::find(&folder, &own(), Machine::Jetson).unwrap_err();
         assert!(error.starts_with("found no meta-tegra in "), "{error}");
         assert!(error.contains("kas/orin-nano.yml"), "{error}");
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn machines_are_those_of_the_layer() {
         for machine in [Machine::VirtualBoard, Machine::Jetson] {
-            assert!(own().join(format!("conf/machine/{machine}.conf")).exists());
+            assert!(own().join(format!("bsp/conf/machine/{machine}.conf")).exists());
             assert_eq!(Machine::of(&machine.to_string()), Ok(machine));
         }
         let error = Machine::of("qemuarm64").unwrap_err();
