@@ -36,6 +36,7 @@ const PEERS: &[&str] = &[
     "shellcheck",
     "rauc",
     "squashfs-tools",
+    "grub-common",
 ];
 
 /// What converts a model.

@@ -21,8 +21,13 @@ fn said(output: &Output) -> String {
 }
 
 fn bats(file: &str) {
-    for (package, program) in [("rauc", "rauc"), ("squashfs-tools", "mksquashfs"), ("openssl", "openssl")] {
-        run(package, Command::new(program).arg("version"));
+    for (package, program) in [
+        ("rauc", "rauc"),
+        ("squashfs-tools", "mksquashfs"),
+        ("openssl", "openssl"),
+        ("grub-common", "grub-editenv"),
+    ] {
+        run(package, Command::new(program).arg("--version"));
     }
     let output =
         run("bats", Command::new("bats").arg("--tap").arg(top().join("meta-kvs-edge/tests").join(file)));
@@ -44,6 +49,11 @@ fn bundles_of_the_development_pki_are_accepted_and_others_refused() {
 #[test]
 fn the_flash_layout_gets_a_data_partition() {
     bats("layout.bats");
+}
+
+#[test]
+fn the_virtual_board_s_grub_chooses_a_slot() {
+    bats("boot.bats");
 }
 
 #[test]
