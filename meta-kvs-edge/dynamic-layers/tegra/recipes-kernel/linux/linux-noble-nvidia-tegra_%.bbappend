@@ -1,3 +1,0 @@
-FILESEXTRAPATHS:prepend:kvs-edge-orin-nano := "${THISDIR}/files:"
-
-SRC_URI:append:kvs-edge-orin-nano = " file://kvs-edge.cfg"
