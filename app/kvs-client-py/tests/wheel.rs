@@ -3,6 +3,7 @@
 
 mod film;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -41,16 +42,22 @@ impl Server {
     }
 }
 
-/// Runs one module of `tests/python`.
-fn check(module: &'static str) {
-    let Some(python) = std::env::var_os("KVS_EDGE_TEST_WHEEL") else {
+/// The interpreter; `None`: nobody asked for it to be there.
+fn python() -> Option<OsString> {
+    let python = std::env::var_os("KVS_EDGE_TEST_WHEEL");
+    if python.is_none() {
         assert!(
             std::env::var_os("KVS_EDGE_TEST_REQUIRE_PEERS").is_none(),
             "KVS_EDGE_TEST_WHEEL names nothing"
         );
         eprintln!("skipped: no Python with the wheel in KVS_EDGE_TEST_WHEEL; cargo xtask test");
-        return;
-    };
+    }
+    python
+}
+
+/// Runs one module of `tests/python`.
+fn check(module: &'static str) {
+    let Some(python) = python() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let film = Film::recorded();
@@ -82,6 +89,29 @@ fn check(module: &'static str) {
         assert!(!camera.is_finished(), "the camera went on all the time");
         camera.abort();
     });
+}
+
+/// What editors and type checkers are told is what is there: by mypy, in what is installed.
+#[test]
+fn types_are_those_of_the_module() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&python);
+        command.args(["-B", "-m"]).args(arguments).current_dir(folder.path());
+        let output = command.output().expect("Python starts");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    // Every name, parameter and default of the stub against the compiled module.
+    let (fits, said) = run(&["mypy.stubtest", "kvs_client._native"]);
+    assert!(fits && said.starts_with("Success: "), "{said}");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/typed.py");
+    let script = script.to_str().expect("a path in UTF-8");
+    let (fits, said) = run(&["mypy", "--strict", "-p", "kvs_client"]);
+    assert!(fits, "{said}");
+    let (fits, said) = run(&["mypy", "--strict", script]);
+    assert!(fits, "{said}");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) const TRACKERS: &str = "trackers==2.6.1";
 /// Builds the wheel, which is tested with numpy and, as scripts for AWS's library have it, with boto3.
 pub(crate) const MATURIN: &str = "maturin==1.16.0";
 pub(crate) const BOTO3: &str = "boto3==1.44.8";
+/// Holds its types against the compiled module.
+pub(crate) const MYPY: &str = "mypy==2.4.1";
 
 /// Makes or completes the environment and returns its interpreter.
 pub(crate) fn ensure(packages: &[&str]) -> Result<PathBuf, String> {

@@ -18,7 +18,7 @@ pub(crate) fn build() -> Result<ExitCode, String> {
 
 /// An interpreter of its own that has it, built as the tests are or as it is handed out.
 pub(crate) fn installed(profile: &str) -> Result<PathBuf, String> {
-    let python = python::ensure_apart("wheel", &PACKAGES)?;
+    let python = python::ensure_apart("wheel", &[&PACKAGES[..], &[python::MYPY]].concat())?;
     let wheel = with_maturin(&python, profile, &python::target().join("wheels").join(profile))?;
     // The version is the same, whatever has changed.
     let pip =

@@ -92,6 +92,9 @@ def _pieces(payload: Any) -> Iterator[bytes]:
     """What has come, as it comes. Reading a number of bytes would wait for all of them, and 1 KiB at a time, as the
     body of botocore is iterated, costs more than everything else."""
     raw = getattr(payload, "_raw_stream", None)
-    if getattr(raw, "chunked", False) and raw.supports_chunked_reads():
-        return raw.stream(_PIECE_BYTES)
-    return iter(payload)
+    pieces: Iterator[bytes]
+    if raw is not None and getattr(raw, "chunked", False) and raw.supports_chunked_reads():
+        pieces = raw.stream(_PIECE_BYTES)
+    else:
+        pieces = iter(payload)
+    return pieces

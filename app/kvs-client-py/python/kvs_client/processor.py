@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from ._native import jpegs, pictures
 from .sources import as_array
@@ -43,7 +43,7 @@ class KvsFragmentProcessor:
 
     def get_fragment_dom_pretty_string(self, fragment_dom: Any) -> str:
         """The tree of elements as lines of text: offset, size, name, value."""
-        return fragment_dom.pretty()
+        return str(fragment_dom.pretty())
 
     # The name that scripts have.
     get_fragement_dom_pretty_string = get_fragment_dom_pretty_string
@@ -147,7 +147,7 @@ def _below(fragment_dom: Any, parent: str, name: str) -> Iterator[Any]:
                 yield from (child for child in element if child.name == name)
 
 
-def _block(element: Any) -> Optional[tuple]:
+def _block(element: Any) -> Optional[Tuple[int, bytearray]]:
     """Track and payload: behind the track's number, of 1 byte or more, are 2 bytes of time and 1 of flags."""
     if element.name != "SimpleBlock":
         return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import signal
 import sys
 import time
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 from . import __version__
 from ._native import FrameSourceError
@@ -18,10 +19,10 @@ _WINDOW = "kvs-reader"
 
 def main(arguments: Optional[List[str]] = None) -> int:
     options = _options(arguments)
-    show = None
+    show: Any = None
     if not options.no_display:
         try:
-            import cv2 as show
+            show = importlib.import_module("cv2")
         except ImportError:
             print("kvs-reader: no cv2 to display frames with: install opencv-python, or give --no-display", file=sys.stderr)
             return 2
@@ -65,14 +66,15 @@ def _options(arguments: Optional[List[str]]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _positive(kind: type):
+def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         value = kind(text)
         if not value > 0:
             raise argparse.ArgumentTypeError(f"found {text}, expected more than 0")
         return value
 
-    parse.__name__ = kind.__name__
+    # What argparse says was expected.
+    parse.__name__ = getattr(kind, "__name__", "number")
     return parse
 
 
@@ -118,7 +120,7 @@ class _Reading:
         text = f"{self.options.camera_id}  {self.frames}  {time.strftime('%H:%M:%S', time.localtime(timestamp))}"
         self.show.putText(frame, text, (10, 30), self.show.FONT_HERSHEY_SIMPLEX, 0.7, (0, 255, 0), 2)
         self.show.imshow(_WINDOW, frame)
-        return self.show.waitKey(1) & 0xFF != ord("q")
+        return bool(self.show.waitKey(1) & 0xFF != ord("q"))
 
     def _stats(self, now: float) -> None:
         metrics = self.source.get_metrics()

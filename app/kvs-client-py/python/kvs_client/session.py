@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ._native import Client as _Native
 from ._native import MediaReader
+
+Keys = Tuple[str, str, Optional[str]]
+"""Access key, secret and session token."""
 
 _SERVICES = ("kinesisvideo", "kinesis-video-media", "kinesis-video-archived-media")
 
@@ -26,14 +29,12 @@ class Session:
         aws_session_token: Optional[str] = None,
         region_name: Optional[str] = None,
     ) -> None:
-        if (aws_access_key_id is None) != (aws_secret_access_key is None):
-            raise ValueError("found one of aws_access_key_id and aws_secret_access_key, expected both or none")
         self.region_name = region_name
-        self._keys = (
-            None
-            if aws_access_key_id is None
-            else (aws_access_key_id, aws_secret_access_key, aws_session_token)
-        )
+        self._keys: Optional[Keys] = None
+        if aws_access_key_id is not None and aws_secret_access_key is not None:
+            self._keys = (aws_access_key_id, aws_secret_access_key, aws_session_token)
+        elif aws_access_key_id is not None or aws_secret_access_key is not None:
+            raise ValueError("found one of aws_access_key_id and aws_secret_access_key, expected both or none")
 
     def client(
         self, service_name: str, region_name: Optional[str] = None, endpoint_url: Optional[str] = None
@@ -58,16 +59,16 @@ class Client:
         self,
         region_name: Optional[str] = None,
         endpoint_url: Optional[str] = None,
-        keys: Optional[tuple] = None,
+        keys: Optional[Keys] = None,
     ) -> None:
         self._native = native_client(region_name, endpoint_url, keys)
 
-    def get_data_endpoint(self, *, StreamName: str = "", StreamARN: str = "", APIName: str) -> dict:
+    def get_data_endpoint(self, *, StreamName: str = "", StreamARN: str = "", APIName: str) -> Dict[str, Any]:
         return {"DataEndpoint": self._native.get_data_endpoint(_stream(StreamName, StreamARN), APIName)}
 
     def get_media(
         self, *, StreamName: str = "", StreamARN: str = "", StartSelector: Mapping[str, Any]
-    ) -> dict:
+    ) -> Dict[str, Any]:
         known = {"StartSelectorType", "AfterFragmentNumber", "StartTimestamp", "ContinuationToken"}
         _refuse(set(StartSelector) - known, "StartSelector", known)
         reader = self._native.get_media(
@@ -81,13 +82,13 @@ class Client:
 
     def get_media_for_fragment_list(
         self, *, StreamName: str = "", StreamARN: str = "", Fragments: Sequence[str]
-    ) -> dict:
+    ) -> Dict[str, Any]:
         reader = self._native.get_media_for_fragment_list(_stream(StreamName, StreamARN), list(Fragments))
         return {"ContentType": "video/webm", "Payload": Payload(reader)}
 
     def list_fragments(
         self, *, StreamName: str = "", StreamARN: str = "", FragmentSelector: Mapping[str, Any]
-    ) -> dict:
+    ) -> Dict[str, Any]:
         """All of them, however many: there is no NextToken."""
         kind, times = FragmentSelector["FragmentSelectorType"], FragmentSelector["TimestampRange"]
         if kind not in ("PRODUCER_TIMESTAMP", "SERVER_TIMESTAMP"):
@@ -97,8 +98,8 @@ class Client:
         rows = self._native.list_fragments(
             _stream(StreamName, StreamARN),
             kind == "SERVER_TIMESTAMP",
-            unix_seconds(times["StartTimestamp"]),
-            unix_seconds(times["EndTimestamp"]),
+            _seconds("StartTimestamp", times["StartTimestamp"]),
+            _seconds("EndTimestamp", times["EndTimestamp"]),
         )
         names = (
             "FragmentNumber",
@@ -107,7 +108,7 @@ class Client:
             "ServerTimestamp",
             "FragmentLengthInMilliseconds",
         )
-        fragments = [dict(zip(names, row)) for row in rows]
+        fragments: List[Dict[str, Any]] = [dict(zip(names, row)) for row in rows]
         for fragment in fragments:
             for name in ("ProducerTimestamp", "ServerTimestamp"):
                 fragment[name] = datetime.fromtimestamp(fragment[name]).astimezone()
@@ -148,7 +149,7 @@ class Payload:
 
 
 def native_client(
-    region: Optional[str], endpoint_url: Optional[str] = None, keys: Optional[tuple] = None
+    region: Optional[str], endpoint_url: Optional[str] = None, keys: Optional[Keys] = None
 ) -> _Native:
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region:
@@ -156,7 +157,7 @@ def native_client(
     return _Native(region, environment(endpoint_url), keys or environment_keys())
 
 
-def environment_keys() -> Optional[tuple]:
+def environment_keys() -> Optional[Keys]:
     """Keys that the environment has, which come first wherever AWS programs look for them. None: the places behind it
     are looked at, for which there is more to be loaded."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -177,12 +178,19 @@ def unix_seconds(time: Any) -> Optional[float]:
     return time.timestamp() if isinstance(time, datetime) else float(time)
 
 
+def _seconds(name: str, time: Any) -> float:
+    seconds = unix_seconds(time)
+    if seconds is None:
+        raise ValueError(f"{name} is None, expected a time")
+    return seconds
+
+
 def _stream(name: str, arn: str) -> str:
     if bool(name) == bool(arn):
         raise ValueError(f"found StreamName `{name}` and StreamARN `{arn}`, expected one of them")
     return name or arn
 
 
-def _refuse(found: set, where: str, known: set) -> None:
+def _refuse(found: Set[str], where: str, known: Set[str]) -> None:
     if found:
         raise ValueError(f"{where} has {sorted(found)}, expected some of {sorted(known)}")

@@ -6,13 +6,17 @@ import operator
 from datetime import datetime
 from enum import Enum
 from types import TracebackType
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 from ._native import Source
 from .session import environment, environment_keys, unix_seconds
 
 Time = Union[datetime, float]
 """A datetime, which is local time where it does not say otherwise, or Unix seconds."""
+
+
+_Self = TypeVar("_Self", bound="FrameSource")
+_Hls = TypeVar("_Hls", bound="KVSHLSFrameSource")
 
 
 class PlaybackMode(str, Enum):
@@ -39,7 +43,7 @@ class GetMediaStartSelectorType(str, Enum):
     CONTINUATION_TOKEN = "CONTINUATION_TOKEN"
 
 
-class FrameResult(tuple):
+class FrameResult(Tuple[bool, Any]):
     """`(success, frame)`, with the frame's time beside it."""
 
     timestamp: Optional[float]
@@ -130,7 +134,11 @@ class FrameSource:
         """The last thing that went wrong, if anything has since the last whole fragment."""
         return self._source.last_error()
 
-    def __enter__(self):
+    def read_frame(self) -> Any:
+        """The next frame, in the shape of the kind of source."""
+        raise NotImplementedError
+
+    def __enter__(self: _Self) -> _Self:
         self.start()
         return self
 
@@ -197,9 +205,11 @@ class KVSHLSFrameSource(FrameSource):
         super().__init__(camera_id, stream_name, region, endpoint_url, queue, hls=hls)
 
     @classmethod
-    def conservative(cls, camera_id: str, stream_name: str, region: str = "us-east-1", **others: Any):
+    def conservative(
+        cls: Type[_Hls], camera_id: str, stream_name: str, region: str = "us-east-1", **others: Any
+    ) -> _Hls:
         """For streams that are watched for days: long sessions, patient with errors."""
-        preset = dict(
+        preset: Dict[str, Any] = dict(
             hls_session_seconds=1800,
             url_refresh_margin=120,
             reconnect_delay=10,
@@ -210,9 +220,11 @@ class KVSHLSFrameSource(FrameSource):
         return cls(camera_id, stream_name, region, **{**preset, **others})
 
     @classmethod
-    def aggressive(cls, camera_id: str, stream_name: str, region: str = "us-east-1", **others: Any):
+    def aggressive(
+        cls: Type[_Hls], camera_id: str, stream_name: str, region: str = "us-east-1", **others: Any
+    ) -> _Hls:
         """For trying things out: short sessions, quick to fail."""
-        preset = dict(
+        preset: Dict[str, Any] = dict(
             hls_session_seconds=60,
             url_refresh_margin=10,
             reconnect_delay=1,
@@ -294,13 +306,13 @@ class KVSGetMediaFrameSource(FrameSource):
 class _SwitchedHLSFrameSource(KVSHLSFrameSource):
     """Read as the other mode is, so that a script does not see the difference."""
 
-    def read_frame(self) -> FrameResult:  # type: ignore[override]
+    def read_frame(self) -> FrameResult:
         return FrameResult(*(self._read(None) or ()))
 
 
 def create_frame_source(
     camera_id: str, stream_name: str, playback_config: Any, region: str = "us-east-1", **others: Any
-) -> Union[KVSHLSFrameSource, KVSGetMediaFrameSource]:
+) -> Union[_SwitchedHLSFrameSource, KVSGetMediaFrameSource]:
     """The source that a configuration asks for by its `mode`, HLS or GETMEDIA. Whichever it is, `read_frame` returns
     `(success, frame)` and `read_frames` yields `(frame, timestamp)`.
 
