@@ -7,7 +7,7 @@ import importlib
 import signal
 import sys
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from . import __version__
 from ._native import FrameSourceError
@@ -127,7 +127,7 @@ class _Reading:
         rate = (self.frames - self.told_frames) / (now - self.told)
         print(
             f"{self.source.get_connection_state()}, {'healthy' if self.source.is_healthy() else 'not healthy'}: "
-            f"{self.frames} frames of {self.size}, {rate:.1f} a second, latency {_ms(metrics['latency_ms'])}, "
+            f"{self.frames} frames of {self.size}, {rate:.1f} a second, latency {_latency(metrics)}, "
             f"{metrics['reconnects_total']} reconnects, {metrics['read_errors_total']} read errors, "
             f"{metrics['decode_errors']} decode errors",
             flush=True,
@@ -155,11 +155,11 @@ class _Reading:
             "decode_errors",
         ):
             print(f"  {name:<20} {metrics[name]}")
-        print(f"  {'latency':<20} {_ms(metrics['latency_ms'])}", flush=True)
+        print(f"  {'latency':<20} {_latency(metrics)}", flush=True)
 
 
-def _ms(value: Optional[int]) -> str:
-    return "unknown" if value is None else f"{value} ms"
+def _latency(metrics: Dict[str, Any]) -> str:
+    return f"{metrics['latency_ms']} ms" if metrics["frames_read"] else "unknown"
 
 
 if __name__ == "__main__":

@@ -118,9 +118,11 @@ class FrameSource:
         """Counts since it was made: `frames_read` (also `frames_total`), `fragments_processed`, `bytes_received`,
         `parse_errors`, `decode_errors`, `connection_resets` (also `reconnects_total`), `url_refreshes_total`,
         `read_errors_total`, `frames_dropped` (newer ones took their place), `fragments_skipped`; and
-        `last_frame_timestamp` (Unix seconds), `latency_ms` (age of the last frame when it was decoded), both None before
-        the first frame. `kvs_client.metrics` serves them for Prometheus."""
-        return {"camera_id": self.camera_id, **self._source.metrics()}
+        `last_frame_timestamp` (Unix seconds; None before the first frame) and `latency_ms` (age of the last frame when it
+        was decoded; 0 before the first frame, so that it can always be reckoned with). `kvs_client.metrics` serves them for
+        Prometheus."""
+        metrics = self._source.metrics()
+        return {"camera_id": self.camera_id, **metrics, "latency_ms": metrics["latency_ms"] or 0}
 
     def get_connection_state(self) -> str:
         """One of the values of ConnectionState."""
@@ -243,7 +245,8 @@ class KVSGetMediaFrameSource(FrameSource):
     """A stream by GetMedia: live, 1 to 3 s behind the camera, without retention; or stored from a place on.
 
     start_selector_type: NOW, EARLIEST, FRAGMENT_NUMBER (after_fragment_number), SERVER_TIMESTAMP, PRODUCER_TIMESTAMP
-    (timestamp) or CONTINUATION_TOKEN (continuation_token).
+    (timestamp) or CONTINUATION_TOKEN (continuation_token; where there is none yet: as SERVER_TIMESTAMP with timestamp, or else
+    NOW).
     max_fragment_age_seconds: from NOW on, what KVS received longer ago is left out; None: nothing is too old.
     chunk_size: bytes that are read at once, 1024 to 16777216.
     reconnect_delay_seconds: after the first error; then twice as long each time, at most 60; each 80 to 120 % of it.
@@ -272,6 +275,8 @@ class KVSGetMediaFrameSource(FrameSource):
         endpoint_url: Optional[str] = None,
     ) -> None:
         kind = getattr(start_selector_type, "value", start_selector_type)
+        if kind == "CONTINUATION_TOKEN" and continuation_token is None:
+            kind = "NOW" if timestamp is None else "SERVER_TIMESTAMP"
         given = {
             "FRAGMENT_NUMBER": ("after_fragment_number", after_fragment_number),
             "SERVER_TIMESTAMP": ("timestamp", timestamp),

@@ -267,7 +267,8 @@ class Arguments(unittest.TestCase):
             ("max_fragment_age_seconds is -1", dict(max_fragment_age_seconds=-1)),
             ("LATEST", dict(start_selector_type="LATEST")),
             ("timestamp is None|SERVER_TIMESTAMP", dict(start_selector_type="SERVER_TIMESTAMP")),
-            ("continuation_token is None", dict(start_selector_type=GetMediaStartSelectorType.CONTINUATION_TOKEN)),
+            ("fragment_number is None", dict(start_selector_type=GetMediaStartSelectorType.FRAGMENT_NUMBER)),
+            ("continuation_token is '5'", dict(continuation_token="5")),
             ("timestamp is 5|NOW", dict(timestamp=5)),
             ("max_size", dict(max_size=0)),
         ):
@@ -286,6 +287,27 @@ class Arguments(unittest.TestCase):
         )
         with source:
             self.assertAlmostEqual(source.read_frame().timestamp, BEGIN + 6.0, places=3)
+
+    def test_a_token_that_is_not_there_yet(self):
+        """As scripts resume: behind the token of an earlier run, or from a time on, or now."""
+        kind = GetMediaStartSelectorType.CONTINUATION_TOKEN
+        first = next(iter(media()["Payload"].reader))
+        token = first.tags["AWS_KINESISVIDEO_CONTINUATION_TOKEN"]
+        for begins, arguments in (
+            (BEGIN + 2.0, dict(stream_name="film", continuation_token=token)),
+            (BEGIN, dict(stream_name="film", timestamp=first.server_timestamp - 60)),
+            (None, dict(stream_name="live")),
+        ):
+            endpoint = ENDS if begins else STAYS
+            source = KVSGetMediaFrameSource(
+                "cam-1", region="us-west-2", start_selector_type=kind, endpoint_url=endpoint, **arguments, **ALL
+            )
+            self.assertEqual(source.get_metrics()["latency_ms"], 0)
+            with source:
+                timestamp = next(source.read_frames())[1]
+                if begins:
+                    self.assertAlmostEqual(timestamp, begins, places=3)
+                    self.assertGreater(source.get_metrics()["latency_ms"], 0)
 
 
 class Switch(unittest.TestCase):
