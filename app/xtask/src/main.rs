@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         "chaos" => chaos::Chaos::read(&arguments)
             .map_err(|error| format!("{error}\n\n{USAGE}"))
             .and_then(|chaos| packages::test(install, false, false).and_then(|()| chaos.run())),
-        "bench" => packages::test(install, true, false).and_then(|()| bench()),
+        "bench" => packages::bench(install).and_then(|()| bench()),
         "model" => folder(&arguments).and_then(|folder| {
             packages::model(install)?;
             model::install(folder)?;
@@ -148,6 +148,7 @@ fn bench() -> Result<ExitCode, String> {
         ("decode", "decode"),
         ("detect", "backends"),
         ("detect", "footage"),
+        ("kvs-client", "reading"),
         ("kvs-client-py", "consumer"),
         ("kvs-edge", "upload"),
         ("kvs-edge", "analytics"),

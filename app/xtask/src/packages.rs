@@ -72,6 +72,9 @@ const BITBAKE: &[&str] = &[
 /// What installs the packages in a Debian of their own and boots it.
 const BOOT: &[&str] = &["mmdebstrap", "systemd-container"];
 
+/// What builds and runs AWS's libraries for Java, of the tests against heavy peers.
+const JAVA: &[&str] = &["maven", "default-jdk-headless"];
+
 /// Real footage, for tests and the demo with the real model.
 const HEAVY: &[&str] = &["opencv-doc"];
 /// People in a street, 768x576, 79.5 s.
@@ -103,7 +106,13 @@ pub(crate) fn demo(install: bool, real: bool) -> Result<(), String> {
 /// `heavy`: what `--peers` asks for, too; `full`: what `--full` does.
 pub(crate) fn test(install: bool, heavy: bool, full: bool) -> Result<(), String> {
     let wanted = |wanted, packages: &'static [&str]| if wanted { packages } else { &[] };
-    ensure(&[DEMO, PEERS, wanted(heavy, HEAVY), wanted(full, DEB), wanted(full, BOOT)].concat(), install)
+    let heavy = [wanted(heavy, HEAVY), wanted(heavy, JAVA)].concat();
+    ensure(&[DEMO, PEERS, &heavy, wanted(full, DEB), wanted(full, BOOT)].concat(), install)
+}
+
+/// What the benches compare with.
+pub(crate) fn bench(install: bool) -> Result<(), String> {
+    ensure(&[DEMO, PEERS, HEAVY].concat(), install)
 }
 
 /// Installs what is missing, as root or by sudo, and says so. Not on Debian: names what is needed and goes on.
