@@ -170,7 +170,7 @@ impl Judge {
             since,
             attempts: ingest.attempts,
             upload: upload.state,
-            upload_problem: upload.problem.as_ref().map(|problem| problem.reason),
+            upload_problem: upload.told().map(|problem| problem.reason),
             fragments_lost: upload.lost,
             verdict: verify.verdict,
             verify_problem: verify.problem.as_ref().map(|problem| problem.reason),
@@ -199,6 +199,7 @@ impl Judge {
         let as_wrong_as_we = self.is_as_wrong_as_we(ingest);
         let recorded = [
             upload_problem(&upload),
+            upload.slow_link.clone(),
             verify_problem(&verify),
             view.records.borrow().problem.clone(),
             self.recent_loss(ingest),

@@ -6,6 +6,8 @@ mod choice;
 mod records;
 #[path = "upload/spool.rs"]
 mod spool;
+#[path = "upload/troubles.rs"]
+mod troubles;
 mod upload_rig;
 
 use std::collections::BTreeSet;

@@ -41,16 +41,34 @@ pub enum Reason {
     SenderReport,
     /// GOPs longer than a fragment may be; fragments are cut between key frames.
     LongGop,
-    /// KVS or the network behind it refuses or does not answer.
+    /// KVS or the network behind it refuses or does not answer, for a reason that has no name of its own.
     UploadFailed,
-    /// AWS credentials are missing, wrong or expired.
+    /// TLS with KVS fails: its certificate, our authorities, or somebody in between.
+    TlsFailed,
+    /// The connection to KVS is there, and nothing comes over it any more: it took no byte, or no ack came.
+    StaleConnection,
+    /// The uplink carries less than the camera delivers.
+    SlowLink,
+    /// KVS serves the stream elsewhere by now; the next attempt asks where.
+    EndpointChanged,
+    /// AWS credentials are missing or wrong.
     Credentials,
+    /// The session token of the AWS credentials has expired.
+    TokenExpired,
     /// The KVS stream does not exist.
     StreamMissing,
     /// The KVS stream's settings do not fit (no retention, wrong media type).
     StreamSettings,
+    /// The key that encrypts the stream (KMS) cannot be used.
+    EncryptionKey,
     /// KVS limits the rate of calls or bytes.
     Throttled,
+    /// Somebody else sends to the stream, which takes one at a time.
+    StreamBusy,
+    /// The AWS account has as many streams as it may.
+    AccountLimit,
+    /// KVS will never take some fragments, such as one that is too long.
+    FragmentRefused,
     /// The system clock is too wrong for signing.
     ClockSkew,
     /// The upload window is full: fragments are being lost.

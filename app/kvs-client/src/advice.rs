@@ -52,9 +52,18 @@ impl Error {
             Self::Credentials(_) => Some(
                 "give this box keys: [aws.credentials] in the configuration, or the environment, or a role".to_owned(),
             ),
+            Self::Name { endpoint, .. } => Some(format!(
+                "look at this box's name server (resolvectl status), and whether it knows {}",
+                endpoint.host()
+            )),
             Self::Connect { endpoint, .. } => {
-                Some(format!("look at the network: name resolution, route and firewall to {endpoint}"))
+                Some(format!("look at the network: route and firewall to {endpoint}"))
             }
+            Self::Tls { .. } => Some(
+                "a proxy that opens TLS needs its authority in aws.ca_file; a certificate that is not valid yet, or no \
+                 longer, needs the right time on this box"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

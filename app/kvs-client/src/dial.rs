@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 /// Bytes both ways: a socket, or two ends in memory.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -15,6 +15,27 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// A connection being opened.
 pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send + 'a>>;
+
+/// The name of a host does not resolve. A [`Dialler`] that knows says so by an `io::Error` with this in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{host} does not resolve: {source}")]
+pub struct NotResolved {
+    /// The name.
+    pub host: String,
+    /// In the words of the system.
+    pub source: io::Error,
+}
+
+impl From<NotResolved> for io::Error {
+    fn from(error: NotResolved) -> Self {
+        Self::new(error.source.kind(), error)
+    }
+}
+
+/// Whether it is a [`NotResolved`].
+pub(crate) fn is_not_resolved(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotResolved>())
+}
 
 /// Opens connections. The client limits how long that may take, and drops the future when it took too long.
 pub trait Dialler: Send + Sync {
@@ -66,7 +87,13 @@ pub struct Tcp;
 impl Dialler for Tcp {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
         Box::pin(async move {
-            let socket = TcpStream::connect((host, port)).await?;
+            let not_resolved = |source| NotResolved { host: host.to_owned(), source };
+            let addresses = lookup_host((host, port)).await.map_err(not_resolved)?;
+            let addresses: Vec<_> = addresses.collect();
+            if addresses.is_empty() {
+                return Err(not_resolved(io::Error::other("the name has no address")).into());
+            }
+            let socket = TcpStream::connect(&*addresses).await?;
             socket.set_nodelay(true)?;
             Ok(Box::new(socket) as Box<dyn ByteStream>)
         })

@@ -49,7 +49,15 @@ pub enum Error {
     /// The provider of credentials has none, or takes too long.
     #[error("no credentials to sign with")]
     Credentials(#[source] CredentialsError),
-    /// Name resolution or TCP failed.
+    /// The name of the host does not resolve.
+    #[error("no connection to {endpoint}: its name does not resolve")]
+    Name {
+        /// Where it was sent, or is to be sent.
+        endpoint: Endpoint,
+        /// What is behind it, in the words of the system or of a library.
+        source: io::Error,
+    },
+    /// TCP failed, or the way through a proxy.
     #[error("no connection to {endpoint}")]
     Connect {
         /// Where it was sent, or is to be sent.
@@ -189,12 +197,20 @@ impl Error {
         }
     }
 
+    /// Which operation the service refused.
+    pub fn operation(&self) -> Option<Operation> {
+        match self {
+            Self::Service { operation, .. } => Some(*operation),
+            _ => None,
+        }
+    }
+
     /// What to do about it, so that nobody has to read its text.
     pub fn action(&self) -> Action {
         match self {
             Self::Service { kind, status, server_time, .. } => service_action(kind, *status, *server_time),
             Self::Credentials(_) => Action::RefreshCredentials,
-            Self::Connect { .. } => Action::RefreshEndpoint,
+            Self::Name { .. } | Self::Connect { .. } => Action::RefreshEndpoint,
             Self::Tls { .. } | Self::UnknownOperation { .. } | Self::BadRequest { .. } => Action::Stop,
             Self::Timeout { .. }
             | Self::Stalled { .. }

@@ -58,7 +58,7 @@ pub use config::{Config, ConfigError, Endpoints, Timeouts, static_credentials};
 pub use consumer::{Callbacks, Consumer, ConsumerError};
 #[cfg(feature = "default-chain")]
 pub use default_chain::default_credentials;
-pub use dial::{ByteStream, Dialler, Dialling, SharedDialler, Tcp};
+pub use dial::{ByteStream, Dialler, Dialling, NotResolved, SharedDialler, Tcp};
 pub use documents::{FragmentStream, FragmentStreamError, documents_of};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Action, Error, ServiceErrorKind};

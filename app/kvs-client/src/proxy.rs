@@ -9,7 +9,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::config::ConfigError;
-use crate::dial::{ByteStream, Dialler, Dialling, SharedDialler};
+use crate::dial::{ByteStream, Dialler, Dialling, SharedDialler, is_not_resolved};
 use crate::tls;
 
 /// The head of an answer to CONNECT.
@@ -90,8 +90,10 @@ impl Tunnel {
         if proxy.is_excepted(host) {
             return self.inner.dial(host, port).await;
         }
-        let at = |error: io::Error| {
-            io::Error::new(error.kind(), format!("proxy {}:{}: {error}", proxy.host, proxy.port))
+        let at = |error: io::Error| match is_not_resolved(&error) {
+            // It names the proxy.
+            true => error,
+            false => io::Error::new(error.kind(), format!("proxy {}:{}: {error}", proxy.host, proxy.port)),
         };
         let socket = self.inner.dial(&proxy.host, proxy.port).await.map_err(at)?;
         let mut socket: Box<dyn ByteStream> = match &self.connector {

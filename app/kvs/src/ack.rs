@@ -5,6 +5,7 @@
 //! what [`Ack::to_line`] writes (facts 2.4). Order: BUFFERING n, RECEIVED n, PERSISTED n, where PERSISTED n may
 //! trail behind BUFFERING n+1. After an ERROR the service closes the connection.
 
+use health::Reason;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -110,6 +111,16 @@ impl AckError {
     /// An id that we do not know is answered like an internal error: send again.
     pub fn reaction(&self) -> Reaction {
         known(self.id).map_or(Reaction::Resend, |row| row.2)
+    }
+
+    /// What dashboards call it.
+    pub fn health_reason(&self) -> Reason {
+        match self.id {
+            4008 => Reason::StreamMissing,
+            4500..=4506 => Reason::EncryptionKey,
+            _ if self.reaction() == Reaction::Skip => Reason::FragmentRefused,
+            _ => Reason::UploadFailed,
+        }
     }
 
     /// Not part of normal operation. An old connection is, and so is a stop just before the first sound of a

@@ -20,6 +20,7 @@
 
 mod acks;
 mod driver;
+mod pace;
 mod policy;
 mod selection;
 mod session;
@@ -40,6 +41,7 @@ use crate::ledger::{Ledger, LossReason};
 use crate::{FragmentId, FragmentNumber};
 
 pub use driver::Driver;
+pub use pace::Rates;
 pub use policy::UploadPolicy;
 pub use session::CloseReason;
 pub use source::{FragmentSource, Held};
@@ -264,6 +266,8 @@ pub enum Event {
         unknown: usize,
     },
     CouldNotAsk(Failure),
+    /// The link carries less than the camera delivers, and how much of it; or it carries it again.
+    Pace(Option<Rates>),
     /// The connection is given up.
     Failed {
         failure: Failure,
@@ -324,6 +328,7 @@ impl Event {
             | Self::UnknownAck(_)
             | Self::LookedUp { .. }
             | Self::CouldNotAsk(_)
+            | Self::Pace(_)
             | Self::Failed { .. } => {}
         }
     }

@@ -69,7 +69,7 @@ async fn a_fresh_token_replaces_an_expired_one_while_the_box_runs() {
         .camera(Camera::new("cam"))
         .start();
     let Some(rig) = rig.await else { return };
-    let upload = refused(&rig, "cam", Reason::Credentials).await;
+    let upload = refused(&rig, "cam", Reason::TokenExpired).await;
     assert!(upload.detail.as_ref().is_some_and(|text| text.contains("expired")), "{upload:#?}");
     // As a rotation does it: the new file takes the name of the old one.
     let (new, name) = (rig.folder().join("aws-token.new"), rig.folder().join("aws-token"));
@@ -94,7 +94,7 @@ async fn https_needs_the_right_authority_and_says_so() {
     let doubting =
         Rig::builder().kvs(move |options| options.tls = Some(without)).camera(Camera::new("cam")).start();
     let Some(doubting) = doubting.await else { return };
-    let upload = refused(&doubting, "cam", Reason::UploadFailed).await;
+    let upload = refused(&doubting, "cam", Reason::TlsFailed).await;
     let detail = upload.detail.unwrap_or_default();
     for word in ["TLS", "127.0.0.1", "certificate", "CA file"] {
         assert!(detail.contains(word), "{word} in: {detail}");

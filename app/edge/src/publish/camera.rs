@@ -44,7 +44,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn upload(view: &CameraView, now: Instant, wall: SystemTime) -> Upload {
     let (camera, report) = (&view.config, view.upload.borrow());
-    let (reason, detail) = told(report.problem.as_ref());
+    let (reason, detail) = told(report.told());
     let recent = |gap: &&kvs::ledger::Gap| now.saturating_duration_since(gap.noted) < DAY;
     let (gaps, gaps_24h, run) = view.ledger.with(|ledger| {
         let newest: Vec<_> = ledger.gaps().rev().filter(recent).take(LISTED_GAPS).map(gap).collect();

@@ -16,6 +16,8 @@ pub struct UploadReport {
     pub state: UploadState,
     pub since: SystemTime,
     pub problem: Option<Problem>,
+    /// The uplink carries less than the camera delivers: nothing breaks, and the backlog grows.
+    pub slow_link: Option<Problem>,
     /// Fragments completed by the fragmenter.
     pub complete: u64,
     pub persisted: u64,
@@ -44,6 +46,7 @@ impl UploadReport {
             state: UploadState::Idle,
             since: now,
             problem: None,
+            slow_link: None,
             complete: 0,
             persisted: 0,
             lost: 0,
@@ -74,6 +77,17 @@ impl UploadReport {
         }
     }
 
+    /// The most telling of what is wrong.
+    pub fn told(&self) -> Option<&Problem> {
+        self.problem.as_ref().or(self.slow_link.as_ref())
+    }
+
+    pub(super) fn slow_link(&mut self, found: Option<String>, now: SystemTime) {
+        let fix = "give this box more uplink, or lower the camera's bit rate; where uplink_max_kbps is set, raise it";
+        let problem = found.map(|found| Problem::new(Reason::SlowLink, found, now).fix(fix));
+        self.slow_link = problem.map(|problem| problem.again(self.slow_link.as_ref()));
+    }
+
     pub(super) fn fail(&mut self, failure: &Failure, now: SystemTime) {
         let mut problem = Problem::new(failure.reason, failure.text.clone(), now);
         problem.fix.clone_from(&failure.fix);
@@ -96,7 +110,7 @@ pub fn reason_of_loss(reason: &LossReason) -> Reason {
     match reason {
         LossReason::WindowFull | LossReason::SpoolFull => Reason::BacklogFull,
         LossReason::SpoolDamaged => Reason::DiskFailed,
-        LossReason::Refused(_) => Reason::UploadFailed,
+        LossReason::Refused(_) => Reason::FragmentRefused,
         LossReason::Crashed => Reason::Crashed,
         LossReason::Stopped => Reason::Stopping,
     }

@@ -26,7 +26,7 @@ use kvs::api::StreamId;
 use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
 use kvs::ledger::LossReason;
 use kvs::upload::{
-    Action, Answer as SpoolAnswer, Driver, Event, FragmentSource as _, LookedUp, Loss, News, Request,
+    Action, Answer as SpoolAnswer, Driver, Event, FragmentSource as _, LookedUp, Loss, News, Rates, Request,
     Settled, SpoolSource, UploadConfig,
 };
 use kvs::{FragmentId, FragmentIds};
@@ -640,6 +640,19 @@ impl<'a> Running<'a> {
             }
             Event::CouldNotAsk(failure) => {
                 tracing::warn!(camera, error = failure.text, "cannot ask what is in KVS");
+            }
+            Event::Pace(rates) => {
+                let found = rates.map(|Rates { carried, recorded }| {
+                    let (carried, recorded) = (carried / 1000, recorded / 1000);
+                    format!(
+                        "the uplink carries {carried} kbit/s of {recorded} kbit/s that the camera delivers"
+                    )
+                });
+                match &found {
+                    Some(found) => tracing::warn!(camera, error = found, "the uplink is too slow"),
+                    None => tracing::info!(camera, "the uplink carries what the camera delivers again"),
+                }
+                report(&mut |report| report.slow_link(found.clone(), wall));
             }
             Event::Failed { failure, retry_in } => {
                 let (stream, retry_in_ms) = (&self.uploader.camera.stream, millis(retry_in));

@@ -1,7 +1,7 @@
 //! A camera of small pictures, upload and proof of a box and a KVS in memory, all on one paused clock.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use kvs::fragmenter::FragmentSummary;
 use kvs::ledger::LossReason;
 use kvs::proof::schedule::{ProofConfig, ProofMode, Verdict};
 use kvs::{FragmentIds, RunId};
-use kvs_client::{ByteStream, Client, Config, Endpoints, SharedDialler};
+use kvs_client::{ByteStream, Client, Config, Endpoints, NotResolved, SharedDialler};
 use kvs_edge::camera::Ending;
 use kvs_edge::record::proof::{self, Proof, ProofReport};
 use kvs_edge::record::records::{self, RecordKeeper, RecordReport};
@@ -72,6 +72,10 @@ pub(crate) struct Setting {
     pub(crate) upload: fn(&mut config::Upload),
     /// The credentials of the box last for so long, and there are new ones then.
     pub(crate) credentials_last: Option<Duration>,
+    /// KVS is spoken to by TLS.
+    pub(crate) tls: bool,
+    /// Where media goes is asked for, and not configured.
+    pub(crate) asks_endpoint: bool,
 }
 
 impl Default for Setting {
@@ -92,6 +96,8 @@ impl Default for Setting {
             late_disk: false,
             upload: |_| (),
             credentials_last: None,
+            tls: false,
+            asks_endpoint: false,
         }
     }
 }
@@ -138,6 +144,8 @@ pub(crate) struct Rig {
     options: Option<store::Options>,
     late_disk: bool,
     pub(crate) spool: Option<Spool>,
+    /// Somebody between the box and KVS, with a certificate of his own.
+    _interceptor: Option<KvsLocal>,
     _folder: tempfile::TempDir,
 }
 
@@ -249,13 +257,26 @@ impl Rig {
         if let Some(life) = setting.credentials_last {
             options.credentials.extend(Keys::of_life(START_S * 1000, life));
         }
+        if setting.tls {
+            options.tls = Some(own_certificate(folder.path(), "ca.pem"));
+        }
         let kvs = KvsLocal::start_in_memory(options).await.expect("a server");
-        let network = Network::default();
+        let network = Network { ca: setting.tls.then(|| folder.path().join("ca.pem")), ..Network::default() };
+        let interceptor = if setting.tls {
+            let mut options = Options::new(folder.path().join("interceptor"));
+            options.clock = clock.clone();
+            options.tls = Some(own_certificate(folder.path(), "other.pem"));
+            let server = KvsLocal::start_in_memory(options).await.expect("a server");
+            *network.interceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.connector());
+            Some(server)
+        } else {
+            None
+        };
         let keys = match setting.credentials_last {
             Some(life) => Keys::lasting(clock.clone(), life),
             None => Keys::new(setting.access_key, setting.secret),
         };
-        let client = client(&kvs, &clock, &network, keys.clone());
+        let client = client(&kvs, &clock, &network, keys.clone(), setting.asks_endpoint);
 
         let mut camera = config::Camera::new("cam", "rtsp://192.0.2.10/stream1".parse().expect("a URL"));
         camera.stream = STREAM.to_owned();
@@ -272,7 +293,7 @@ impl Rig {
         });
         let late_disk = setting.late_disk;
         let spool = options.clone().map(|options| open(options, late_disk, &disk, &clock));
-        let reader = operator(&kvs, &clock_of_kvs);
+        let reader = operator(&kvs, &clock_of_kvs, &network);
         let proof_folder =
             options.as_ref().filter(|_| setting.records).map(|options| options.folder.join("proofs"));
         let proofs = setting.records.then(|| open_proofs(proof_folder.clone()));
@@ -310,6 +331,7 @@ impl Rig {
             options,
             late_disk,
             spool,
+            _interceptor: interceptor,
             _folder: folder,
         }
     }
@@ -334,7 +356,7 @@ impl Rig {
     pub(crate) fn begin_again(&mut self) {
         let late_disk = self.late_disk;
         self.spool = self.options.clone().map(|options| open(options, late_disk, &self.disk, &self.clock));
-        let (client, reader) = (self.client.clone(), operator(&self.kvs, &self.clock_of_kvs));
+        let (client, reader) = (self.client.clone(), operator(&self.kvs, &self.clock_of_kvs, &self.network));
         self.proofs = self.proof_folder.clone().map(|folder| open_proofs(Some(folder)));
         let opened = (self.spool.clone(), self.proofs.clone());
         let life = Life::begin(&self.camera, client, reader, &self.clock, self.mode, opened);
@@ -392,7 +414,7 @@ impl Rig {
     /// The operator mends what was wrong.
     pub(crate) async fn make_right(&self) {
         self.keys.correct();
-        let operator = operator(&self.kvs, &self.clock_of_kvs);
+        let operator = operator(&self.kvs, &self.clock_of_kvs, &self.network);
         let stream = CreateStreamInput {
             stream_name: STREAM.to_owned(),
             data_retention_in_hours: Some(24),
@@ -401,6 +423,16 @@ impl Rig {
         // It may be there already.
         let _ = operator.create_stream(&stream).await;
         operator.ensure_retention(&StreamId::name(STREAM), 24).await.expect("it can be changed");
+    }
+
+    /// Whether the box gets new credentials when the old ones end.
+    pub(crate) fn renew_keys(&self, renew: bool) {
+        self.keys.renew(renew);
+    }
+
+    /// How often the service was asked where a stream is served.
+    pub(crate) fn endpoint_calls(&self) -> u64 {
+        self.kvs.calls().get(path::GET_DATA_ENDPOINT).copied().unwrap_or_default()
     }
 
     pub(crate) async fn remove_all_stored(&self) -> u64 {
@@ -451,7 +483,7 @@ impl Rig {
         let (start_timestamp, end_timestamp) = (seconds(0), seconds((START_S + 100_000) * 1000));
         let timestamp_range = TimestampRange { start_timestamp, end_timestamp };
         let selector = FragmentSelector { fragment_selector_type, timestamp_range };
-        let rows = operator(&self.kvs, &self.clock_of_kvs)
+        let rows = operator(&self.kvs, &self.clock_of_kvs, &self.network)
             .list_all_fragments(&StreamId::name(STREAM), selector)
             .await;
         rows.expect("it can be listed").into_iter().map(|row| row.fragment_number).collect()
@@ -554,15 +586,25 @@ fn open_proofs(folder: Option<PathBuf>) -> Proofs {
 }
 
 /// Another caller, with the right key and a network that works.
-fn operator(kvs: &KvsLocal, clock: &Clock) -> Client {
+fn operator(kvs: &KvsLocal, clock: &Clock, network: &Network) -> Client {
     let Credentials { access_key, secret_key, .. } = Credentials::local();
-    client(kvs, clock, &Network::default(), Keys::new(access_key, secret_key))
+    let network = Network { ca: network.ca.clone(), ..Network::default() };
+    client(kvs, clock, &network, Keys::new(access_key, secret_key), false)
 }
 
-fn client(kvs: &KvsLocal, clock: &Clock, network: &Network, keys: Keys) -> Client {
+/// A certificate for KVS in memory, which is its own authority: that one is written to a file.
+fn own_certificate(folder: &Path, file: &str) -> kvs_local::Tls {
+    let own = rcgen::generate_simple_self_signed(["kvs-local.invalid".to_owned()]).expect("a certificate");
+    std::fs::write(folder.join(file), own.cert.pem()).expect("it can be written");
+    kvs_local::Tls { certificate_pem: own.cert.pem().into(), key_pem: own.signing_key.serialize_pem().into() }
+}
+
+fn client(kvs: &KvsLocal, clock: &Clock, network: &Network, keys: Keys, asks_endpoint: bool) -> Client {
     let mut config = Config::new(kvs.region(), SharedCredentialsProvider::new(keys));
     let endpoint = kvs.endpoint().parse().ok();
-    config.endpoints = Endpoints { control: endpoint.clone(), media: endpoint.clone(), archived: endpoint };
+    let media = endpoint.clone().filter(|_| !asks_endpoint);
+    config.endpoints = Endpoints { control: endpoint.clone(), media, archived: endpoint };
+    config.extra_ca_pem.clone_from(&network.ca);
     config.clock = clock.clone();
     let (network, connector) = (network.clone(), kvs.connector());
     config.dialler = SharedDialler::from_fn(move |_, _| {
@@ -574,16 +616,21 @@ fn client(kvs: &KvsLocal, clock: &Clock, network: &Network, keys: Keys) -> Clien
 
 /// Key and secret of the box; they can be corrected.
 #[derive(Clone, Debug)]
-struct Keys(Arc<Mutex<(String, String)>>, Option<(Clock, Duration)>);
+struct Keys(Arc<Mutex<(String, String)>>, Option<(Clock, Duration)>, Arc<AtomicBool>);
 
 impl Keys {
     fn new(access_key: String, secret: String) -> Self {
-        Self(Arc::new(Mutex::new((access_key, secret))), None)
+        Self(Arc::new(Mutex::new((access_key, secret))), None, Arc::default())
     }
 
     /// Others all the time, each of which lasts for so long.
     fn lasting(clock: Clock, life: Duration) -> Self {
-        Self(Arc::default(), Some((clock, life)))
+        Self(Arc::default(), Some((clock, life)), Arc::default())
+    }
+
+    /// Without that, only the first ones come, as if they lasted.
+    fn renew(&self, renew: bool) {
+        self.2.store(!renew, Ordering::Relaxed);
     }
 
     /// As the service knows them.
@@ -611,6 +658,10 @@ impl ProvideCredentials for Keys {
         if let Some((clock, life)) = &self.1 {
             let start = UNIX_EPOCH + Duration::from_secs(START_S);
             let past = clock.wall().duration_since(start).unwrap_or_default();
+            if self.2.load(Ordering::Relaxed) {
+                let token = Some("token0".to_owned());
+                return Provided::ready(Ok(AwsCredentials::new("key0", "secret", token, None, "test")));
+            }
             let n = u32::try_from(past.as_millis() / life.as_millis()).expect("small");
             let token = Some(format!("token{n}"));
             let end = start + *life * (n + 1);
@@ -631,6 +682,11 @@ impl ProvideCredentials for Keys {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Network {
     down: Arc<AtomicBool>,
+    nameless: Arc<AtomicBool>,
+    intercepted: Arc<AtomicBool>,
+    interceptor: Arc<Mutex<Option<kvs_local::Connector>>>,
+    /// Whom the box trusts.
+    ca: Option<PathBuf>,
     crash: Arc<AtomicBool>,
     /// One for each connection.
     frozen: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
@@ -641,6 +697,16 @@ impl Network {
     pub(crate) fn down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
         self.freeze();
+    }
+
+    /// Whether names resolve.
+    pub(crate) fn names(&self, resolve: bool) {
+        self.nameless.store(!resolve, Ordering::Relaxed);
+    }
+
+    /// New connections end at somebody who opens TLS on the way, with a certificate that the box does not trust.
+    pub(crate) fn intercepted(&self, intercepted: bool) {
+        self.intercepted.store(intercepted, Ordering::Relaxed);
     }
 
     /// Whatever is connected now takes and gives no more bytes, as behind a proxy that hangs.
@@ -659,7 +725,14 @@ impl Network {
         if self.down.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
-        let (inner, frozen) = (connector.connect(BUFFER)?, Arc::new(AtomicBool::new(false)));
+        if self.nameless.load(Ordering::Relaxed) {
+            let source = io::Error::other("Temporary failure in name resolution");
+            return Err(NotResolved { host: "kvs-local.invalid".to_owned(), source }.into());
+        }
+        let interceptor = self.interceptor.lock().unwrap_or_else(PoisonError::into_inner);
+        let interceptor = interceptor.as_ref().filter(|_| self.intercepted.load(Ordering::Relaxed));
+        let inner = interceptor.unwrap_or(connector).connect(BUFFER)?;
+        let frozen = Arc::new(AtomicBool::new(false));
         self.frozen.lock().unwrap_or_else(PoisonError::into_inner).push(frozen.clone());
         Ok(Freezable { inner, frozen })
     }

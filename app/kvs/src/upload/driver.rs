@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use health::{Backoff, Reason};
 
+use super::pace::Pace;
 use super::session::{Session, Step};
 use super::source::{FragmentSource, Held};
 use super::spool_source::SpoolSource;
@@ -57,6 +58,7 @@ pub struct Driver<S = SpoolSource> {
     pub(super) events: VecDeque<Event>,
     drop_due: bool,
     paused: bool,
+    pace: Pace,
     stop_by: Option<Instant>,
     over: bool,
 }
@@ -109,6 +111,7 @@ impl<S: FragmentSource> Driver<S> {
             events: VecDeque::new(),
             drop_due: false,
             paused: false,
+            pace: Pace::default(),
             stop_by: None,
             over: false,
         }
@@ -125,6 +128,11 @@ impl<S: FragmentSource> Driver<S> {
             Part::Block { .. } => None,
         };
         self.events.extend(ended.map(Event::Lost));
+        self.pace.recorded(match &part {
+            Part::Start(start) => start.head.len(),
+            Part::Block { head, payload } => head.len() + payload.len(),
+            Part::End(end) => end.tag.len(),
+        });
         self.source.part(part);
         while self.source.bytes() > self.config.window_bytes && self.drop_one() {}
     }
@@ -488,6 +496,13 @@ impl<S: FragmentSource> Driver<S> {
             return Turn::Act(Action::LookUp { fragments });
         }
         let finishing = self.stop_by.is_some();
+        let waits = |held: &Held<'_>| {
+            held.end.is_some()
+                && self.window.get(held.id).is_none_or(|fragment| fragment.session != session.id)
+        };
+        let behind = self.source.held().any(|held| waits(&held));
+        let behind = behind || session.has_waiting();
+        self.events.extend(self.pace.look(behind, session.carried(), now).map(Event::Pace));
         let (policy, config) = (self.config.policy, &self.config);
         let bytes = match session.step(&self.source, &mut self.window, policy, config, finishing, now) {
             Step::Begin(id, bytes) => {
@@ -525,7 +540,8 @@ impl<S: FragmentSource> Driver<S> {
             let operator =
                 matches!(&reason, CloseReason::Refused(error) if error.reaction() == Reaction::Stop);
             let retry = if operator { Retry::Operator } else { Retry::Soon };
-            self.give_up_link(Failure::new(Reason::UploadFailed, reason.to_string(), retry), now, random);
+            let failure = Failure::new(reason.health_reason(), reason.to_string(), retry);
+            self.give_up_link(reason.fix().into_iter().fold(failure, Failure::fix), now, random);
             return Turn::Again;
         }
         self.interrupt(now);
@@ -568,6 +584,7 @@ impl<S: FragmentSource> Driver<S> {
     /// What the running session has in flight is in doubt from now on.
     fn interrupt(&mut self, now: Instant) {
         let Link::Up { session, .. } = &self.link else { return };
+        self.pace.interrupted();
         let before = self.events.len();
         self.events.extend(self.window.of(session.id).map(|(id, _)| Event::Interrupted(id)));
         if self.events.len() > before {

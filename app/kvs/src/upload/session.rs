@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use health::Reason;
 use media::ProducerTimestamp;
 use media::mkv::write;
 
@@ -57,6 +58,26 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// What dashboards call it.
+    pub fn health_reason(&self) -> Reason {
+        match self {
+            Self::AckTimeout { .. } | Self::WriteStalled { .. } => Reason::StaleConnection,
+            Self::WindowFull => Reason::BacklogFull,
+            Self::Refused(error) => error.health_reason(),
+            _ => Reason::UploadFailed,
+        }
+    }
+
+    /// What somebody can look at.
+    pub(super) fn fix(&self) -> Option<&'static str> {
+        match self {
+            Self::AckTimeout { .. } | Self::WriteStalled { .. } => Some(
+                "look at the uplink, and at a proxy or firewall that keeps connections open and passes nothing on",
+            ),
+            _ => None,
+        }
+    }
+
     /// Planned ends are followed by the next session at once and count as no failure.
     pub fn is_failure(&self) -> bool {
         match self {
@@ -201,8 +222,13 @@ impl Session {
         }
     }
 
+    /// Bytes that the network took, as far as anybody knows.
+    pub(super) fn carried(&self) -> u64 {
+        self.written.unwrap_or(self.handed)
+    }
+
     /// Bytes wait that the socket has not taken.
-    fn has_waiting(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         self.pending.is_some() || self.ahead() > self.least_ahead
     }
 
