@@ -108,6 +108,18 @@ pub struct Proxy {
     pub except: Vec<String>,
 }
 
+impl Proxy {
+    /// Whether this host is reached without it.
+    pub fn excepts(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.except.iter().any(|except| {
+            let except = except.trim().trim_start_matches('.').to_ascii_lowercase();
+            let under = || host.strip_suffix(&*except).is_some_and(|before| before.ends_with('.'));
+            except == "*" || !except.is_empty() && (host == except || under())
+        })
+    }
+}
+
 /// `[mqtt]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mqtt {
@@ -121,8 +133,18 @@ pub struct Mqtt {
     pub client_id: String,
     /// Present: TLS.
     pub tls: Option<MqttTls>,
+    /// Present: the way to the broker.
+    pub proxy: Option<MqttProxy>,
     pub protocol: MqttProtocol,
     pub keep_alive: Duration,
+}
+
+/// `[proxy]`, as the connection to the broker takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttProxy {
+    pub proxy: Proxy,
+    /// PEM, trusted besides the system's certificate authorities where the proxy itself is spoken to by TLS.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `[mqtt.tls]`; all files are PEM.
@@ -132,6 +154,8 @@ pub struct MqttTls {
     pub ca_file: Option<PathBuf>,
     /// Certificate (chain) and private key of this box.
     pub client: Option<ClientCertificate>,
+    /// Which protocol the connection is for (ALPN): a broker that shares its port with others wants to be told.
+    pub alpn: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -149,3 +149,30 @@ fn a_proxy_comes_from_the_file_else_from_the_environment_and_its_password_never_
     assert!(!warning.to_string().contains("sesame"), "{warning}");
     assert_eq!(parse(&least).expect("valid").aws.proxy, None);
 }
+
+#[test]
+fn the_broker_is_told_its_protocol_on_443_and_reached_through_the_proxy_where_the_file_says_so() {
+    let mqtt = |keys: &str, tls: &str| {
+        let proxy = "[proxy]\nurl = \"http://proxy:3128\"\nexcept = [\".internal\"]\n";
+        format!("{LEAST}{proxy}[mqtt]\n{keys}\n[mqtt.tls]\n{tls}\n{CAMERA}")
+    };
+    let parsed = |keys: &str, tls: &str| parse(&mqtt(keys, tls)).expect("valid").mqtt.expect("there is one");
+    let iot = "host = \"a1b2c3-ats.iot.eu-west-1.amazonaws.com\"\nport = 443";
+    let alpn = |mqtt: Mqtt| mqtt.tls.and_then(|tls| tls.alpn);
+    assert_eq!(alpn(parsed(iot, "")).as_deref(), Some("x-amzn-mqtt-ca"));
+    assert_eq!(alpn(parsed(iot, "alpn = \"mqtt\"")).as_deref(), Some("mqtt"));
+    assert_eq!(alpn(parsed(&iot.replace("443", "8883"), "")), None);
+    assert_eq!(alpn(parsed("host = \"broker.example\"\nport = 443", "")), None);
+    for wrong in ["", "two words", "ü"] {
+        check(&mqtt(iot, &format!("alpn = \"{wrong}\"")), "mqtt.tls.alpn", "ASCII");
+    }
+    let by_proxy = |host: &str| parsed(&format!("host = \"{host}\"\nproxy = true"), "").proxy;
+    assert_eq!(
+        by_proxy("broker.example").map(|way| way.proxy.url.to_string()).as_deref(),
+        Some("http://proxy:3128/")
+    );
+    assert_eq!(by_proxy("broker.internal"), None, "an exception");
+    assert_eq!(parsed("host = \"broker.example\"", "").proxy, None, "only where it is asked for");
+    let none = format!("{LEAST}[mqtt]\nhost = \"broker\"\nproxy = true\n{CAMERA}");
+    check(&none, "mqtt.proxy", "without a proxy");
+}

@@ -32,6 +32,7 @@ fn broker_config(address: std::net::SocketAddr, client_id: &str) -> config::Mqtt
         client_id: client_id.into(),
         tls: None,
         protocol: config::MqttProtocol::V5,
+        proxy: None,
         keep_alive: Duration::from_secs(30),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{TlsConfiguration, Transport, v5};
+use rumqttc::{Proxy, ProxyAuth, ProxyType, TlsConfiguration, Transport, v5};
 
 use super::outbox::Message;
 use super::{Protocol, Qos, tls};
@@ -88,6 +88,7 @@ pub(crate) fn open(
         None => Transport::Tcp,
         Some(tls) => Transport::tls_with_config(TlsConfiguration::Rustls(tls::client_config(tls)?)),
     };
+    let proxy = config.proxy.as_ref().map(through).transpose()?;
     // rumqttc joins host and port with a colon.
     let host = if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
     let login = (config.username.as_ref()).map(|user| {
@@ -107,6 +108,9 @@ pub(crate) fn open(
             if let Some((user, password)) = login {
                 options.set_credentials(user, password);
             }
+            if let Some(proxy) = proxy {
+                options.set_proxy(proxy);
+            }
             let (client, link) = v5::AsyncClient::new(options, capacity);
             Ok((Client::V5(client), Link::V5(Box::new(link))))
         }
@@ -122,12 +126,47 @@ pub(crate) fn open(
             if let Some((user, password)) = login {
                 options.set_credentials(user, password);
             }
+            if let Some(proxy) = proxy {
+                options.set_proxy(proxy);
+            }
             let (client, mut link) = rumqttc::AsyncClient::new(options, capacity);
             let mut network = link.network_options();
             network.set_connection_timeout(CONNECT_TIMEOUT_S);
             link.set_network_options(network);
             Ok((Client::V311(client), Link::V311(Box::new(link))))
         }
+    }
+}
+
+/// The way through a proxy that allows CONNECT; TLS to the broker runs inside.
+fn through(way: &config::MqttProxy) -> Result<Proxy, Failure> {
+    let url = &way.proxy.url;
+    let fix = "correct proxy.url";
+    let unusable =
+        || Failure { kind: FailureKind::Refused { fix }, text: format!("{url} has no host or no port") };
+    let ty = match url.scheme() {
+        "https" => ProxyType::Https(TlsConfiguration::Rustls(tls::proxy_config(way.ca_file.as_deref())?)),
+        _ => ProxyType::Http,
+    };
+    let auth = way.proxy.login.as_ref().map_or(ProxyAuth::None, |login| ProxyAuth::Basic {
+        username: login.username.clone(),
+        password: login.password.expose().to_owned(),
+    });
+    let addr = url.host_str().ok_or_else(unusable)?.to_owned();
+    let port = url.port_or_known_default().ok_or_else(unusable)?;
+    Ok(Proxy { ty, auth, addr, port })
+}
+
+/// What a proxy says that lets us in no further; the library only has it as text.
+fn proxy_kind(error: &(dyn Error + 'static)) -> FailureKind {
+    match text(error) {
+        text if text.contains("407") => FailureKind::Refused {
+            fix: "the proxy wants another login: check username and password_file in [proxy]",
+        },
+        text if text.contains("403") => {
+            FailureKind::Refused { fix: "ask who runs the proxy to let mqtt.host with mqtt.port through" }
+        }
+        _ => tls_kind(error),
     }
 }
 
@@ -283,6 +322,7 @@ fn failure_v5(error: &v5::ConnectionError) -> Failure {
         ConnectionError::MqttState(StateError::ConnectionAborted) | ConnectionError::Timeout(_) => {
             FailureKind::Handshake
         }
+        ConnectionError::Proxy(error) => proxy_kind(error),
         error => tls_kind(error),
     };
     Failure { kind, text: text(error) }
@@ -301,6 +341,7 @@ fn failure_v311(error: &rumqttc::ConnectionError) -> Failure {
         ConnectionError::MqttState(StateError::ConnectionAborted) | ConnectionError::NetworkTimeout => {
             FailureKind::Handshake
         }
+        ConnectionError::Proxy(error) => proxy_kind(error),
         error => tls_kind(error),
     };
     Failure { kind, text: text(error) }
@@ -329,6 +370,9 @@ fn tls_kind(error: &(dyn Error + 'static)) -> FailureKind {
                         | Alert::HandshakeFailure
                         | Alert::AccessDenied,
                     ) => "the broker wants another client certificate: check mqtt.tls.cert_file and key_file",
+                    rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => {
+                        "the broker wants another mqtt.tls.alpn: its documentation names it"
+                    }
                     _ => "check that mqtt.port is a TLS port, and remove [mqtt.tls] if it is not",
                 },
             };

@@ -129,6 +129,7 @@ fn config_for(port: u16) -> config::Mqtt {
         password: None,
         client_id: "kvs-edge-box".into(),
         tls: None,
+        proxy: None,
         protocol: config::MqttProtocol::Auto,
         keep_alive: Duration::from_secs(5),
     }
@@ -355,6 +356,7 @@ async fn tls_with_client_certificate() {
                 cert_file: file(&format!("{name}.pem")),
                 key_file: file(&format!("{name}.key")),
             }),
+            alpn: None,
         }),
         ..broker.config()
     };

@@ -49,8 +49,10 @@ fn root(report: &mut Report, mut root: Section) -> Option<Config> {
     let section = root.section(report, "proxy");
     let proxy = identity::proxy(report, section);
     let section = root.section(report, "mqtt");
-    let mqtt =
-        if section.is_present() { mqtt::mqtt(report, section, &device.id).map(Some) } else { Some(None) };
+    let mqtt = match section.is_present() {
+        true => mqtt::mqtt(report, section, &device.id, (proxy.as_ref(), aws.as_ref())).map(Some),
+        false => Some(None),
+    };
     let section = root.section(report, "spool");
     let spool = spool(report, section);
     let upload = {

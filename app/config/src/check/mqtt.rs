@@ -4,9 +4,17 @@ use std::time::Duration;
 
 use super::values::{ID, is_local, name_like, pem_file, redacted, seconds, secret};
 use crate::document::{Report, Section, brief};
-use crate::{ClientCertificate, Mqtt, MqttProtocol, MqttTls};
+use crate::{Aws, ClientCertificate, Mqtt, MqttProtocol, MqttProxy, MqttTls, Proxy};
 
-pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> Option<Mqtt> {
+/// Of AWS IoT Core, for a client certificate on port 443.
+const IOT_ALPN: &str = "x-amzn-mqtt-ca";
+
+pub(super) fn mqtt(
+    report: &mut Report,
+    mut section: Section,
+    device: &str,
+    (proxy, aws): (Option<&Proxy>, Option<&Aws>),
+) -> Option<Mqtt> {
     let host = section.string(report, "host");
     if host.is_none() && !section.has("host") {
         section.missing(
@@ -68,7 +76,23 @@ pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> O
         &[("auto", MqttProtocol::Auto), ("5", MqttProtocol::V5), ("3.1.1", MqttProtocol::V311)],
     );
     let keep_alive = seconds(report, &mut section, "keep_alive_s", 5..=3600, Duration::from_secs(30));
-    let tls = tls.then(|| mqtt_tls(report, tls_section));
+    let mut tls = tls.then(|| mqtt_tls(report, tls_section));
+    // There the port is that of HTTPS, and without the word the handshake fails.
+    let shares_port = port == 443 && host.as_ref().is_some_and(|host| is_iot_core(host));
+    if let Some(tls) = tls.as_mut().filter(|tls| shares_port && tls.alpn.is_none()) {
+        tls.alpn = Some(IOT_ALPN.to_owned());
+    }
+    let wants_proxy = section.boolean(report, "proxy", false);
+    if wants_proxy && proxy.is_none() {
+        let at = section.at_key("proxy").unwrap_or(section.at);
+        let fix = "write the table [proxy], or remove this key";
+        report.mistake(at, &section.path("proxy"), "true without a proxy", "[proxy], or HTTPS_PROXY", fix);
+    }
+    let ca_file = aws.and_then(|aws| aws.ca_file.clone());
+    let way = |host: &str| {
+        let proxy = proxy.filter(|proxy| wants_proxy && !proxy.excepts(host))?.clone();
+        Some(MqttProxy { proxy, ca_file })
+    };
     if tls.is_some() && host.as_ref().is_some_and(|host| host.contains(':')) {
         let at = section.at_key("host").unwrap_or(section.at);
         let fix = "give the broker a name, in DNS or in /etc/hosts";
@@ -81,8 +105,10 @@ pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> O
         report.warning(section.at, &section.path("tls"), "a password without TLS", "[mqtt.tls]", fix);
     }
     section.finish(report);
+    let host = host?;
     Some(Mqtt {
-        host: host?,
+        proxy: way(&host),
+        host,
         port: u16::try_from(port).ok()?,
         prefix: prefix.unwrap_or_else(|| "kvs-edge".to_owned()),
         username: username.map(|username| username.value),
@@ -97,6 +123,11 @@ pub(super) fn mqtt(report: &mut Report, mut section: Section, device: &str) -> O
     })
 }
 
+fn is_iot_core(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    host.contains(".iot.") && (host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn"))
+}
+
 fn mqtt_tls(report: &mut Report, mut section: Section) -> MqttTls {
     let ca_file = pem_file(report, &mut section, "ca_file", "CERTIFICATE", false);
     let cert_file = pem_file(report, &mut section, "cert_file", "CERTIFICATE", false);
@@ -106,8 +137,24 @@ fn mqtt_tls(report: &mut Report, mut section: Section) -> MqttTls {
             section.missing(report, other, &format!("a file beside {one}"), "give both, or neither");
         }
     }
+    let alpn = section.string(report, "alpn").and_then(|alpn| {
+        let good =
+            (1..=255).contains(&alpn.value.len()) && alpn.value.bytes().all(|byte| byte.is_ascii_graphic());
+        if !good {
+            let fix = "write what the broker's documentation names, such as \"x-amzn-mqtt-ca\" or \"mqtt\"";
+            let found = format!("{:?}", brief(&alpn.value));
+            report.mistake(
+                alpn.at,
+                &section.path("alpn"),
+                found,
+                "1 to 255 ASCII characters without blanks",
+                fix,
+            );
+        }
+        good.then_some(alpn.value)
+    });
     section.finish(report);
     let client =
         cert_file.zip(key_file).map(|(cert_file, key_file)| ClientCertificate { cert_file, key_file });
-    MqttTls { ca_file, client }
+    MqttTls { ca_file, client, alpn }
 }
