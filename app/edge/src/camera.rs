@@ -301,6 +301,8 @@ impl Camera {
             upload: self.upload.subscribe(),
             proof: self.verify.subscribe(),
             proofs: self.proofs.clone(),
+            client: self.client.clone(),
+            stream: StreamId::name(&self.config.stream),
             report: self.records.clone(),
             proof_ended: proof_ended.clone(),
         };

@@ -200,6 +200,7 @@ impl Judge {
         let recorded = [
             upload_problem(&upload),
             upload.slow_link.clone(),
+            upload.in_doubt.clone(),
             verify_problem(&verify),
             view.records.borrow().problem.clone(),
             self.recent_loss(ingest),

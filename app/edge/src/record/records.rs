@@ -13,13 +13,20 @@ use std::time::{Duration, Instant, SystemTime};
 use clock::{Clock, Trust};
 use health::{Backoff, Problem, Reason};
 use kvs::RunId;
+use kvs::api::StreamId;
+use kvs::fragmenter::FragmentSummary;
 use kvs::ledger::{Cursor, Ledger};
-use kvs::proof::records::{Book, BookConfig, Cause, Context, Head, Line, Played, Row, RowState, Summary};
+use kvs::proof::records::{
+    Book, BookConfig, Cause, Context, Head, Line, Played, Row, RowState, RowTimes, Summary,
+};
+use kvs_client::Client;
+use media::ProducerTimestamp;
 use store::{CameraProofs, Proofs, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::ask;
 use super::proof::{self, ProofReport};
 use super::{SharedLedger, UploadReport};
 
@@ -27,6 +34,8 @@ use super::{SharedLedger, UploadReport};
 const TURN: Duration = Duration::from_secs(5);
 /// After a disk that refused.
 const REST: Duration = Duration::from_secs(30);
+/// For what an earlier life left.
+const LONGEST_QUESTION: Duration = Duration::from_secs(60);
 
 /// Everything that the records of one camera need; each new life of it gets a clone.
 #[derive(Clone)]
@@ -41,6 +50,9 @@ pub struct RecordKeeper {
     pub upload: watch::Receiver<UploadReport>,
     pub proof: watch::Receiver<ProofReport>,
     pub proofs: Proofs,
+    /// Asked about what an earlier life left unconfirmed.
+    pub client: Client,
+    pub stream: StreamId,
     pub report: watch::Sender<RecordReport>,
     /// Fires when the proof has said its last word.
     pub proof_ended: CancellationToken,
@@ -93,6 +105,7 @@ impl RecordKeeper {
     /// Until the proof has ended, and then once more.
     async fn run(self) {
         let mut opened = None;
+        let (mut judged, mut ask_at) = (Vec::new(), self.clock.now());
         // What an earlier life of this task has read is read again: it changes nothing.
         let mut cursor = self.ledger.with(|ledger| ledger.cursor_at_start());
         let mut all = false;
@@ -101,23 +114,34 @@ impl RecordKeeper {
             let mut pause = TURN;
             // Without a time that somebody vouches for nothing is stamped, and no minute is over.
             if self.clock.trust() != Trust::Pending {
-                let rows = self.rows(&mut cursor, all);
+                let mut rows = self.rows(&mut cursor, all);
+                rows.append(&mut judged);
                 let (keeper, context) = (self.clone(), self.context());
-                let (settled, own) = (self.is_settled(), self.run);
+                let own = Some(self.run).filter(|_| self.is_settled() && self.clock.now() >= ask_at);
                 let turn = tokio::task::spawn_blocking(move || {
                     let mut open = match opened {
                         Some(open) => open,
                         None => Open::new(&keeper, context.now_ms)?,
                     };
-                    let turned = open.turn(rows, settled.then_some(own), &context);
-                    Ok::<_, StoreError>((open, turned))
+                    let turned = open.turn(rows, &context);
+                    let orphans = match own.filter(|_| !open.settled && turned.is_ok()) {
+                        Some(own) => open.proofs.waiting_before(own)?,
+                        None => Vec::new(),
+                    };
+                    open.settled |= own.is_some() && orphans.is_empty();
+                    Ok::<_, StoreError>((open, turned, orphans))
                 });
                 let (open, error) = match turn.await {
-                    Ok(Ok((open, Ok(lines)))) => {
+                    Ok(Ok((open, Ok(lines), orphans))) => {
                         self.written(&lines, &open);
+                        if !orphans.is_empty() {
+                            judged = self.ask_for(orphans).await;
+                            // What could not be asked for is asked for again.
+                            ask_at = self.clock.now() + REST;
+                        }
                         (Some(open), None)
                     }
-                    Ok(Ok((open, Err((lines, error))))) => {
+                    Ok(Ok((open, Err((lines, error)), _))) => {
                         self.written(&lines, &open);
                         (Some(open), Some(error))
                     }
@@ -134,6 +158,36 @@ impl RecordKeeper {
             }
             self.proof_ended.run_until_cancelled(self.clock.sleep(pause)).await;
         }
+    }
+
+    /// What KVS has of fragments that an earlier life left unconfirmed, and that are on no disk. Of those that it does not say
+    /// anything about nothing is known yet.
+    async fn ask_for(&self, orphans: Vec<Row>) -> Vec<Row> {
+        let now_ms = self.clock.wall_ms();
+        let fragments: Vec<_> =
+            orphans.iter().filter_map(|row| Some((summary_of(row)?, row.number))).collect();
+        let asking = ask::reconcile(&self.client, &self.stream, &self.clock, fragments, self.clock.now());
+        let answer = tokio::time::timeout(LONGEST_QUESTION, asking).await.unwrap_or_default();
+        if let Some(failure) = &answer.failure {
+            let (camera, error) = (&self.camera, &failure.text);
+            tracing::warn!(camera, error, "cannot ask KVS for what an earlier start left unconfirmed");
+        }
+        let judge = |row: Row| {
+            let number = answer.found.iter().find(|(id, _)| *id == row.id).map(|(_, number)| *number);
+            if let Some(number) = number {
+                let times = RowTimes { persisted: Some(now_ms), identical: Some(now_ms), ..row.times };
+                return Some(Row { state: RowState::Persisted, number: Some(number), times, ..row });
+            }
+            let cannot_be_asked = summary_of(&row).is_none();
+            (cannot_be_asked || answer.absent.contains(&row.id)).then(|| Row {
+                state: RowState::Bad(Cause::Crashed),
+                text: Some(
+                    "the daemon ended before it was confirmed, and neither disk nor KVS has it".to_owned(),
+                ),
+                ..row
+            })
+        };
+        orphans.into_iter().filter_map(judge).collect()
     }
 
     /// What the log says of fragments since the last call; `all`: of all that the ledger remembers.
@@ -233,23 +287,24 @@ impl Open {
         Ok(Self { book, proofs, settled: false })
     }
 
-    fn turn(
-        &mut self,
-        mut rows: Vec<Row>,
-        own: Option<RunId>,
-        context: &Context,
-    ) -> Result<Vec<Line>, (Vec<Line>, StoreError)> {
-        if let Some(own) = own.filter(|_| !self.settled) {
-            let orphans = self.proofs.waiting_before(own).map_err(|error| (Vec::new(), error))?;
-            rows.extend(orphans.into_iter().map(|row| Row {
-                state: RowState::Bad(Cause::Crashed),
-                text: Some("the daemon ended before it was confirmed, and it is not on disk".to_owned()),
-                ..row
-            }));
-            self.settled = true;
-        }
+    fn turn(&mut self, rows: Vec<Row>, context: &Context) -> Result<Vec<Line>, (Vec<Line>, StoreError)> {
         self.book.turn(&rows, &mut self.proofs, context)
     }
+}
+
+/// As a look asks for it, which needs no more of it than its row has.
+fn summary_of(row: &Row) -> Option<FragmentSummary> {
+    Some(FragmentSummary {
+        id: row.id,
+        timecode: ProducerTimestamp::from_millis(row.timecode_ms),
+        duration_ms: row.end_ms.saturating_sub(row.timecode_ms),
+        blocks: row.blocks?,
+        audio_blocks: 0,
+        cluster_bytes: row.bytes?,
+        around_bytes: 0,
+        sums: row.sums?,
+        forced: false,
+    })
 }
 
 fn played(played: &proof::Played) -> Played {

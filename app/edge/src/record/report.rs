@@ -18,6 +18,8 @@ pub struct UploadReport {
     pub problem: Option<Problem>,
     /// The uplink carries less than the camera delivers: nothing breaks, and the backlog grows.
     pub slow_link: Option<Problem>,
+    /// KVS does not say of some fragments whether it has them: they wait on disk, and the others go on.
+    pub in_doubt: Option<Problem>,
     /// Fragments completed by the fragmenter.
     pub complete: u64,
     pub persisted: u64,
@@ -47,6 +49,7 @@ impl UploadReport {
             since: now,
             problem: None,
             slow_link: None,
+            in_doubt: None,
             complete: 0,
             persisted: 0,
             lost: 0,
@@ -79,7 +82,14 @@ impl UploadReport {
 
     /// The most telling of what is wrong.
     pub fn told(&self) -> Option<&Problem> {
-        self.problem.as_ref().or(self.slow_link.as_ref())
+        self.problem.as_ref().or(self.slow_link.as_ref()).or(self.in_doubt.as_ref())
+    }
+
+    pub(super) fn in_doubt(&mut self, parked: usize, now: SystemTime) {
+        let found = format!("KVS does not say of {parked} fragments whether it has them");
+        let fix = "allow this box kinesisvideo:ListFragments on the stream; they wait on disk, and are sent once it is known";
+        let problem = (parked > 0).then(|| Problem::new(Reason::UploadFailed, found, now).fix(fix));
+        self.in_doubt = problem.map(|problem| problem.again(self.in_doubt.as_ref()));
     }
 
     pub(super) fn slow_link(&mut self, found: Option<String>, now: SystemTime) {

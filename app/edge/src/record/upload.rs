@@ -544,6 +544,7 @@ impl<'a> Running<'a> {
             self.uploader.report.send_modify(|report| {
                 self.uploader.ledger.with(|ledger| report.count(ledger));
                 report.enter(state, wall);
+                report.in_doubt(self.driver.parked(), wall);
                 report.backlog = self.driver.backlog();
             });
         }

@@ -182,3 +182,33 @@ async fn acks_for_fragments_that_nobody_sent_change_no_record() {
         assert_eq!((minute.verdict, minute.expected, minute.persisted), (Verdict::Ok, 60, 60), "{minute:#?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_box_left_unconfirmed_on_no_disk_is_asked_for_before_it_is_called_lost() {
+    for (arrives, says) in [(true, None), (false, Some(Cause::Crashed))] {
+        let mut rig = Rig::start(Setting { window_bytes: 4 << 20, ..setting(ProofMode::Sampled) }).await;
+        rig.film(125).await;
+        // The disk takes nothing any more; what is sent arrives, and no ack says so. Or nothing arrives.
+        rig.disk.break_with(std::io::ErrorKind::ReadOnlyFilesystem);
+        match arrives {
+            true => rig.inject(FaultKind::DropAck { ack: None, count: 1_000_000 }),
+            false => rig.network.down(true),
+        }
+        rig.refuse_looks();
+        rig.film(30).await;
+        rig.kill().await;
+        rig.disk.mend();
+        rig.network.down(false);
+        rig.kvs.faults().clear();
+        rig.begin_again();
+        rig.film(400).await;
+        rig.end().await;
+        let minutes = minutes(&rig);
+        let causes: Vec<_> = minutes.iter().flat_map(|minute| &minute.gaps).map(|gap| gap.cause).collect();
+        assert_eq!(causes.contains(&Cause::Crashed), says.is_some(), "{arrives}: {minutes:#?}");
+        // The 30 s before the death, but for what was being recorded.
+        let kept: u64 = minutes.iter().map(|minute| minute.persisted).sum();
+        let expected: u64 = minutes.iter().map(|minute| minute.expected).sum();
+        assert!(if arrives { kept == expected } else { expected - kept >= 20 }, "{kept} of {expected}");
+    }
+}

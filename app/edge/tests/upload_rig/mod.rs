@@ -172,6 +172,7 @@ impl Life {
         mode: ProofMode,
         (spool, proofs): (Option<Spool>, Option<Proofs>),
     ) -> Self {
+        let records_client = reader.clone();
         let (pulses, ledger) = (Pulses::new(clock.clone()), SharedLedger::default());
         let (report, orders) = (watch::Sender::new(UploadReport::new(clock.wall())), Orders::default());
         let run = spool.as_ref().and_then(Spool::newest_run);
@@ -227,6 +228,8 @@ impl Life {
             upload: report.subscribe(),
             proof: proof.clone(),
             proofs,
+            client: records_client,
+            stream: StreamId::name(STREAM),
             report: record_report,
             proof_ended: proof_ended.clone(),
         });
@@ -428,6 +431,18 @@ impl Rig {
     /// Whether the box gets new credentials when the old ones end.
     pub(crate) fn renew_keys(&self, renew: bool) {
         self.keys.renew(renew);
+    }
+
+    /// Nobody is told what is in the stream, until faults are cleared.
+    pub(crate) fn refuse_looks(&self) {
+        for path in [path::LIST_FRAGMENTS, path::GET_MEDIA_FOR_FRAGMENT_LIST] {
+            self.inject(FaultKind::Refuse {
+                path: path.to_owned(),
+                error_type: "InternalFailure".to_owned(),
+                status: 500,
+                count: 1_000_000,
+            });
+        }
     }
 
     /// How often the service was asked where a stream is served.

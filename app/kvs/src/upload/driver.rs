@@ -1,7 +1,7 @@
 //! The whole upload as one state machine: events and `now` go in, actions and the next deadline come out.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use health::{Backoff, Reason};
 
@@ -9,7 +9,7 @@ use super::pace::Pace;
 use super::session::{Session, Step};
 use super::source::{FragmentSource, Held};
 use super::spool_source::SpoolSource;
-use super::window::Window;
+use super::window::{InFlight, Window};
 use super::{
     Action, Backlog, CloseReason, Doubt, Event, Failure, LookedUp, Loss, Retry, Unconfirmed, UploadConfig,
     UploadState,
@@ -21,11 +21,16 @@ use crate::{FragmentId, FragmentNumber};
 
 /// Attempts to ask what is there before everything is sent again: of what is in memory only, a duplicate is better than a gap.
 const LOOK_TRIES: u32 = 3;
-/// What is on disk can wait for the answer, some ten minutes: an upload that never gets one must not wait for ever.
+/// What is on disk can wait for the answer. All the rest waits with it for some ten minutes; from then on it waits alone,
+/// [parked](PARKED), and is asked for beside the others: it is never sent twice.
 const PATIENT_LOOK_TRIES: u32 = 20;
+/// Between two questions about what is parked.
+const PARKED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Sessions are counted from 1. In flight under this number is what an earlier life may have sent.
 pub(super) const NO_SESSION: u64 = 0;
+/// In flight under this number is what nobody knows of whether KVS has it: no session sends it before that is answered.
+pub(super) const PARKED: u64 = u64::MAX;
 
 /// Decides all that one camera's upload does.
 ///
@@ -50,6 +55,8 @@ pub struct Driver<S = SpoolSource> {
     look_tries: u32,
     /// Of what an earlier life recorded the last look found some.
     found_earlier: bool,
+    /// When what is parked is asked for again.
+    ask_parked_at: Option<Instant>,
     /// The last session took fragments and kept none: the next one looks at the stream's settings first.
     keeps_nothing: bool,
     /// Given up while it grows.
@@ -105,6 +112,7 @@ impl<S: FragmentSource> Driver<S> {
             asked: Asked::No,
             look_tries: 0,
             found_earlier: false,
+            ask_parked_at: None,
             keeps_nothing: false,
             discarding: None,
             unknown_acks: BTreeSet::new(),
@@ -283,10 +291,14 @@ impl<S: FragmentSource> Driver<S> {
                         self.events.push_back(Event::LookedUp { asked, found: found.len(), unknown: 0 });
                         found.into_iter().for_each(|(id, number)| self.found(id, number, now));
                         absent.into_iter().for_each(|id| self.not_there(id));
+                        self.asked_for_parked(now);
                     }
                     LookedUp::KeepsNothing => self.failed = Some((no_retention(), now)),
                     // The acks may still come; a session without any is ended by the ack timeout.
-                    LookedUp::CouldNotAsk(failure) => self.events.push_back(Event::CouldNotAsk(failure)),
+                    LookedUp::CouldNotAsk(failure) => {
+                        self.events.push_back(Event::CouldNotAsk(failure));
+                        self.asked_for_parked(now);
+                    }
                 }
             }
             _ => {}
@@ -338,7 +350,11 @@ impl<S: FragmentSource> Driver<S> {
             Link::Away => self.wants_session().then(|| self.start_at()).flatten(),
             Link::Asking { until, .. } | Link::Opening { until } | Link::Closing { until } => Some(*until),
             Link::Up { last_words: Some((_, until)), .. } => Some(*until),
-            Link::Up { session, .. } => session.next_deadline(&self.source, &self.window, &self.config),
+            Link::Up { session, .. } => {
+                let at = session.next_deadline(&self.source, &self.window, &self.config);
+                let parked = self.ask_parked_at.filter(|_| session.looking.is_none());
+                [at, parked].into_iter().flatten().min()
+            }
         };
         [at, self.stop_by].into_iter().flatten().min()
     }
@@ -393,6 +409,36 @@ impl<S: FragmentSource> Driver<S> {
         self.source.held().len() > 0 && !self.paused
     }
 
+    fn is_parked(&self, id: FragmentId) -> bool {
+        self.window.get(id).is_some_and(|fragment| fragment.session == PARKED)
+    }
+
+    /// Fragments that KVS does not say of whether it has them. They are on disk, and sent once it is known that they are not
+    /// there.
+    pub fn parked(&self) -> usize {
+        self.window.of(PARKED).count()
+    }
+
+    /// Nothing else waits.
+    fn only_parked(&self) -> bool {
+        self.source.held().all(|held| self.is_parked(held.id))
+    }
+
+    fn park(&mut self, ids: impl IntoIterator<Item = FragmentId>, now: Instant) {
+        for id in ids {
+            if let Some(fragment) = self.window.get_mut(id) {
+                // Those behind them may have been sent too.
+                self.found_earlier |= fragment.session == NO_SESSION;
+                fragment.session = PARKED;
+            }
+        }
+        self.asked_for_parked(now);
+    }
+
+    fn asked_for_parked(&mut self, now: Instant) {
+        self.ask_parked_at = (self.parked() > 0).then(|| now + PARKED_AGAIN);
+    }
+
     /// Fragments that ended sessions left in doubt, oldest first.
     fn in_doubt(&self) -> Vec<Doubt> {
         self.window.iter().filter_map(|(id, _)| self.doubt(id)).collect()
@@ -405,7 +451,11 @@ impl<S: FragmentSource> Driver<S> {
 
     /// The earliest time for the next attempt; what is in doubt is not asked for before a list would name it.
     fn start_at(&self) -> Option<Instant> {
-        let ask = self.asked == Asked::No && self.window.iter().any(|(id, _)| self.doubt(id).is_some());
+        if self.only_parked() {
+            return self.retry_at.max(self.ask_parked_at);
+        }
+        let doubts = || self.window.iter().filter(|(_, fragment)| fragment.session != PARKED);
+        let ask = self.asked == Asked::No && doubts().any(|(id, _)| self.doubt(id).is_some());
         let settled = self.broke_at.filter(|_| ask).map(|at| at + self.config.list_lag);
         self.retry_at.max(settled)
     }
@@ -415,8 +465,16 @@ impl<S: FragmentSource> Driver<S> {
             return None;
         }
         (self.retry_at, self.resting) = (None, None);
+        if self.only_parked() {
+            // One question, and nobody waits for it.
+            (self.asked, self.look_tries) = (Asked::No, PATIENT_LOOK_TRIES - 1);
+        }
         if self.asked == Asked::No {
-            let (fragments, retention) = (self.in_doubt(), self.keeps_nothing);
+            let (mut fragments, retention) = (self.in_doubt(), self.keeps_nothing);
+            // What is parked holds nobody else up; it is asked for beside the session.
+            if !self.only_parked() && fragments.iter().all(|doubt| self.is_parked(doubt.summary.id)) {
+                fragments.clear();
+            }
             if retention || !fragments.is_empty() {
                 let asked = fragments.iter().map(|doubt| doubt.summary.id).collect();
                 self.link = Link::Asking { asked, until: now + self.config.look_limit };
@@ -443,10 +501,15 @@ impl<S: FragmentSource> Driver<S> {
                 if asked.iter().any(earlier) {
                     self.found_earlier = found.iter().any(|(id, _)| earlier(id));
                 }
+                let in_the_dark: Vec<_> = asked.iter().copied().filter(|id| !known(id)).collect();
                 found.into_iter().for_each(|(id, number)| self.found(id, number, now));
-                absent.iter().for_each(|id| self.window.forget_earlier(Some(*id)));
+                absent.iter().for_each(|id| self.window.forget(*id));
                 match unknown {
                     0 => self.asked = Asked::Yes,
+                    _ if last_try && on_disk => {
+                        self.park(in_the_dark, now);
+                        self.asked = Asked::Yes;
+                    }
                     _ if last_try => self.asked = Asked::InVain,
                     _ if self.look_tries >= LOOK_TRIES => {
                         let text = format!("KVS does not say of {unknown} fragments whether it has them");
@@ -456,7 +519,14 @@ impl<S: FragmentSource> Driver<S> {
                 }
             }
             LookedUp::KeepsNothing => self.failed = Some((no_retention(), now)),
+            LookedUp::CouldNotAsk(failure) if last_try && on_disk && failure.retry != Retry::Operator => {
+                self.events.push_back(Event::CouldNotAsk(failure));
+                self.park(asked, now);
+                self.asked = Asked::Yes;
+            }
             LookedUp::CouldNotAsk(failure) if last_try || failure.retry == Retry::Operator => {
+                // Whoever may not ask will never know: then a duplicate is better than a gap.
+                asked.into_iter().for_each(|id| self.window.forget(id));
                 self.events.push_back(Event::CouldNotAsk(failure));
                 self.asked = Asked::InVain;
             }
@@ -489,17 +559,19 @@ impl<S: FragmentSource> Driver<S> {
             session.looking = None;
             session.look_again_at = Some(now + self.config.look_every);
         }
-        let unanswered = session.unanswered(&self.window, &self.config, now);
+        let mut unanswered = session.unanswered(&self.window, &self.config, now);
+        if session.looking.is_none() && self.ask_parked_at.is_some_and(|at| now >= at) {
+            self.ask_parked_at = Some(now + PARKED_AGAIN);
+            unanswered.extend(self.window.of(PARKED).map(|(id, _)| id));
+        }
         if !unanswered.is_empty() {
             session.looking = Some(now + self.config.look_limit);
             let fragments = unanswered.into_iter().filter_map(|id| self.doubt(id)).collect();
             return Turn::Act(Action::LookUp { fragments });
         }
         let finishing = self.stop_by.is_some();
-        let waits = |held: &Held<'_>| {
-            held.end.is_some()
-                && self.window.get(held.id).is_none_or(|fragment| fragment.session != session.id)
-        };
+        let of_others = |fragment: &InFlight| fragment.session != session.id && fragment.session != PARKED;
+        let waits = |held: &Held<'_>| held.end.is_some() && self.window.get(held.id).is_none_or(of_others);
         let behind = self.source.held().any(|held| waits(&held));
         let behind = behind || session.has_waiting();
         self.events.extend(self.pace.look(behind, session.carried(), now).map(Event::Pace));
@@ -604,6 +676,10 @@ impl<S: FragmentSource> Driver<S> {
     /// A look did not find it. If a later one is kept, the session ends, and the next one sends it again; otherwise it may
     /// still be on its way over a slow network.
     fn not_there(&mut self, id: FragmentId) {
+        if self.is_parked(id) {
+            // The next session sends it: it is older than what this one has sent.
+            self.window.remove(id);
+        }
         let Link::Up { session, .. } = &mut self.link else { return };
         let overtaken =
             self.window.get(id).is_some_and(|fragment| fragment.session == session.id && fragment.overtaken);

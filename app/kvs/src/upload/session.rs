@@ -12,7 +12,7 @@ use media::ProducerTimestamp;
 use media::mkv::write;
 
 use super::UploadConfig;
-use super::driver::NO_SESSION;
+use super::driver::{NO_SESSION, PARKED};
 use super::policy::UploadPolicy;
 use super::source::{FragmentSource, Held};
 use super::window::{InFlight, Sent, Window};
@@ -298,8 +298,11 @@ impl Session {
             if self.draining.is_some() {
                 return Step::Wait;
             }
-            let in_flight =
-                |held: &Held<'_>| window.get(held.id).is_some_and(|fragment| fragment.session == self.id);
+            let in_flight = |held: &Held<'_>| {
+                window
+                    .get(held.id)
+                    .is_some_and(|fragment| fragment.session == self.id || fragment.session == PARKED)
+            };
             let next = policy.next(source.held().filter(|held| !in_flight(held)));
             let Some(held) = next.and_then(|id| source.get(id)) else {
                 if finishing {
@@ -434,9 +437,11 @@ impl Session {
         let free =
             self.accepted && self.pending.is_none() && self.draining.is_none() && self.current.is_none();
         let waits = free
-            && source
-                .held()
-                .any(|held| window.get(held.id).is_none_or(|fragment| fragment.session != self.id));
+            && source.held().any(|held| {
+                window
+                    .get(held.id)
+                    .is_none_or(|fragment| fragment.session != self.id && fragment.session != PARKED)
+            });
         let idle = (free && !waits).then(|| self.last_sent + config.idle_close);
         let start =
             self.last_start.filter(|_| waits && !self.fetching).map(|start| start + config.start_interval);

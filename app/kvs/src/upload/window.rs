@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use media::ProducerTimestamp;
 
-use super::driver::NO_SESSION;
+use super::driver::{NO_SESSION, PARKED};
 use super::source::Held;
 use crate::{FragmentId, FragmentNumber};
 
@@ -91,6 +91,14 @@ impl Window {
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (FragmentId, &InFlight)> {
         self.fragments.iter().map(|(id, fragment)| (*id, fragment))
+    }
+
+    /// It is known that it is not there: what was only in doubt is as if it had never been sent.
+    pub(super) fn forget(&mut self, id: FragmentId) {
+        self.forget_earlier(Some(id));
+        if self.get(id).is_some_and(|fragment| fragment.session == PARKED) {
+            self.fragments.remove(&id);
+        }
     }
 
     /// Those of one session, oldest first.
