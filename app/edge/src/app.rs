@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws;
 use crate::camera::{AnalyticsShared, Shared};
-use crate::cameras::{Cameras, CamerasError, Views};
+use crate::cameras::{Cameras, CamerasError, Views, upload_range};
+use crate::order_desk;
 use crate::publish::{DetectorPublisher, Device, Publisher, Sequence};
 use crate::service_manager::ServiceManager;
 use crate::status::{BoxStatus, Judge};
@@ -47,6 +48,8 @@ pub struct App {
     watchdog: JoinHandle<()>,
     checks: JoinHandle<()>,
     spool: Option<Spool>,
+    desk: Option<JoinHandle<()>>,
+    desk_stop: CancellationToken,
 }
 
 /// Why the box did not start.
@@ -133,6 +136,13 @@ impl App {
             synced: if clock.is_system() { host::clock_synced } else { || None },
         };
         tokio::spawn(keeper.run(wall_clock));
+        let desk_stop = CancellationToken::new();
+        let desk = config.spool.as_ref().map(|spool| {
+            let views = views.clone();
+            let take = move |camera: &str, from, to| upload_range(&views.borrow(), camera, (from, to));
+            let folder = order_desk::folder(&spool.folder);
+            tokio::spawn(order_desk::run(folder, clock.clone(), desk_stop.clone(), take))
+        });
         let (status, status_view) = watch::channel(Arc::default());
         let judge =
             Judge::new(views.clone(), mqtt.clone(), wall_clock_view, clock.clone(), cameras.stopping())
@@ -175,6 +185,8 @@ impl App {
             manager,
             checks: tokio::spawn(check_streams(client, views)),
             spool,
+            desk,
+            desk_stop,
         };
         app.manager.tell(&NotifyState::Ready);
         Ok(app)
@@ -202,6 +214,10 @@ impl App {
     pub async fn stop(mut self, reason: &str, hurry: CancellationToken) -> Stopped {
         self.manager.tell(&NotifyState::Stopping);
         tracing::info!(reason, "stopping");
+        self.desk_stop.cancel();
+        if let Some(desk) = self.desk.take() {
+            let _ = desk.await;
+        }
         let unconfirmed = self.cameras.stop(hurry).await;
         if let Some(spool) = self.spool.take() {
             // Its thread ends with what it was asked for.

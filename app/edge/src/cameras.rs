@@ -57,6 +57,25 @@ pub enum UploadRangeError {
     TooMany { id: String },
 }
 
+/// Orders a stretch of a camera's footage, see [`Cameras::upload_range`].
+pub fn upload_range(
+    cameras: &[CameraView],
+    id: &str,
+    (from, to): (ProducerTimestamp, ProducerTimestamp),
+) -> Result<(), UploadRangeError> {
+    let id = || id.to_owned();
+    let view = cameras.iter().find(|view| view.config.id == id());
+    let view = view.ok_or_else(|| UploadRangeError::Unknown { id: id() })?;
+    if !view.config.enabled || view.config.upload.mode == config::UploadMode::Continuous {
+        return Err(UploadRangeError::NothingToSelect { id: id() });
+    }
+    if from > to {
+        return Err(UploadRangeError::Backwards { from, to });
+    }
+    let taken = view.orders.want(from, to);
+    taken.then_some(()).ok_or_else(|| UploadRangeError::TooMany { id: id() })
+}
+
 /// All cameras of the box.
 pub struct Cameras {
     shared: Shared,
@@ -160,17 +179,8 @@ impl Cameras {
         from: ProducerTimestamp,
         to: ProducerTimestamp,
     ) -> Result<(), UploadRangeError> {
-        let id = || id.to_owned();
-        let found = self.running.iter().find(|running| running.view.config.id == id());
-        let view = &found.ok_or_else(|| UploadRangeError::Unknown { id: id() })?.view;
-        if !view.config.enabled || view.config.upload.mode == config::UploadMode::Continuous {
-            return Err(UploadRangeError::NothingToSelect { id: id() });
-        }
-        if from > to {
-            return Err(UploadRangeError::Backwards { from, to });
-        }
-        let taken = view.orders.want(from, to);
-        taken.then_some(()).ok_or_else(|| UploadRangeError::TooMany { id: id() })
+        let views: Vec<_> = self.running.iter().map(|running| running.view.clone()).collect();
+        upload_range(&views, id, (from, to))
     }
 
     fn start(&mut self, config: config::Camera, place: usize, rank: usize) {

@@ -88,6 +88,11 @@ enum Command {
     /// Also while the daemon runs.
     #[command(subcommand)]
     Proof(cli::proof::Proof),
+    /// Upload footage of a time that lies on disk as a local recording ([upload] mode = "on-demand" or "events").
+    ///
+    /// Whole fragments, oldest first, beside what else is uploaded. Where no kvs-edge runs the order waits for the next start. What
+    /// has not begun when the box is killed is to be ordered again; what was uploaded already is not uploaded twice.
+    UploadRange(cli::upload_range::UploadRangeArguments),
     /// Look at what a stream holds: list it, copy it, take it apart, play it.
     #[command(subcommand)]
     Kvs(cli::kvs::Kvs),
@@ -145,6 +150,7 @@ fn main() -> ExitCode {
             Command::Provision(command) => cli::provision::run(command).await,
             Command::Spool(command) => cli::spool::run(command),
             Command::Proof(command) => cli::proof::run(command),
+            Command::UploadRange(arguments) => cli::upload_range::run(arguments).await,
             Command::Kvs(command) => cli::kvs::run(command).await,
             #[cfg(feature = "bench")]
             Command::Bench(arguments) => bench::run(arguments).await,

@@ -6,3 +6,4 @@ mod policy;
 pub(crate) mod proof;
 pub(crate) mod provision;
 pub(crate) mod spool;
+pub(crate) mod upload_range;

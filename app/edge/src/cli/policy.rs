@@ -61,7 +61,7 @@ pub(super) fn policy(config: &Config, account: &str, provisioning: bool) -> Valu
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-/// What a GB costs, in dollars: list prices of us-east-1 unless told otherwise.
+/// What a GB costs, in dollars, as whoever asks assumes it: AWS is not asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prices {
     pub(super) ingest: f64,
@@ -88,6 +88,12 @@ fn volumes(camera: &config::Camera, mbit: f64) -> (f64, f64) {
 pub(super) fn cost(config: &Config, mbit: f64, retention_hours: f64, prices: Prices) -> String {
     use std::fmt::Write as _;
     let mut text = format!("dollars a month at {mbit} Mbit/s, {retention_hours} h of retention\n");
+    let Prices { ingest, read, store } = prices;
+    let _ = writeln!(
+        text,
+        "assumed, not asked of AWS: {ingest} for a GB sent (--ingest), {read} read back (--read), {store} stored for a month \
+         (--store); the price list of your region has the real ones"
+    );
     let row = |name: &str, cells: [&str; 4]| {
         let [ingest, store, read, all] = cells;
         format!("{name:<24} {ingest:>9} {store:>9} {read:>9} {all:>9}\n")
@@ -162,5 +168,6 @@ mod tests {
         let cells: Vec<_> = gate.split_whitespace().skip(2).collect();
         assert_eq!(cells, ["13.13", "0.86", "13.13", "27.13"], "{text}");
         assert!(!text.contains("old"), "{text}");
+        assert!(text.contains("assumed") && text.contains("0.02 stored for a month (--store)"), "{text}");
     }
 }

@@ -47,7 +47,8 @@ pub(crate) struct CostArguments {
     /// Retention of the streams.
     #[arg(long, default_value_t = 24.0)]
     retention_hours: f64,
-    /// Dollars for each GB sent. The defaults are list prices of us-east-1, which change and differ: see the price list of your region.
+    /// Dollars for each GB sent. The defaults are assumptions, near the list prices of us-east-1 at some time: prices change, and
+    /// differ by region. Give those of your region's price list.
     #[arg(long, default_value_t = 0.0085)]
     ingest: f64,
     /// Dollars for each GB read back.

@@ -51,7 +51,7 @@ pub(crate) struct Place {
     json: bool,
 }
 
-fn instant(text: &str) -> Result<OffsetDateTime, String> {
+pub(super) fn instant(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("{error}; write 2026-11-30T11:00:00Z"))
 }
 
@@ -88,7 +88,7 @@ impl Place {
     }
 }
 
-fn millis(at: OffsetDateTime) -> u64 {
+pub(super) fn millis(at: OffsetDateTime) -> u64 {
     u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
 

@@ -4,9 +4,12 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use config::{QuietHours, UploadMode};
+use kvs_edge::cameras::UploadRangeError;
+use kvs_edge::order_desk;
 use kvs_edge::record::{AroundEvents, UploadState};
 use kvs_local::FaultKind;
 use media::ProducerTimestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::upload_rig::{Rig, Setting, Stored};
 
@@ -47,6 +50,39 @@ async fn on_demand_only_what_is_asked_for_is_uploaded_past_and_to_come() {
     let stored = rig.end().await;
     assert_eq!(seconds(&stored), (20..=29).chain(68..=75).collect::<Vec<_>>());
     rig.expect_proven(&stored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_from_outside_is_taken_answered_and_uploaded_once() {
+    let mut rig = Rig::start(selective()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let desk = folder.path().join("orders");
+    let (orders, stop) = (rig.orders.clone(), CancellationToken::new());
+    let take = move |camera: &str, from, to| match camera {
+        "cam" => {
+            assert!(orders.want(from, to));
+            Ok(())
+        }
+        other => Err(UploadRangeError::Unknown { id: other.to_owned() }),
+    };
+    let task = tokio::spawn(order_desk::run(desk.clone(), rig.clock.clone(), stop.clone(), take));
+    rig.film(60).await;
+    let order = |camera: &str, from, to| order_desk::Order {
+        camera: camera.to_owned(),
+        from_ms: at(from).as_millis(),
+        to_ms: at(to).as_millis(),
+    };
+    let good = order_desk::place(&desk, &order("cam", 20, 29), 1).expect("placed");
+    let unknown = order_desk::place(&desk, &order("yard", 20, 29), 2).expect("placed");
+    rig.film(30).await;
+    assert_eq!(order_desk::fetch(&good), Some(order_desk::Answer::Taken));
+    assert!(
+        matches!(order_desk::fetch(&unknown), Some(order_desk::Answer::Refused(why)) if why.contains("yard"))
+    );
+    stop.cancel();
+    task.await.expect("it ends");
+    let stored = rig.end().await;
+    assert_eq!(seconds(&stored), (20..=29).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
