@@ -334,3 +334,27 @@ async fn the_pulse_beats_while_nothing_happens() {
         assert!(age <= SECOND * 2, "{name}: {age:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_deleted_in_mid_upload_is_told_and_what_comes_is_kept_once_it_is_there_again() {
+    for spool in [None, Some((|_| ()) as fn(&mut store::Options))] {
+        let mut rig = Rig::start(Setting { spool, ..Setting::default() }).await;
+        rig.film(20).await;
+        rig.delete_stream().await;
+        rig.film(40).await;
+        let problem = rig.report.borrow().told().cloned().expect("told");
+        assert_eq!(problem.reason, Reason::StreamMissing, "{problem}");
+        assert!(problem.to_string().contains("stream"), "{problem}");
+        assert_eq!(rig.report.borrow().state, UploadState::Failed);
+        rig.make_right().await;
+        rig.film(150).await;
+        assert_eq!(rig.report.borrow().told(), None);
+        let stored = rig.end().await;
+        // What was there is gone with the stream, and nobody calls what waited lost.
+        let counts = rig.ledger.with(|ledger| ledger.counts());
+        assert_eq!((counts.persisted, counts.lost), (counts.complete, 0));
+        let kept_before = counts.persisted - stored.len() as u64;
+        assert!((15..=22).contains(&kept_before), "{kept_before}");
+        assert!(stored.is_sorted_by(|a, b| a.timecode_ms < b.timecode_ms));
+    }
+}

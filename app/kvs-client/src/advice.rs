@@ -52,7 +52,7 @@ impl Error {
             Self::Credentials(_) => Some(
                 "give this box keys: [aws.credentials] in the configuration, or the environment, or a role".to_owned(),
             ),
-            Self::Name { endpoint, .. } => Some(format!(
+            Self::Connect { endpoint, .. } if self.is_not_resolved() => Some(format!(
                 "look at this box's name server (resolvectl status), and whether it knows {}",
                 endpoint.host()
             )),

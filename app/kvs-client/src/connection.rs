@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::client::{Client, Shared};
-use crate::dial::{ByteStream, is_not_resolved};
+use crate::dial::ByteStream;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::operation::Operation;
@@ -112,10 +112,7 @@ async fn connect(
     endpoint: &Endpoint,
     progress: Progress,
 ) -> Result<Box<dyn ByteStream>, Error> {
-    let failed = |source| match is_not_resolved(&source) {
-        true => Error::Name { endpoint: endpoint.clone(), source },
-        false => Error::Connect { endpoint: endpoint.clone(), source },
-    };
+    let failed = |source| Error::Connect { endpoint: endpoint.clone(), source };
     let dialled = shared.config.dialler.dial(endpoint.host(), endpoint.port()).await.map_err(failed)?;
     let tcp = Watched { inner: dialled, progress, write_error: None, read_ended: false };
     if !endpoint.is_tls() {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::provider::error::CredentialsError;
 use kvs::ack::AckParseError;
 
+use crate::dial::is_not_resolved;
 use crate::endpoint::Endpoint;
 use crate::operation::Operation;
 
@@ -49,15 +50,7 @@ pub enum Error {
     /// The provider of credentials has none, or takes too long.
     #[error("no credentials to sign with")]
     Credentials(#[source] CredentialsError),
-    /// The name of the host does not resolve.
-    #[error("no connection to {endpoint}: its name does not resolve")]
-    Name {
-        /// Where it was sent, or is to be sent.
-        endpoint: Endpoint,
-        /// What is behind it, in the words of the system or of a library.
-        source: io::Error,
-    },
-    /// TCP failed, or the way through a proxy.
+    /// Name resolution or TCP failed, or the way through a proxy; see [`Error::is_not_resolved`].
     #[error("no connection to {endpoint}")]
     Connect {
         /// Where it was sent, or is to be sent.
@@ -197,6 +190,11 @@ impl Error {
         }
     }
 
+    /// There is no connection because a name does not resolve: that of the service, or of the proxy.
+    pub fn is_not_resolved(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if is_not_resolved(source))
+    }
+
     /// Which operation the service refused.
     pub fn operation(&self) -> Option<Operation> {
         match self {
@@ -210,7 +208,7 @@ impl Error {
         match self {
             Self::Service { kind, status, server_time, .. } => service_action(kind, *status, *server_time),
             Self::Credentials(_) => Action::RefreshCredentials,
-            Self::Name { .. } | Self::Connect { .. } => Action::RefreshEndpoint,
+            Self::Connect { .. } => Action::RefreshEndpoint,
             Self::Tls { .. } | Self::UnknownOperation { .. } | Self::BadRequest { .. } => Action::Stop,
             Self::Timeout { .. }
             | Self::Stalled { .. }

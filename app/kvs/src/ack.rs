@@ -366,6 +366,43 @@ mod tests {
         assert!(error("{\"EventType\":\"IDLE\"}}").contains("byte 20"));
     }
 
+    /// What the official producer does (facts 2.4), and what this one does where that only says that something is wrong: an
+    /// over-long tag and a silent track are left out, and a key or stream that somebody has to mend is asked for seldom.
+    #[test]
+    fn each_error_has_its_reaction() {
+        use Reaction::{Resend, ResendWithoutSilentTracks, ResendWithoutTags, Rotate, Skip, Stop};
+        let expected = [
+            (4000, Resend),
+            (4001, Skip),
+            (4002, Skip),
+            (4003, Rotate),
+            (4004, Skip),
+            (4005, Skip),
+            (4006, Skip),
+            (4007, Skip),
+            (4008, Stop),
+            (4009, ResendWithoutTags),
+            (4010, Skip),
+            (4011, ResendWithoutSilentTracks),
+            (4012, Skip),
+            (4500, Stop),
+            (4501, Stop),
+            (4502, Stop),
+            // A key that is not available now may be later.
+            (4503, Resend),
+            (4504, Stop),
+            (4505, Stop),
+            (4506, Stop),
+            (5000, Resend),
+            (5001, Resend),
+        ];
+        let found: Vec<_> = AckError::known_ids().map(|id| (id, AckError::from_id(id).reaction())).collect();
+        assert_eq!(found, expected);
+        let reason = |id| AckError::from_id(id).health_reason();
+        assert_eq!((reason(4008), reason(4506)), (Reason::StreamMissing, Reason::EncryptionKey));
+        assert_eq!((reason(4002), reason(5001)), (Reason::FragmentRefused, Reason::UploadFailed));
+    }
+
     #[test]
     fn each_error_has_a_name_and_an_explanation() {
         for id in AckError::known_ids() {

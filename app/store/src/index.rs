@@ -8,7 +8,7 @@
 //! The schema changes by steps that only add; `oldest_reader` says which release still understands it. So the release before
 //! goes on with the same file after a rollback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use kvs::upload::{Dropped, Place, Settled, Waiting};
@@ -181,6 +181,15 @@ impl Index {
                 Contents { fragments: size(row, 1)?, waiting: size(row, 2)?, newest_ms: number(row, 3)? };
             Ok((number(row, 0)?, contents))
         })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Segments with a fragment that KVS will never take.
+    pub(crate) fn refused(&self, camera: i64) -> Result<BTreeSet<u64>, IndexError> {
+        let mut query = self
+            .db
+            .prepare_cached("SELECT DISTINCT segment FROM fragment WHERE camera = ?1 AND state = 2")?;
+        let rows = query.query_map([camera], |row| number(row, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

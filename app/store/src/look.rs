@@ -34,6 +34,8 @@ pub struct CheckedCamera {
     pub fragments: usize,
     /// Of these, those that KVS does not have, as far as it is written down.
     pub waiting: usize,
+    /// Set aside: KVS will never take them. They are exported like all others.
+    pub refused: usize,
     /// Producer time of the first block and of the last, in ms.
     pub from_ms: Option<u64>,
     pub to_ms: Option<u64>,
@@ -58,7 +60,7 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
             continue;
         }
         let mut camera = CheckedCamera { name: entry.name.clone(), ..CheckedCamera::default() };
-        let mut waiting = BTreeSet::new();
+        let (mut waiting, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let findings = walk(&cameras.join(&entry.name), checked.in_use, &mut |item| {
             match item {
                 Item::Segment { bytes } => {
@@ -81,10 +83,18 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
                     }
                     Meta::Settlements(settled) => {
                         for (id, settled) in settled {
-                            if settled == Settled::Wanted {
-                                waiting.insert(id);
-                            } else {
-                                waiting.remove(&id);
+                            match settled {
+                                Settled::Wanted => {
+                                    waiting.insert(id);
+                                }
+                                Settled::Persisted(_) => {
+                                    waiting.remove(&id);
+                                    refused.remove(&id);
+                                }
+                                Settled::Refused => {
+                                    waiting.remove(&id);
+                                    refused.insert(id);
+                                }
                             }
                         }
                     }
@@ -93,7 +103,7 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
             }
             Ok(None)
         })?;
-        camera.waiting = waiting.len();
+        (camera.waiting, camera.refused) = (waiting.len(), refused.len());
         checked.cameras.push(camera);
         checked.findings.extend(findings);
     }

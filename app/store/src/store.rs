@@ -110,6 +110,8 @@ struct Segment {
     /// Of the file.
     bytes: u64,
     contents: Contents,
+    /// It holds a fragment that KVS will never take, which is set aside: it stays as long as what waits does.
+    has_refused: bool,
 }
 
 /// The segment that grows.
@@ -324,6 +326,7 @@ impl Store {
         let Some(segment) = self.with_index(|index| index.settle(key, id, settled))? else { return Ok(()) };
         let camera = self.camera(name)?;
         if let Some(segment) = camera.segments.get_mut(&segment) {
+            segment.has_refused |= settled == Settled::Refused;
             segment.contents.waiting = match settled {
                 Settled::Wanted => segment.contents.waiting + 1,
                 Settled::Persisted(_) | Settled::Refused => segment.contents.waiting.saturating_sub(1),
@@ -455,6 +458,7 @@ impl Store {
         let age = |segment: &Segment| Duration::from_millis(newest_ms - segment.contents.newest_ms);
         let (keep, backlog) = (self.options.keep, self.options.backlog);
         let is_over = |segment: &Segment| match segment.contents.waiting {
+            0 if segment.has_refused => age(segment) > keep.max(backlog),
             0 => keep.is_zero() || age(segment) > keep,
             _ => age(segment) > backlog,
         };
@@ -640,7 +644,7 @@ impl Store {
                     self.dropped.push((name.to_owned(), dropped));
                 }
             }
-            segments.insert(number, Segment { bytes, contents: Contents::default() });
+            segments.insert(number, Segment { bytes, ..Segment::default() });
         }
         for (number, _) in known {
             next = next.max(number + 1);
@@ -655,6 +659,9 @@ impl Store {
         }
         for (number, contents) in self.index.contents(key)? {
             segments.entry(number).or_insert_with(Segment::default).contents = contents;
+        }
+        for number in self.index.refused(key)? {
+            segments.entry(number).and_modify(|segment| segment.has_refused = true);
         }
         let camera = self.camera(name)?;
         (camera.segments, camera.next) = (segments, next);

@@ -107,7 +107,7 @@ fn check(folder: &std::path::Path, as_json: bool) -> Result<bool, String> {
             .map(|camera| {
                 json!({
                     "camera": camera.name, "segments": camera.segments, "bytes": camera.bytes,
-                    "fragments": camera.fragments, "waiting": camera.waiting,
+                    "fragments": camera.fragments, "waiting": camera.waiting, "refused": camera.refused,
                     "from": camera.from_ms.map(|ms| words(Some(ms))),
                     "to": camera.to_ms.map(|ms| words(Some(ms))),
                 })
@@ -134,6 +134,12 @@ fn check(folder: &std::path::Path, as_json: bool) -> Result<bool, String> {
             println!(
                 "{name:<20} {segments:>8} {mib:>9} {fragments:>9} {:>10}  {from:<24}  {to}",
                 camera.waiting
+            );
+        }
+        for camera in cameras.iter().filter(|camera| camera.refused > 0) {
+            println!(
+                "{}: {} fragments are set aside, KVS will never take them; `kvs-edge spool export` has them",
+                camera.name, camera.refused
             );
         }
         findings.iter().for_each(|finding| println!("{finding}"));

@@ -24,7 +24,7 @@ pub fn failure_of(error: &Error, client: &Client, stream: &StreamId) -> Failure 
 pub fn reason_of(error: &Error) -> Reason {
     match error {
         Error::Credentials(_) => Reason::Credentials,
-        Error::Name { .. } => Reason::DnsFailed,
+        Error::Connect { .. } if error.is_not_resolved() => Reason::DnsFailed,
         Error::Tls { .. } => Reason::TlsFailed,
         Error::Connect { source, .. } => match source.kind() {
             ErrorKind::ConnectionRefused => Reason::ConnectionRefused,

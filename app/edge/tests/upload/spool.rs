@@ -358,3 +358,34 @@ async fn a_spool_that_panics_or_does_not_open_at_first_costs_nothing_while_kvs_i
     assert_eq!(rig.report.borrow().lost, 0);
     assert!(before <= 3, "{before}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fragment_that_kvs_will_never_take_is_set_aside_told_and_exported_and_never_sent_again() {
+    // Nothing stays that KVS has.
+    let spool = |options: &mut store::Options| {
+        options.keep = Duration::ZERO;
+        options.segment_bytes = 5_000;
+    };
+    let mut rig =
+        Rig::start(Setting { window_bytes: WINDOW, spool: Some(spool), ..Setting::default() }).await;
+    rig.film(20).await;
+    rig.inject(FaultKind::AckError { id: 4002, fragment: 1, at: kvs_local::At::End });
+    rig.film(30).await;
+    let refused = rig.acks(AckKind::Error)[0].timecode.expect("it is named").unsigned_abs();
+    let gaps: Vec<_> = rig.ledger.with(|ledger| ledger.gaps().cloned().collect());
+    assert_eq!(gaps.len(), 1);
+    assert!(gaps[0].reason.to_string().contains("4002"), "{gaps:?}");
+    let sessions = rig.sessions();
+    // Over a restart without an index, too.
+    rig.kill().await;
+    rig.lose_index();
+    rig.begin_again();
+    rig.film(120).await;
+    assert_eq!(rig.acks(AckKind::Error).len(), 1, "it is not tried again");
+    assert!(rig.sessions() <= sessions + 2, "{}", rig.sessions());
+    rig.end().await;
+    let (on_disk, set_aside) = rig.disk_footage();
+    assert_eq!(set_aside, 1);
+    assert!(on_disk.contains(&refused), "{refused}: {on_disk:?}");
+    assert!(on_disk.len() < 20, "all else is gone but for its segment: {on_disk:?}");
+}

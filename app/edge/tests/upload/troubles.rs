@@ -30,7 +30,7 @@ fn no_more_faults(rig: &Rig) {
     rig.kvs.faults().clear();
 }
 
-const TROUBLES: [Trouble; 11] = [
+const TROUBLES: [Trouble; 12] = [
     Trouble {
         reason: Reason::DnsFailed,
         says: &["does not resolve", "name server"],
@@ -114,6 +114,13 @@ const TROUBLES: [Trouble; 11] = [
             rig.inject(FaultKind::CutPutMedia { after_bytes: 0 });
         },
         ends: |rig| rig.renew_keys(true),
+    },
+    Trouble {
+        reason: Reason::AccountLimit,
+        says: &["AccountStreamLimitExceededException", "higher quota"],
+        setting: |_| (),
+        begins: |rig| refusals(rig, "AccountStreamLimitExceededException", 400),
+        ends: no_more_faults,
     },
     Trouble {
         reason: Reason::UploadFailed,

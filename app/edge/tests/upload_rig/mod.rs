@@ -14,7 +14,8 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use bytes::Bytes;
 use clock::Clock;
 use kvs::api::{
-    CreateStreamInput, FragmentSelector, FragmentSelectorType, StreamId, TimestampRange, path, seconds,
+    CreateStreamInput, DeleteStreamInput, FragmentSelector, FragmentSelectorType, StreamId, TimestampRange,
+    path, seconds,
 };
 use kvs::fragmenter::FragmentSummary;
 use kvs::ledger::LossReason;
@@ -431,6 +432,32 @@ impl Rig {
     /// Whether the box gets new credentials when the old ones end.
     pub(crate) fn renew_keys(&self, renew: bool) {
         self.keys.renew(renew);
+    }
+
+    /// Somebody deletes the stream, with all that is in it.
+    pub(crate) async fn delete_stream(&self) {
+        let operator = operator(&self.kvs, &self.clock_of_kvs, &self.network);
+        let input = DeleteStreamInput { stream: StreamId::name(STREAM), current_version: None };
+        operator.delete_stream(&input).await.expect("it can be deleted");
+    }
+
+    /// What `kvs-edge spool export` finds on the disk of the box, and how much of it `kvs-edge spool check` calls set aside.
+    pub(crate) fn disk_footage(&self) -> (Vec<u64>, usize) {
+        let folder = &self.options.as_ref().expect("a spool").folder;
+        for path in self.disk.paths() {
+            let mut bytes = Vec::new();
+            self.disk.damage(&path, |found| bytes.clone_from(found));
+            std::fs::create_dir_all(path.parent().expect("in a folder")).expect("made");
+            std::fs::write(&path, bytes).expect("written");
+        }
+        let mut times = Vec::new();
+        let findings = store::footage(folder, "cam", (0, u64::MAX), &mut |footage| {
+            times.push(footage.summary.timecode.as_millis());
+            Ok(())
+        });
+        assert!(findings.expect("it can be read").is_empty());
+        let checked = store::check(folder).expect("it can be read");
+        (times, checked.cameras.iter().map(|camera| camera.refused).sum())
     }
 
     /// Nobody is told what is in the stream, until faults are cleared.

@@ -509,6 +509,19 @@ fn stray_and_unknown_acks_release_nothing_and_break_nothing() {
 }
 
 #[test]
+fn acks_in_any_order_release_each_fragment_once() {
+    let mut rig = Rig::with(stream(3));
+    for ms in [2000, 0, 1000, 0, 2000] {
+        rig.ack(AckEvent::Persisted, Some(ms));
+        // Late words about what is released, and in the wrong order.
+        rig.ack(AckEvent::Received, Some(ms));
+        rig.ack(AckEvent::Buffering, Some(ms));
+    }
+    assert_eq!((rig.persisted(), rig.lost()), (vec![3, 1, 2], vec![]));
+    assert_eq!((rig.driver.backlog().fragments, rig.opened, rig.reasons.len()), (0, 1, 0));
+}
+
+#[test]
 fn one_fragment_that_cannot_be_asked_for_does_not_block_the_others() {
     let mut rig = Rig::with(stream(3));
     rig.answers = false;
