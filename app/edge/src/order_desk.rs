@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clock::Clock;
 use media::ProducerTimestamp;
@@ -87,8 +87,8 @@ pub async fn run(
     }
     let mut stuck = BTreeSet::new();
     loop {
-        let (from, done) = (folder.clone(), stuck.clone());
-        let found = tokio::task::spawn_blocking(move || look(&from, &done)).await.unwrap_or_default();
+        let (from, done, wall) = (folder.clone(), stuck.clone(), clock.wall());
+        let found = tokio::task::spawn_blocking(move || look(&from, &done, wall)).await.unwrap_or_default();
         let answers: Vec<_> = found.into_iter().filter_map(|found| answer(found, &mut take)).collect();
         if !answers.is_empty() {
             let settled = tokio::task::spawn_blocking(move || settle_all(answers)).await;
@@ -103,7 +103,7 @@ pub async fn run(
 type Found = (PathBuf, io::Result<Order>);
 
 /// What is ordered, but for what was taken already and cannot be removed.
-fn look(folder: &Path, done: &BTreeSet<PathBuf>) -> Vec<Found> {
+fn look(folder: &Path, done: &BTreeSet<PathBuf>, wall: SystemTime) -> Vec<Found> {
     // While it cannot be read nobody can order, and whoever tries is told.
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut orders = Vec::new();
@@ -111,7 +111,7 @@ fn look(folder: &Path, done: &BTreeSet<PathBuf>) -> Vec<Found> {
         let path = entry.path();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("order") if !done.contains(&path) => orders.push(path),
-            Some("answer" | "draft") => forget(&path),
+            Some("answer" | "draft") => forget(&path, wall),
             _ => {}
         }
     }
@@ -175,10 +175,12 @@ fn settle(order: &Path, answer: &Answer) -> io::Result<()> {
     std::fs::remove_file(order).and(written)
 }
 
-/// By the file's own time against the file system's: nothing else depends on it.
-fn forget(path: &Path) {
-    let age = std::fs::metadata(path).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+/// By the file's own time; nothing else depends on it.
+fn forget(path: &Path, wall: SystemTime) {
+    let made = std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let age = made.and_then(|made| wall.duration_since(made).ok());
     if age.is_some_and(|age| age > FORGET) {
+        // It is tried again.
         let _ = std::fs::remove_file(path);
     }
 }
@@ -215,9 +217,9 @@ mod tests {
                 taken.push((from.as_millis(), to.as_millis()));
                 Ok(())
             };
-            let found = look(&folder, &BTreeSet::new());
+            let found = look(&folder, &BTreeSet::new(), SystemTime::UNIX_EPOCH);
             let answers = found.into_iter().filter_map(|found| answer(found, &mut take)).collect();
-            assert_eq!(settle_all(answers), [PathBuf::new(); 0]);
+            assert!(settle_all(answers).is_empty());
         }
         assert_eq!(taken, [(1_000, 2_000)], "once there was a place, and once");
         assert_eq!(fetch(&first), Some(Answer::Taken));
