@@ -191,14 +191,13 @@ impl Build {
 
     /// What came out: files, their owner, and a program for arm64 that runs.
     fn look_at(&self, cross: &Path) -> Result<(), String> {
-        let deploy = self.folder.join("tmp/deploy/deb");
-        let found = output(Command::new("find").arg(&deploy).args(["-name", "*.deb"]))?;
+        let found = output(Command::new("find").arg(&self.folder).args(["-path", "*/deploy/deb/*.deb"]))?;
         for recipe in PACKAGED {
             let package = found.lines().find(|file| {
                 file.rsplit('/').next().is_some_and(|name| name.starts_with(&format!("{recipe}_")))
             });
-            let package =
-                package.ok_or_else(|| format!("found no package of {recipe} in {}", deploy.display()))?;
+            let package = package
+                .ok_or_else(|| format!("found no package of {recipe} in {}", self.folder.display()))?;
             let files = output(Command::new("dpkg-deb").args(["--contents", package]))?;
             let files: Vec<_> = files.lines().filter(|line| !line.starts_with('d')).collect();
             if files.is_empty() {

@@ -2,7 +2,7 @@
 # Recipes, fetching, unpacking, compiling, installing and packaging are the real ones. @...@ are filled in by xtask.
 
 # Whatever is not ours is there.
-ASSUME_PROVIDED += "(?!kvs-edge).*"
+ASSUME_PROVIDED += "^(?!kvs-edge).*"
 HOSTTOOLS += "cargo dpkg-deb openssl pkg-config"
 
 # Debian's pseudo and rpm.
