@@ -9,9 +9,17 @@ LIC_FILES_CHKSUM = "file://${KVS_EDGE_REPOSITORY}/LICENSE-MIT;md5=d212caa370a341
 
 # The units of the repository, which developers and the Debian package use as well.
 # nooelint: oelint.vars.fileextrapaths,oelint.vars.outofcontext
-FILESEXTRAPATHS:prepend := "${KVS_EDGE_SYSTEMD}:"
+FILESEXTRAPATHS:prepend := "${KVS_EDGE_SYSTEMD}/image:"
 
-SRC_URI = "file://image"
+SRC_URI = "\
+    file://data.mount \
+    file://journald.conf \
+    file://kvs-edge-data \
+    file://kvs-edge-data-format.service \
+    file://kvs-edge-data.service \
+    file://kvs-edge.conf \
+    file://watchdog.conf \
+"
 
 S = "${UNPACKDIR}"
 
@@ -22,7 +30,7 @@ REQUIRED_DISTRO_FEATURES = "systemd"
 # Units are started by links below /usr: a preset cannot write on a read-only root.
 do_install() {
     units=${D}${systemd_system_unitdir}
-    cd ${UNPACKDIR}/image
+    cd ${UNPACKDIR}
     install -D -m 0644 journald.conf ${D}${nonarch_libdir}/systemd/journald.conf.d/50-kvs-edge.conf
     install -D -m 0644 watchdog.conf ${D}${nonarch_libdir}/systemd/system.conf.d/50-kvs-edge.conf
     install -D -m 0644 kvs-edge.conf $units/kvs-edge.service.d/50-image.conf
