@@ -71,6 +71,9 @@ pub struct DemoArguments {
     /// Write what the first camera's detector sees, with boxes, track ids and zones, into this MP4 file.
     #[arg(long, value_name = "FILE")]
     pub save_video: Option<PathBuf>,
+    /// Show this daemon instead of the one in this program, such as one built for another processor.
+    #[arg(long, value_name = "PROGRAM")]
+    pub daemon: Option<PathBuf>,
     /// How fragments are read back.
     #[arg(long, value_enum, default_value_t = DemoVerify::Continuous)]
     pub verify: DemoVerify,
@@ -201,7 +204,10 @@ async fn show(arguments: &DemoArguments, rig: &Rig, clock: &Clock) -> Result<boo
     let config = Config::load(&file)?;
     announce(rig, &file);
     let observer = Observer::connect(&config, config.mqtt.clone().ok_or(DemoError::NoMqtt)?).await?;
-    let program = std::env::current_exe().map_err(DemoError::Program)?;
+    let program = match &arguments.daemon {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().map_err(DemoError::Program)?,
+    };
     let save_video = arguments.save_video.iter().flat_map(|file| {
         // The first camera; a `=` in the file's name is the file's.
         ["--save-video".into(), format!("{}={}", rig.cameras()[0], file.display())]

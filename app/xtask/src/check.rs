@@ -51,7 +51,7 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     if scope.full {
         yocto::step(&["lint".to_owned()])?;
     }
-    let packages = if scope.full { Some(deb::build()?) } else { None };
+    let packages = if scope.full { Some(deb::build(deb::Architecture::Native)?) } else { None };
 
     let mut total = Total::default();
     let folders = Folders { models, packages, hls_js: npm::hls_js(&python)?, wheel };

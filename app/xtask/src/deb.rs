@@ -7,25 +7,51 @@
 //!  installed NanoDet-g-+
 //! ```
 //!
+//! For arm64 the binary comes from `cargo xtask cross`, and so does what tells its dependencies.
+//!
 //! Times in the packages are those of the commit, so that two builds of one commit are equal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{daemon_of_the_image, model, python, run};
+use crate::{cross, daemon_of_the_image, model, python, run};
+
+pub(crate) const USAGE: &str = "\
+cargo xtask deb                Debian packages of the daemon with its units and of the detector, in target/deb
+cargo xtask deb --arm64        likewise for arm64, built here (see cross), in target/deb-arm64";
 
 /// Who answers for the packages, unless `DEBFULLNAME` and `DEBEMAIL` say so, as for all Debian tools.
 const MAINTAINER: (&str, &str) = ("The kvs-edge authors", "kvs-edge@packages.invalid");
 /// What lintian says of that address, and of a first release that closes no bug of Debian's.
 const SUPPRESSED: &str = "bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs";
 
+/// For which processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Architecture {
+    /// This machine's.
+    Native,
+    Arm64,
+}
+
+pub(crate) fn step(arguments: &[String]) -> Result<(), String> {
+    let architecture = match arguments {
+        [] => Architecture::Native,
+        [flag] if flag == "--arm64" => Architecture::Arm64,
+        other => return Err(format!("found `deb {}`, expected one of\n\n{USAGE}", other.join(" "))),
+    };
+    build(architecture).map(|_| ())
+}
+
 /// Builds both packages; returns the folder in which they are.
-pub(crate) fn build() -> Result<PathBuf, String> {
+pub(crate) fn build(architecture: Architecture) -> Result<PathBuf, String> {
     let version = env!("CARGO_PKG_VERSION");
-    let folder = python::target().join("deb");
+    let (name, binary) = match architecture {
+        Architecture::Native => ("deb", daemon_of_the_image()?),
+        Architecture::Arm64 => ("deb-arm64", cross::build()?),
+    };
+    let folder = python::target().join(name);
     let tree = folder.join(format!("kvs-edge-{version}"));
-    let binary = daemon_of_the_image()?;
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
@@ -51,7 +77,11 @@ pub(crate) fn build() -> Result<PathBuf, String> {
 
     let mut package = Command::new("dpkg-buildpackage");
     package.args(["--build=binary", "--unsigned-changes", "--no-check-builddeps"]).current_dir(&tree);
-    run(package.env("SOURCE_DATE_EPOCH", commit("%at")?))?;
+    package.env("SOURCE_DATE_EPOCH", commit("%at")?);
+    if architecture == Architecture::Arm64 {
+        for_arm64(&mut package, &tree, &binary)?;
+    }
+    run(&mut package)?;
     let packages = packages(&folder)?;
     run(Command::new("lintian")
         .args(["--allow-root", "--fail-on=error,warning", "--suppress-tags", SUPPRESSED])
@@ -62,6 +92,20 @@ pub(crate) fn build() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
+/// The package manager of this machine knows no library of arm64: the sysroot's packages tell which has which.
+fn for_arm64(package: &mut Command, tree: &Path, binary: &Path) -> Result<(), String> {
+    let tools = cross::Tools::ensure()?;
+    copy(&tools.shlibs(), &tree.join("debian/shlibs.local"))?;
+    let [loader, others] = tools.libraries();
+    let folders = format!("-l{}:{}", loader.display(), others.display());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([tools.bin()].into_iter().chain(std::env::split_paths(&path)));
+    package.arg("--host-arch=arm64").env("KVS_EDGE_SHLIBDEPS", folders);
+    package.env("KVS_EDGE_PROGRAM", tools.emulated(binary)?);
+    package.env("PATH", path.map_err(|error| format!("PATH: {error}"))?);
+    Ok(())
+}
+
 /// One entry: what changed stands in the changelog that the package brings along.
 fn changelog(version: &str, maintainer: &str, date: &str) -> String {
     format!(
@@ -69,7 +113,8 @@ fn changelog(version: &str, maintainer: &str, date: &str) -> String {
     )
 }
 
-fn packages(folder: &Path) -> Result<Vec<PathBuf>, String> {
+/// The `.deb` files in a folder, in order.
+pub(crate) fn packages(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut packages: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     packages.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));

@@ -1,9 +1,10 @@
-//! `cargo xtask demo | test | chaos | bench | model | deb | wheel | api | yocto`: installs the Debian packages that are missing, builds, runs.
+//! `cargo xtask help` lists the tasks: each installs the Debian packages that are missing, builds, runs.
 //!
 //! Only the standard library, so that it builds in seconds before anything else is there.
 
 mod chaos;
 mod check;
+mod cross;
 mod deb;
 mod junit;
 mod model;
@@ -30,7 +31,6 @@ cargo xtask bench              the benches behind the tables in app/README.md; i
 cargo xtask model              a detector that knows people and vehicles: fetches NanoDet-g (144 MB), converts it, and
                                installs it where `kvs-edge` of this user finds it
 cargo xtask model --folder DIR likewise into DIR, such as /usr/share/kvs-edge/models for all users
-cargo xtask deb                Debian packages of the daemon with its units and of the detector, in target/deb
 cargo xtask wheel              the Python wheel `kvs_client`, in target/wheels
 cargo xtask api                records what callers of kvs-client see, in app/kvs-client/public-api.txt; refuses what breaks them
 cargo xtask api --release      likewise as what this version promises
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         scope.full = take(&mut arguments, "--full");
     }
     let done = match task.as_str() {
-        "test" | "bench" | "deb" | "wheel" if !arguments.is_empty() => {
+        "test" | "bench" | "wheel" if !arguments.is_empty() => {
             Err(format!("found `{}` after {task}, expected nothing there\n\n{USAGE}", arguments.join(" ")))
         }
         "demo" => prepare_demo(install, &mut arguments).and_then(|()| demo(&arguments)),
@@ -61,18 +61,21 @@ fn main() -> ExitCode {
             model::install(folder)?;
             Ok(ExitCode::SUCCESS)
         }),
-        "deb" => packages::deb(install).and_then(|()| deb::build()).map(|_| ExitCode::SUCCESS),
+        "deb" => packages::deb(install).and_then(|()| deb::step(&arguments)).map(|()| ExitCode::SUCCESS),
+        "cross" => {
+            packages::demo(install, false).and_then(|()| cross::step(&arguments)).map(|()| ExitCode::SUCCESS)
+        }
         "wheel" => packages::wheel(install).and_then(|()| wheel::build()),
         "api" => packages::test(install, false, false).and_then(|()| api(&arguments)),
         "yocto" => {
             packages::model(install).and_then(|()| yocto::step(&arguments)).map(|()| ExitCode::SUCCESS)
         }
         "" | "help" | "--help" | "-h" => {
-            println!("{USAGE}\n\n{}", yocto::USAGE);
+            println!("{USAGE}\n\n{}\n\n{}\n\n{}", deb::USAGE, cross::USAGE, yocto::USAGE);
             return ExitCode::SUCCESS;
         }
         other => Err(format!(
-            "found `{other}`, expected demo, test, chaos, bench, model, deb, wheel, api or yocto\n\n{USAGE}"
+            "found `{other}`, expected demo, test, chaos, bench, model, deb, cross, wheel, api or yocto\n\n{USAGE}"
         )),
     };
     match done {
