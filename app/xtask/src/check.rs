@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use crate::junit::{self, Case};
-use crate::{cargo, deb, model, npm, python, run, wheel, yocto};
+use crate::{cargo, deb, image, model, npm, python, run, supply, wheel, yocto};
 
 /// What runs besides the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +22,8 @@ struct Folders {
     models: Option<PathBuf>,
     /// Debian packages of this commit.
     packages: Option<PathBuf>,
+    /// Reads what a binary is made of.
+    cargo_audit: PathBuf,
     /// A player in a web page.
     hls_js: PathBuf,
     /// An interpreter that has the Python wheel.
@@ -39,6 +41,7 @@ struct Total {
 /// Lints, then every test. The last line on standard output is the total, which CI reads.
 pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
     lints()?;
+    supply::deny()?;
     // The tests start the real programs.
     run(cargo().args(["build", "--workspace", "--bins"]))?;
     let packages = [python::ONNXRUNTIME, python::NEXTEST, python::NUMPY, python::ONNX];
@@ -52,15 +55,18 @@ pub(crate) fn everything(scope: Scope) -> Result<ExitCode, String> {
         yocto::step(&["lint".to_owned()])?;
     }
     let packages = if scope.full { Some(deb::build(deb::Architecture::Native)?) } else { None };
-
+    let cargo_audit = supply::cargo_audit()?;
     let mut total = Total::default();
-    let folders = Folders { models, packages, hls_js: npm::hls_js(&python)?, wheel };
+    let folders = Folders { models, packages, cargo_audit, hls_js: npm::hls_js(&python)?, wheel };
     // First, since a test lists the public items by the same tool, which then finds all it needs.
     let documented = documented();
     let mut problems = nextest(scope, &python, &library, &folders, &mut total)?;
     // Examples in documentation, which nextest does not run.
     problems.extend(documentation(&mut total)?);
     problems.extend(documented);
+    if scope.full {
+        problems.extend(image::reproduce().err());
+    }
     if total.passed == 0 {
         problems.push("no test was executed".to_owned());
     }
@@ -103,6 +109,7 @@ fn nextest(
     command.args(["nextest", "run", "--workspace", "--no-fail-fast", "--profile", "default"]);
     command.env("KVS_EDGE_TEST_ONNXRUNTIME", library).env("KVS_EDGE_TEST_REQUIRE_PEERS", "1");
     command.env("KVS_EDGE_TEST_PYTHON", python).env("KVS_EDGE_TEST_HLS_JS", &folders.hls_js);
+    command.env("KVS_EDGE_TEST_CARGO_AUDIT", &folders.cargo_audit);
     command.env("KVS_EDGE_TEST_WHEEL", &folders.wheel);
     for (folder, name) in
         [(&folders.models, "KVS_EDGE_TEST_MODELS"), (&folders.packages, "KVS_EDGE_TEST_DEB")]

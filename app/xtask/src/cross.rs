@@ -15,6 +15,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::image::{self, Place};
 use crate::{cargo, deb, python, run};
 
 pub(crate) const USAGE: &str = "\
@@ -38,8 +39,6 @@ const READELF: &str = "aarch64-linux-gnu-readelf";
 const PURE: &[&str] = &["media", "kvs", "health", "vision", "messages"];
 /// The binary is for Debian 12 and later: the loader of glibc 2.36 is the first that knows packed relocations.
 const GLIBC: (u32, u32) = (2, 36);
-/// What the image has room for.
-const SIZE_LIMIT: u64 = 25 << 20;
 
 pub(crate) fn step(arguments: &[String]) -> Result<(), String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -57,14 +56,7 @@ pub(crate) fn step(arguments: &[String]) -> Result<(), String> {
 /// The daemon as in the image, looked at.
 pub(crate) fn build() -> Result<PathBuf, String> {
     let tools = Tools::ensure()?;
-    println!("xtask: building kvs-edge for arm64 (link-time optimisation takes some minutes)");
-    let features = ["--no-default-features", "--features", "bench,relr"];
-    let mut cargo = tools.cargo();
-    run(cargo
-        .args(["build", "--profile", "image", "--package", "kvs-edge", "--target", TARGET])
-        .args(features))?;
-    let daemon = python::target().join(TARGET).join("image/kvs-edge");
-    let daemon = daemon.canonicalize().map_err(|error| format!("{}: {error}", daemon.display()))?;
+    let daemon = image::build_in(&Place::here(), Some(TARGET), |cargo| tools.prepare(cargo))?;
     let elf = tools.readelf(&["--file-header", "--version-info", "--wide"], &daemon)?;
     if !elf.contains("AArch64") {
         return Err(format!("{} is no program for arm64:\n{elf}", daemon.display()));
@@ -80,11 +72,7 @@ pub(crate) fn build() -> Result<PathBuf, String> {
             GLIBC.1
         ));
     }
-    let size = fs::metadata(&daemon).map_err(|error| format!("{}: {error}", daemon.display()))?.len();
-    if size > SIZE_LIMIT {
-        return Err(format!("{} has {size} bytes, the image has room for {SIZE_LIMIT}", daemon.display()));
-    }
-    println!("xtask: {}: arm64, {size} bytes, glibc {}.{} or later", daemon.display(), glibc.0, glibc.1);
+    println!("xtask: {}: for arm64, glibc {}.{} or later", daemon.display(), glibc.0, glibc.1);
     Ok(daemon)
 }
 
@@ -92,7 +80,9 @@ pub(crate) fn build() -> Result<PathBuf, String> {
 fn test() -> Result<(), String> {
     let tools = Tools::ensure()?;
     let packages = PURE.iter().flat_map(|package| ["--package", package]);
-    run(tools.cargo().args(["test", "--target", TARGET, "--lib", "--tests"]).args(packages))?;
+    let mut cargo = cargo();
+    tools.prepare(&mut cargo);
+    run(cargo.args(["test", "--target", TARGET, "--lib", "--tests"]).args(packages))?;
     println!("xtask: the tests of {} pass on arm64, under emulation", PURE.join(", "));
     Ok(())
 }
@@ -209,11 +199,10 @@ impl Tools {
         Ok(file)
     }
 
-    /// The cargo that runs us, with this compiler and linker.
-    fn cargo(&self) -> Command {
+    /// Tells cargo of this compiler and linker.
+    fn prepare(&self, cargo: &mut Command) {
         let bin = self.bin();
         let libraries = self.sysroot().join("usr/lib/aarch64-linux-gnu/pkgconfig");
-        let mut cargo = cargo();
         cargo.env("RUSTC", bin.join("rustc"));
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", bin.join("cc"));
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", bin.join("run"));
@@ -222,7 +211,6 @@ impl Tools {
         cargo.env("PKG_CONFIG_ALLOW_CROSS", "1");
         cargo.env("PKG_CONFIG_SYSROOT_DIR_aarch64_unknown_linux_gnu", self.sysroot());
         cargo.env("PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu", libraries);
-        cargo
     }
 
     fn readelf(&self, arguments: &[&str], file: &Path) -> Result<String, String> {

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{cross, daemon_of_the_image, model, python, run};
+use crate::{commit, cross, image, model, python, run, supply};
 
 pub(crate) const USAGE: &str = "\
 cargo xtask deb                Debian packages of the daemon with its units and of the detector, in target/deb
@@ -47,7 +47,7 @@ pub(crate) fn step(arguments: &[String]) -> Result<(), String> {
 pub(crate) fn build(architecture: Architecture) -> Result<PathBuf, String> {
     let version = env!("CARGO_PKG_VERSION");
     let (name, binary) = match architecture {
-        Architecture::Native => ("deb", daemon_of_the_image()?),
+        Architecture::Native => ("deb", image::build()?),
         Architecture::Arm64 => ("deb-arm64", cross::build()?),
     };
     let folder = python::target().join(name);
@@ -64,6 +64,7 @@ pub(crate) fn build(architecture: Architecture) -> Result<PathBuf, String> {
     copy(&top().join("app/config/kvs-edge.example.toml"), &tree.join("kvs-edge.example.toml"))?;
     copy(&top().join("README.md"), &tree.join("README.md"))?;
     copy(&top().join("app/CHANGELOG.md"), &tree.join("WHATS-NEW.md"))?;
+    supply::sbom(&binary, &tree.join("kvs-edge.cdx.json"))?;
     model::install(Some(tree.join("models")))?;
 
     let environment = |name: &str, default: &str| {
@@ -120,17 +121,6 @@ pub(crate) fn packages(folder: &Path) -> Result<Vec<PathBuf>, String> {
     packages.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
     packages.sort();
     Ok(packages)
-}
-
-/// Something about the commit that is built, as `git log --format` writes it.
-fn commit(format: &str) -> Result<String, String> {
-    let mut log = Command::new("git");
-    log.args(["log", "-1"]).arg(format!("--format={format}")).current_dir(top());
-    let output = log.output().map_err(|error| format!("git does not start: {error}"))?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(format!("git log: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
 }
 
 /// A file, or a folder with all that is in it.

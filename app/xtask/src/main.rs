@@ -6,11 +6,14 @@ mod chaos;
 mod check;
 mod cross;
 mod deb;
+mod image;
 mod junit;
 mod model;
+mod notes;
 mod npm;
 mod packages;
 mod python;
+mod supply;
 mod wheel;
 mod yocto;
 
@@ -67,15 +70,26 @@ fn main() -> ExitCode {
         }
         "wheel" => packages::wheel(install).and_then(|()| wheel::build()),
         "api" => packages::test(install, false, false).and_then(|()| api(&arguments)),
+        "deny" => packages::model(install)
+            .and_then(|()| supply::step(&task, &arguments))
+            .map(|()| ExitCode::SUCCESS),
+        "sbom" => packages::wheel(install)
+            .and_then(|()| supply::step(&task, &arguments))
+            .map(|()| ExitCode::SUCCESS),
+        "reproduce" => {
+            packages::demo(install, false).and_then(|()| image::step(&arguments)).map(|()| ExitCode::SUCCESS)
+        }
+        "notes" => notes::step(&arguments).map(|()| ExitCode::SUCCESS),
         "yocto" => {
             packages::model(install).and_then(|()| yocto::step(&arguments)).map(|()| ExitCode::SUCCESS)
         }
         "" | "help" | "--help" | "-h" => {
-            println!("{USAGE}\n\n{}\n\n{}\n\n{}", deb::USAGE, cross::USAGE, yocto::USAGE);
+            let more = [deb::USAGE, cross::USAGE, supply::USAGE, image::USAGE, notes::USAGE, yocto::USAGE];
+            println!("{USAGE}\n\n{}", more.join("\n"));
             return ExitCode::SUCCESS;
         }
         other => Err(format!(
-            "found `{other}`, expected demo, test, chaos, bench, model, deb, cross, wheel, api or yocto\n\n{USAGE}"
+            "found `{other}`, expected demo, test, chaos, bench, model, deb, cross, wheel, api, deny, sbom, reproduce, notes or yocto\n\n{USAGE}"
         )),
     };
     match done {
@@ -143,7 +157,7 @@ fn bench() -> Result<ExitCode, String> {
     let python = python::ensure(&[python::ONNXRUNTIME, python::MOTMETRICS, python::TRACKERS])?;
     let models = model::install(None)?;
     let wheel = wheel::installed("release")?;
-    let daemon = daemon_of_the_image()?;
+    let daemon = image::build()?;
     for (package, bench) in [
         ("media", "mkv_read"),
         ("vision", "letterbox"),
@@ -170,16 +184,6 @@ fn bench() -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the daemon as it is shipped: this is what costs are measured of.
-fn daemon_of_the_image() -> Result<PathBuf, String> {
-    println!("xtask: building kvs-edge as in the image (link-time optimisation takes some minutes)");
-    let features = ["--no-default-features", "--features", "bench,relr"];
-    run(cargo().args(["build", "--profile", "image", "--package", "kvs-edge"]).args(features))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let daemon = target.join("image/kvs-edge");
-    daemon.canonicalize().map_err(|error| format!("{}: {error}", daemon.display()))
-}
-
 /// The cargo that runs us.
 fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -189,4 +193,21 @@ fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command.status().map_err(|error| format!("{program} does not start: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{program} ended with {status}")) }
+}
+
+/// Something about the commit that is built, as `git log --format` writes it.
+fn commit(format: &str) -> Result<String, String> {
+    let mut log = Command::new("git");
+    log.args(["log", "-1"]).arg(format!("--format={format}")).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = log.output().map_err(|error| format!("git does not start: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(format!("git log: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// The folder of the workspace.
+fn top() -> PathBuf {
+    let top = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    top.canonicalize().unwrap_or_else(|_| top.to_owned())
 }

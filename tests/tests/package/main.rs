@@ -8,6 +8,7 @@ use std::process::Command;
 
 use kvs_edge_tests::asked_for;
 
+mod supply;
 mod units;
 
 #[test]
