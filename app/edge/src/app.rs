@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aws;
 use crate::camera::{AnalyticsShared, Shared};
 use crate::cameras::{Cameras, CamerasError, Views, upload_range};
+use crate::fault;
 use crate::order_desk;
 use crate::publish::{DetectorPublisher, Device, Publisher, Sequence};
 use crate::service_manager::ServiceManager;
@@ -273,7 +274,7 @@ async fn spool(config: &Config, clock: &Clock) -> Option<Spool> {
         SpoolPolicy::StopRecording => WhenFull::StopRecording,
     };
     let clock = clock.clone();
-    let start = move || Spool::start(options, Arc::new(RealFiles), clock);
+    let start = move || Spool::start(options, fault::files(), clock);
     tokio::task::spawn_blocking(start).await.ok()
 }
 

@@ -14,8 +14,9 @@
 //! upload nor proof.
 //!
 //! Each stage has one task, one queue in front of it that never makes the stage before it wait, and one published
-//! report, from which come status, stats, upload and verify over MQTT and the table of the demo. A stage that panics
-//! takes the camera down to a restart and nothing else; a panic of the analytics branch or of the proof restarts that alone.
+//! report, from which come status, stats, upload and verify over MQTT and the table of the demo. A stage that panics is
+//! begun anew, alone: ingest, upload, proof, records and the analytics branch each have a supervisor of their own. Should one
+//! of those panic, the camera is begun anew, once the upload has brought to disk what is finished.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,19 +35,23 @@ use crate::record::proof::{self, Proof, ProofReport};
 use crate::record::records::{self, RecordKeeper, RecordReport};
 use crate::record::{AroundEvents, Orders, SharedLedger, UploadReport, Uploader};
 use crate::watchdog::{Pulse, Pulses};
-use rtsp::source::{self, IngestReport};
+use rtsp::source::IngestReport;
 use rtsp::{RtspSource, Timeline};
 use store::{Proofs, Spool};
 
 mod detection;
+mod ingest;
 mod kvs_pictures;
 
 pub use detection::{AnalyticsShared, AnalyticsView};
 use detection::{Detection, tell_persisted};
+use ingest::Ingest;
 use kvs_pictures::KvsPictures;
 
 /// A proof that does not turn for so long is left behind, and another takes over.
 const PROOF_STUCK: Duration = Duration::from_secs(60);
+/// So long the other stages may take to end where one has crashed: the upload waits for the disk in it.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What others see of a running camera.
 #[derive(Clone)]
@@ -234,7 +239,7 @@ impl Camera {
             pictures.run(fanout, cancel).await;
             0
         });
-        join(stages, &stop, &abort).await
+        self.join(stages, &stop, &abort).await
     }
 
     async fn record(&self) -> Result<usize, tokio::task::JoinError> {
@@ -251,11 +256,15 @@ impl Camera {
             fanout = with_analytics;
             stages.spawn(tell_persisted(self.ledger.clone(), persisted, recorded.clone()));
         }
-        let (config, report, cancel) = (self.config.clone(), self.ingest.clone(), stop.clone());
-        let (clock, timeline) = (self.clock.clone(), self.timeline.clone());
+        let ingest = Ingest {
+            camera: self.config.clone(),
+            report: self.ingest.clone(),
+            clock: self.clock.clone(),
+            timeline: self.timeline.clone(),
+        };
+        let cancel = stop.clone();
         stages.spawn(async move {
-            let mut timeline = timeline.lock().await;
-            source::run(&config, |item| fanout.send(item), &mut timeline, report, clock, cancel).await;
+            ingest.supervise(fanout, cancel).await;
             0
         });
         let uploader = Uploader {
@@ -316,27 +325,33 @@ impl Camera {
             records::supervise(keeper, cancel).await;
             0
         });
-        join(stages, &stop, &abort).await
+        self.join(stages, &stop, &abort).await
     }
-}
 
-/// Until all stages have ended; when one crashes the others are ended, too.
-async fn join(
-    mut stages: JoinSet<usize>,
-    stop: &CancellationToken,
-    abort: &CancellationToken,
-) -> Result<usize, tokio::task::JoinError> {
-    let mut unconfirmed = 0;
-    while let Some(ended) = stages.join_next().await {
-        match ended {
-            Ok(count) => unconfirmed += count,
-            Err(panic) => {
-                stop.cancel();
-                abort.cancel();
-                stages.shutdown().await;
-                return Err(panic);
+    /// Until all stages have ended; when one crashes the others are ended, too.
+    async fn join(
+        &self,
+        mut stages: JoinSet<usize>,
+        stop: &CancellationToken,
+        abort: &CancellationToken,
+    ) -> Result<usize, tokio::task::JoinError> {
+        let mut unconfirmed = 0;
+        while let Some(ended) = stages.join_next().await {
+            match ended {
+                Ok(count) => unconfirmed += count,
+                Err(panic) => {
+                    stop.cancel();
+                    abort.cancel();
+                    let others = async { while stages.join_next().await.is_some() {} };
+                    tokio::select! {
+                        () = others => {}
+                        () = self.clock.sleep(LAST_WORDS) => {}
+                    }
+                    stages.shutdown().await;
+                    return Err(panic);
+                }
             }
         }
+        Ok(unconfirmed)
     }
-    Ok(unconfirmed)
 }

@@ -6,6 +6,7 @@ pub mod aws;
 pub mod camera;
 pub mod cameras;
 pub mod fanout;
+pub mod fault;
 pub mod order_desk;
 pub mod overlay_video;
 pub mod probe;

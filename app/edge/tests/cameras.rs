@@ -128,3 +128,56 @@ async fn one_camera_changes_and_the_others_lose_nothing() {
         assert!(!kvs.fragments(&stream).await.expect("the stream").is_empty(), "{stream}");
     }
 }
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_a_stage_restarts_that_stage_alone_and_loses_nothing_that_is_finished() {
+    use kvs_edge::fault::{Stage, arm};
+
+    let sim = CameraSim::builder().clip(ClipSpec::small()).start().await.expect("a camera");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = Options::new(folder.path()).stream("armed", 24);
+    options.credentials = vec![Credentials::local()];
+    let kvs = KvsLocal::start(options).await.expect("a server");
+    let clock = Clock::system();
+    let shared = Shared {
+        device: "box".into(),
+        client: client(&kvs),
+        pulses: Pulses::new(clock.clone()),
+        clock,
+        analytics: None,
+        spool: None,
+        proofs: store::Proofs::in_memory().expect("in memory"),
+    };
+    let mut cameras = Cameras::new(shared);
+    let mut armed = config::Camera::new("armed", sim.url(0).parse().expect("a URL"));
+    armed.upload.fragment = Duration::from_secs(1);
+    armed.verify.mode = config::VerifyMode::Continuous;
+    cameras.add(armed).expect("added");
+    let view = recorded(&cameras, "armed", 0).await;
+    let mut ingest = view.ingest.clone();
+    for lives in 2..=3 {
+        arm(Stage::Ingest, "armed");
+        sim.wait_stats(0, |stats| stats.sessions == lives).await;
+        let live = ingest.wait_for(|report| report.state == IngestState::Live && report.problem.is_none());
+        tokio::time::timeout(DEADLINE, live).await.expect("in time").expect("it runs");
+        let kept = view.upload.borrow().persisted;
+        recorded(&cameras, "armed", kept + 1).await;
+    }
+    let failures = view.verify.borrow().failures;
+    arm(Stage::Proof, "armed");
+    arm(Stage::Records, "armed");
+    let (mut verify, mut upload) = (view.verify.clone(), view.upload.clone());
+    let failed = verify.wait_for(|report| report.failures > failures);
+    tokio::time::timeout(DEADLINE, failed).await.expect("in time").expect("it runs");
+    let kept = upload.borrow_and_update().persisted;
+    let more = upload.wait_for(|report| report.persisted > kept + 1);
+    tokio::time::timeout(DEADLINE, more).await.expect("in time").expect("it runs");
+    assert_eq!(cameras.stop(CancellationToken::new()).await, 0);
+    let upload = view.upload.borrow().clone();
+    assert_eq!((upload.sessions, upload.crashes, upload.lost), (1, 0, 0), "the upload went on");
+    assert_eq!(upload.persisted, upload.complete);
+    let stored = kvs.fragments("armed").await.expect("the stream");
+    assert_eq!(stored.len() as u64, upload.complete);
+    assert_eq!(view.ledger.with(|ledger| ledger.gaps().count()), 0);
+}

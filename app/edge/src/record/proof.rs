@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::SharedLedger;
 use super::ask;
+use crate::fault::{self, Stage};
 
 pub use play::{Looked, Played, Way};
 pub use report::{LatencySamples, ProofReport};
@@ -164,6 +165,7 @@ impl Running {
         loop {
             let now = self.proof.clock.now();
             liveness.beat(now);
+            fault::panic_point(Stage::Proof, &self.proof.camera);
             self.follow();
             let (schedule, ledger) = (&mut self.schedule, &self.proof.ledger);
             if ledger.with(|ledger| schedule.is_done(ledger, now)) {

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask;
 use super::proof::{self, ProofReport};
 use super::{SharedLedger, UploadReport};
+use crate::fault::{self, Stage};
 
 /// What the log has is written down so often.
 const TURN: Duration = Duration::from_secs(5);
@@ -111,6 +112,7 @@ impl RecordKeeper {
         let mut all = false;
         loop {
             let last = self.proof_ended.is_cancelled();
+            fault::panic_point(Stage::Records, &self.camera);
             let mut pause = TURN;
             // Without a time that somebody vouches for nothing is stamped, and no minute is over.
             if self.clock.trust() != Trust::Pending {

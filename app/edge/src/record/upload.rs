@@ -15,12 +15,14 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clock::Clock;
+use futures_util::FutureExt as _;
 use health::Backoff;
 use kvs::api::StreamId;
 use kvs::fragmenter::{FragmentSummary, Fragmenter, FragmenterConfig, Part};
@@ -43,6 +45,7 @@ use super::lookup::look_up;
 use super::orders::Orders;
 use super::report::UploadReport;
 use crate::camera::Ending;
+use crate::fault::{self, Stage};
 use crate::watchdog::Pulse;
 
 /// The pulse beats at least this often, although nothing happens.
@@ -111,7 +114,14 @@ impl Uploader {
     /// Returns what is not confirmed and on disk.
     async fn run(&self, feed: &mut impl UnitSource, abort: CancellationToken) -> BTreeSet<FragmentId> {
         let mut running = Running::new(self);
-        abort.run_until_cancelled(running.run(feed)).await;
+        let ended = abort.run_until_cancelled(AssertUnwindSafe(running.run(feed)).catch_unwind()).await;
+        if let Some(Err(panic)) = ended {
+            // What was finished is still there, whatever the panic left half done: the next life finds it on disk.
+            running.pass_on(self.clock.now());
+            running.driver.source_mut().try_again();
+            running.last_writes().await;
+            std::panic::resume_unwind(panic);
+        }
         running.last_writes().await;
         let source = running.driver.source();
         let unsettled =
@@ -484,6 +494,14 @@ impl<'a> Running<'a> {
                 self.stopping = true;
             }
         }
+        self.pass_on(now);
+        if self.stopping {
+            self.driver.finish(now);
+        }
+    }
+
+    /// What the fragmenter made, to the ledger and the driver.
+    fn pass_on(&mut self, now: Instant) {
         while let Some(part) = self.fragmenter.next_part() {
             match &part {
                 Part::Start(start) if !self.driver.source().is_selective() => {
@@ -492,10 +510,11 @@ impl<'a> Running<'a> {
                 Part::End(end) => self.complete(&end.summary, now),
                 Part::Start(_) | Part::Block { .. } => {}
             }
+            let is_end = matches!(part, Part::End(_));
             self.driver.part(part);
-        }
-        if self.stopping {
-            self.driver.finish(now);
+            if is_end {
+                fault::panic_point(Stage::Upload, &self.uploader.camera.id);
+            }
         }
     }
 

@@ -154,6 +154,31 @@ async fn a_crash_of_the_upload_costs_what_was_not_on_disk() {
     expect_stored_once(&stored, &finished, "after the crash");
 }
 
+#[cfg(debug_assertions)]
+#[tokio::test(start_paused = true)]
+async fn a_crash_of_the_upload_loses_no_fragment_that_is_finished_and_not_on_disk_yet() {
+    let camera = "armed";
+    let mut rig = Rig::start(Setting { camera, ..with_spool() }).await;
+    rig.film(10).await;
+    away(&rig);
+    let mut finished = Finished::new();
+    for crash in 1..=3 {
+        rig.film(70).await;
+        // At the end of the next fragment, before anybody asks the disk for it.
+        kvs_edge::fault::arm(kvs_edge::fault::Stage::Upload, camera);
+        rig.film(20).await;
+        assert_eq!(rig.report.borrow().crashes, crash);
+    }
+    rig.kvs.faults().clear();
+    rig.film(200).await;
+    let stored = rig.end().await;
+    note_finished(&rig, &mut finished);
+    expect_stored_once(&stored, &finished, "after the crashes");
+    assert_eq!(rig.lost().len(), 3, "each time the one that grew");
+    let gaps: Vec<_> = rig.ledger.with(|ledger| ledger.gaps().map(|gap| gap.reason.clone()).collect());
+    assert_eq!(gaps, [LossReason::Crashed, LossReason::Crashed, LossReason::Crashed]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_without_a_network_leaves_the_rest_on_disk_and_calls_nothing_lost() {
     let mut rig = Rig::start(with_spool()).await;

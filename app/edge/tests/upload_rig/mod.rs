@@ -77,6 +77,8 @@ pub(crate) struct Setting {
     pub(crate) tls: bool,
     /// Where media goes is asked for, and not configured.
     pub(crate) asks_endpoint: bool,
+    /// Its id; a test that arms a fault has one of its own.
+    pub(crate) camera: &'static str,
 }
 
 impl Default for Setting {
@@ -99,6 +101,7 @@ impl Default for Setting {
             credentials_last: None,
             tls: false,
             asks_endpoint: false,
+            camera: "cam",
         }
     }
 }
@@ -198,7 +201,7 @@ impl Life {
         let upload_ended = CancellationToken::new();
         let mut proving = JoinSet::new();
         let reader = Proof {
-            camera: "cam".to_owned(),
+            camera: camera.id.clone(),
             stream: StreamId::name(STREAM),
             config: ProofConfig { mode, ..ProofConfig::default() },
             play: None,
@@ -214,7 +217,7 @@ impl Life {
         let proof_ended = CancellationToken::new();
         let keeper = proofs.map(|proofs| RecordKeeper {
             device: "box".to_owned(),
-            camera: "cam".to_owned(),
+            camera: camera.id.clone(),
             verify: config::Verify {
                 mode: match mode {
                     ProofMode::Continuous => config::VerifyMode::Continuous,
@@ -282,7 +285,8 @@ impl Rig {
         };
         let client = client(&kvs, &clock, &network, keys.clone(), setting.asks_endpoint);
 
-        let mut camera = config::Camera::new("cam", "rtsp://192.0.2.10/stream1".parse().expect("a URL"));
+        let mut camera =
+            config::Camera::new(setting.camera, "rtsp://192.0.2.10/stream1".parse().expect("a URL"));
         camera.stream = STREAM.to_owned();
         camera.upload.fragment = Duration::from_secs(1);
         camera.upload.ack_timeout = setting.ack_timeout;
