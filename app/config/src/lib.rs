@@ -181,6 +181,8 @@ pub struct Upload {
     pub fragment_max: Duration,
     /// Footage kept in memory until it is persisted, per camera.
     pub window_bytes: u64,
+    /// How long pictures wait at most, so that a few are written at once.
+    pub gather: Duration,
     /// A PutMedia session is replaced after this.
     pub rotate: Duration,
     /// A session without any ack for this long is given up.
@@ -251,6 +253,7 @@ impl Default for Upload {
             fragment: Duration::from_millis(2000),
             fragment_max: Duration::from_millis(8000),
             window_bytes: 64 << 20,
+            gather: Duration::from_millis(200),
             rotate: Duration::from_secs(2400),
             ack_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),

@@ -219,7 +219,7 @@ fn combinations_that_do_not_fit() {
     );
     check_camera(
         "upload = { stop_grace_s = 5 }",
-        "6:12: camera[0].upload.stop_grace_s: found an unknown key, expected a known one; fix: remove it; known here: ack_timeout_s, event_post_s, event_pre_s, fragment_max_ms, fragment_ms, mode, quiet_hours, rotate_s, uplink_max_kbps, window_bytes, write_timeout_s",
+        "6:12: camera[0].upload.stop_grace_s: found an unknown key, expected a known one; fix: remove it; known here: ack_timeout_s, event_post_s, event_pre_s, fragment_max_ms, fragment_ms, gather_ms, mode, quiet_hours, rotate_s, uplink_max_kbps, window_bytes, write_timeout_s",
     );
     check(
         &format!("{LEAST}credentials = \"files\"\n{CAMERA}")

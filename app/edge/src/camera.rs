@@ -249,7 +249,7 @@ impl Camera {
         let abort = self.ending.abort.child_token();
         let mut stages = JoinSet::new();
 
-        let mut fanout = Fanout::new(feed);
+        let mut fanout = Fanout::new(feed, self.config.upload.gather);
         let recorded = CancellationToken::new();
         if let Some(detection) = &self.detection {
             let (with_analytics, persisted) = detection.start(fanout, &mut stages, &abort);

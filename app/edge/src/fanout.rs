@@ -4,15 +4,19 @@
 //! the same access units as far as its queue takes them: when that is full, its pictures are left out up to the next
 //! random access point, and nobody else notices.
 
+use std::time::Duration;
+
 use analytics::FeedItem;
 use media::{AccessUnit, Feed};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 
+use crate::gather::Gather;
+
 /// The ends of one camera's feed.
 pub struct Fanout {
     /// Absent where nothing is recorded.
-    upload: Option<Sender<Feed>>,
+    upload: Option<Gather>,
     analytics: Option<Analytics>,
 }
 
@@ -24,8 +28,9 @@ struct Analytics {
 }
 
 impl Fanout {
-    pub fn new(upload: Sender<Feed>) -> Self {
-        Self { upload: Some(upload), analytics: None }
+    /// The upload gets what it is handed within `gather`.
+    pub fn new(upload: Sender<Feed>, gather: Duration) -> Self {
+        Self { upload: Some(Gather::new(upload, gather)), analytics: None }
     }
 
     /// Of a camera whose footage is in the cloud already.
@@ -48,7 +53,7 @@ impl Fanout {
                 Feed::AudioTrack(_) | Feed::Audio(_) => {}
             }
         }
-        self.upload.as_ref().is_none_or(|upload| upload.try_send(feed).is_ok())
+        self.upload.as_mut().is_none_or(|upload| upload.send(feed))
     }
 }
 
@@ -106,7 +111,7 @@ mod tests {
         let (upload, mut uploaded) = mpsc::channel(64);
         let (feed, mut items) = mpsc::channel(3);
         let (left_out, count) = watch::channel(0);
-        let mut fanout = Fanout::new(upload).with_analytics(feed, left_out);
+        let mut fanout = Fanout::new(upload, Duration::ZERO).with_analytics(feed, left_out);
         for ms in 0..10 {
             assert!(fanout.send(unit(ms, ms % 5 == 0)));
         }
@@ -128,7 +133,7 @@ mod tests {
     #[test]
     fn a_full_upload_is_told() {
         let (upload, _uploaded) = mpsc::channel(1);
-        let mut fanout = Fanout::new(upload);
+        let mut fanout = Fanout::new(upload, Duration::ZERO);
         assert!(fanout.send(unit(0, true)));
         assert!(!fanout.send(unit(1, false)));
     }

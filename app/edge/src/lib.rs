@@ -7,6 +7,7 @@ pub mod camera;
 pub mod cameras;
 pub mod fanout;
 pub mod fault;
+mod gather;
 pub mod order_desk;
 pub mod overlay_video;
 pub mod probe;

@@ -32,7 +32,7 @@ use crate::operation::Operation;
 /// Frames between [`PutMediaSender::send`] and the connection. When it is full, `send` waits: a slow network
 /// is felt by the caller, who holds the media and decides what to drop. Behind it hyper holds at most
 /// 16 frames or 400 kB, whichever comes first.
-const WAITING_FRAMES: usize = 8;
+const WAITING_FRAMES: usize = 16;
 
 /// Bytes of an answer kept to recognise an error in disguise; acks are shorter than this.
 const MAX_DISGUISED_BYTES: usize = 4096;

@@ -238,6 +238,7 @@ fn upload(report: &mut Report, section: &mut Section, base: &Upload, spool: Opti
         fragment: Duration::from_millis(fragment_ms),
         fragment_max: Duration::from_millis(fragment_max_ms),
         window_bytes: section.integer(report, "window_bytes", 1 << 20..=64 << 30, base.window_bytes),
+        gather: Duration::from_millis(section.integer(report, "gather_ms", 0..=1000, ms(base.gather))),
         rotate: seconds(report, section, "rotate_s", 60..=2640, base.rotate),
         ack_timeout: seconds(report, section, "ack_timeout_s", 5..=600, base.ack_timeout),
         write_timeout: seconds(report, section, "write_timeout_s", 5..=600, base.write_timeout),
