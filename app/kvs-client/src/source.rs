@@ -24,10 +24,12 @@ mod figures;
 mod follow;
 mod fragment_list;
 mod get_media;
+mod handed;
 #[cfg(feature = "hls")]
 mod hls;
 #[cfg(feature = "hls")]
 mod hls_metrics;
+mod intake;
 mod metrics;
 mod options;
 
@@ -50,8 +52,6 @@ pub use options::{OptionsError, Source, SourceMode, SourceOptions};
 
 /// Without a picture for so long a source is not healthy.
 pub(crate) const HEALTHY: Duration = Duration::from_secs(30);
-/// Reports that nobody asks for are forgotten.
-const SKIPS_KEPT: usize = 1_000;
 
 /// In 0..1, spreads retries; good for nothing else.
 #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]

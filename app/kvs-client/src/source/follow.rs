@@ -7,16 +7,18 @@ use std::time::Instant;
 
 use kvs::api::StreamId;
 use kvs::read::ReadFailureKind;
-use kvs::read::chunk::{Answer, ChunkReader, Event};
-use kvs::read::follow::{Beginning, Follow, FollowAction, FollowConfig, FollowConfigError};
-use kvs::read::units::{Origin, Units};
+use kvs::read::chunk::Answer;
+use kvs::read::follow::{Follow, FollowAction, FollowConfig, FollowConfigError};
+use kvs::read::units::Origin;
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
 use super::figures::{SourceFigures, StreamSource};
 use super::get_media::SourceError;
+use super::handed::Handed;
+use super::intake::{Following, Intake};
 use super::metrics::{GetMediaMetrics, state_number};
 use super::options::SourceMode;
-use super::{HEALTHY, random};
+use super::random;
 use crate::client::Client;
 use crate::error::{Action, Error, ServiceErrorKind};
 use crate::media_stream::MediaStream;
@@ -31,17 +33,12 @@ pub struct FollowSource {
     follow: Follow,
     opening: Option<Opening>,
     answer: Option<Box<MediaStream>>,
-    chunks: ChunkReader,
-    units: Units,
-    /// The chunk that is being read is not handed on.
-    ignoring: bool,
-    /// Blocks of it that were handed on before it was cut.
-    known_blocks: u64,
-    origin: Option<Origin>,
+    intake: Intake,
+    handed: Handed,
     last_error: Option<SourceError>,
-    counted: SourceMetrics,
-    metrics: GetMediaMetrics,
-    last_frame: Option<Instant>,
+    fragments_skipped: u64,
+    read_errors: u64,
+    parse_errors: u64,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<MediaStream, Error>> + Send>>;
@@ -55,21 +52,18 @@ impl FollowSource {
             follow: Follow::new(config)?,
             opening: None,
             answer: None,
-            chunks: ChunkReader::new(Answer::GetMedia),
-            units: Units::default(),
-            ignoring: false,
-            known_blocks: 0,
-            origin: None,
+            intake: Intake::new(Answer::GetMedia),
+            handed: Handed::new(&client.shared.config.clock),
             last_error: None,
-            counted: SourceMetrics::default(),
-            metrics: GetMediaMetrics::default(),
-            last_frame: None,
+            fragments_skipped: 0,
+            read_errors: 0,
+            parse_errors: 0,
         })
     }
 
     /// The fragment that the last item is from; `None` before the first one.
     pub fn origin(&self) -> Option<Origin> {
-        self.origin
+        self.handed.origin
     }
 
     /// The last thing that went wrong, if anything has since the last whole fragment.
@@ -79,16 +73,22 @@ impl FollowSource {
 
     /// It is connected, and a picture came within the last 30 s.
     pub fn is_healthy(&self) -> bool {
-        let clock = &self.client.shared.config.clock;
-        self.state() == SourceState::Connected && self.last_frame.is_some_and(|at| clock.since(at) <= HEALTHY)
+        self.handed.is_healthy(self.state())
     }
 
     /// Since it was made, in the names of GetMedia; [`StreamSource::figures`] is the same of any source.
     pub fn get_media_metrics(&self) -> GetMediaMetrics {
         GetMediaMetrics {
+            frames_read: self.handed.counted.pictures,
+            fragments_processed: self.intake.whole,
+            fragments_skipped: self.fragments_skipped,
+            bytes_received: self.intake.bytes,
+            parse_errors: self.parse_errors,
+            read_errors: self.read_errors,
             connection_resets: self.follow.connection_resets(),
+            last_frame_timestamp: self.handed.last_frame_timestamp,
+            latency_ms: self.handed.latency_ms,
             connection_state: state_number(self.state()),
-            ..self.metrics.clone()
         }
     }
 
@@ -100,67 +100,11 @@ impl FollowSource {
         self.client.shared.config.clock.wall_ms()
     }
 
-    fn take(&mut self, event: Event) -> Result<(), SourceError> {
-        match event {
-            Event::Failure(failure) => return Err(SourceError::InBand(failure)),
-            Event::Start(ref start) => {
-                let beginning = self.follow.chunk_begins(start, self.wall_ms());
-                self.ignoring = matches!(beginning, Beginning::Known | Beginning::Old);
-                self.known_blocks = 0;
-                match beginning {
-                    Beginning::Known => return Ok(()),
-                    Beginning::Old => {
-                        self.metrics.fragments_skipped += 1;
-                        return Ok(());
-                    }
-                    Beginning::Apart => self.units.interrupt(),
-                    Beginning::Again { blocks } => {
-                        self.known_blocks = blocks;
-                        self.units.again();
-                    }
-                    Beginning::Next => {}
-                }
-                self.units.take(event)?;
-            }
-            Event::Block(_) if self.ignoring => {}
-            Event::Block(_) if self.known_blocks > 0 => self.known_blocks -= 1,
-            Event::Block(_) => {
-                self.follow.block();
-                self.units.take(event)?;
-            }
-            Event::End(ref chunk) => {
-                self.follow.chunk_ends(chunk);
-                // A cut chunk comes again, and may go on as if nothing had happened.
-                if chunk.complete && !self.ignoring {
-                    self.metrics.fragments_processed += 1;
-                    self.last_error = None;
-                    self.units.take(event)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn read(&mut self) -> Result<(), SourceError> {
-        while let Some(event) = self.chunks.next_event()? {
-            self.take(event)?;
-        }
-        Ok(())
-    }
-
-    /// `regular` as HTTP ends a body, or by a broken connection.
-    fn finish(&mut self, regular: bool) -> Result<(), SourceError> {
-        while let Some(event) = self.chunks.finish(regular)? {
-            self.take(event)?;
-        }
-        Ok(())
-    }
-
     fn failed(&mut self, error: SourceError) {
         self.answer = None;
-        self.metrics.read_errors += 1;
+        self.read_errors += 1;
         let kind = kind(&error);
-        self.metrics.parse_errors += u64::from(kind == ReadFailureKind::Unreadable);
+        self.parse_errors += u64::from(kind == ReadFailureKind::Unreadable);
         self.last_error = Some(error);
         self.follow.failed(kind, self.now(), random());
     }
@@ -176,46 +120,27 @@ impl FollowSource {
     }
 
     fn bytes(&mut self, bytes: Result<Option<bytes::Bytes>, Error>) {
-        let outcome = match bytes {
-            Ok(Some(bytes)) => {
-                self.metrics.bytes_received += bytes.len() as u64;
-                self.chunks.push(bytes);
-                self.read()
-            }
-            Ok(None) => {
-                let outcome = self.finish(true);
-                if outcome.is_ok() {
-                    self.answer = None;
-                    self.follow.ended(self.now(), random());
-                }
-                outcome
-            }
-            Err(error) => self.finish(false).and(Err(error.into())),
-        };
-        if let Err(error) = outcome {
-            self.failed(error);
+        let (wall_ms, whole) = (self.wall_ms(), self.intake.whole);
+        let Self { follow, fragments_skipped: skipped, intake, .. } = self;
+        let came = intake.came(bytes, &mut Following { follow, wall_ms, skipped });
+        if self.intake.whole > whole {
+            self.last_error = None;
         }
-    }
-
-    fn hand_on(&mut self) -> Option<Feed> {
-        let (item, origin) = self.units.next_item()?;
-        self.counted.count(&item);
-        self.origin = Some(origin);
-        if let Feed::Video(unit) = &item {
-            let now_ms = self.wall_ms();
-            self.metrics.frames_read += 1;
-            self.metrics.last_frame_timestamp = Some(kvs::api::seconds(now_ms));
-            self.metrics.latency_ms = Some(now_ms.saturating_sub(unit.timestamp.as_millis()));
-            self.last_frame = Some(self.now());
+        match came {
+            Ok(false) => {}
+            Ok(true) => {
+                self.answer = None;
+                self.follow.ended(self.now(), random());
+            }
+            Err(error) => self.failed(error),
         }
-        Some(item)
     }
 }
 
 impl UnitSource for FollowSource {
     async fn next(&mut self) -> Option<Feed> {
         loop {
-            if let Some(item) = self.hand_on() {
+            if let Some(item) = self.handed.on(self.intake.next_item()) {
                 return Some(item);
             }
             if let Some(opening) = &mut self.opening {
@@ -228,7 +153,7 @@ impl UnitSource for FollowSource {
                 FollowAction::Open(selector) => {
                     // A stream has three readers: the old one goes first.
                     self.answer = None;
-                    self.chunks = ChunkReader::new(Answer::GetMedia);
+                    self.intake.begin();
                     let (client, stream) = (self.client.clone(), self.stream.clone());
                     self.opening = Some(Box::pin(async move { client.get_media(&stream, selector).await }));
                 }
@@ -239,8 +164,8 @@ impl UnitSource for FollowSource {
                 }
                 FollowAction::Wait(until) => self.client.shared.config.clock.sleep_until(until).await,
                 FollowAction::GiveUp => {
-                    self.units.interrupt();
-                    return self.hand_on();
+                    self.intake.interrupt();
+                    return self.handed.on(self.intake.next_item());
                 }
             }
         }
@@ -251,17 +176,17 @@ impl UnitSource for FollowSource {
     }
 
     fn metrics(&self) -> SourceMetrics {
-        self.counted
+        self.handed.counted
     }
 }
 
 impl StreamSource for FollowSource {
     fn origin(&self) -> Option<Origin> {
-        self.origin
+        self.handed.origin
     }
 
     fn figures(&self) -> SourceFigures {
-        let metrics = &self.metrics;
+        let metrics = self.get_media_metrics();
         SourceFigures {
             frames_read: metrics.frames_read,
             fragments_processed: metrics.fragments_processed,
@@ -269,7 +194,7 @@ impl StreamSource for FollowSource {
             bytes_received: metrics.bytes_received,
             read_errors: metrics.read_errors,
             parse_errors: metrics.parse_errors,
-            connection_resets: self.follow.connection_resets(),
+            connection_resets: metrics.connection_resets,
             last_frame_timestamp: metrics.last_frame_timestamp,
             latency_ms: metrics.latency_ms,
             ..SourceFigures::new(SourceMode::GetMedia, self.state())

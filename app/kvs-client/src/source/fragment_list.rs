@@ -1,26 +1,26 @@
 //! Stored fragments, by number or by time. All decisions are those of [`kvs::read::fragment_list`]; this moves bytes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
 
 use kvs::api::{Fragment, GetMediaForFragmentListInput, StreamId};
 use kvs::read::ReadFailureKind;
-use kvs::read::chunk::{Answer, ChunkReader, Event};
+use kvs::read::chunk::Answer;
 use kvs::read::fragment_list::{
-    FragmentList, FragmentListConfig, FragmentListConfigError, ListAction, RowError, Turn, Wanted,
+    FragmentList, FragmentListConfig, FragmentListConfigError, ListAction, RowError, Wanted,
 };
 use kvs::read::skip::Skip;
-use kvs::read::units::{Origin, Units};
+use kvs::read::units::Origin;
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
 use super::figures::{SourceFigures, StreamSource};
 use super::follow::kind;
 use super::get_media::SourceError;
+use super::handed::{Handed, Skips};
+use super::intake::Intake;
 use super::options::SourceMode;
-use super::{HEALTHY, SKIPS_KEPT, random};
+use super::random;
 use crate::client::Client;
 use crate::error::Error;
 use crate::media_stream::MediaStream;
@@ -37,18 +37,12 @@ pub struct FragmentListSource {
     list: FragmentList,
     step: Option<Step>,
     answer: Option<Box<MediaStream>>,
-    chunks: ChunkReader,
-    units: Units,
-    /// The chunk that is being read is not handed on.
-    ignoring: bool,
-    /// Blocks of it that were handed on before it was cut.
-    known_blocks: u64,
-    origin: Option<Origin>,
-    skips: VecDeque<Skip>,
+    intake: Intake,
+    handed: Handed,
+    skips: Skips,
     last_error: Option<ListError>,
-    counted: SourceMetrics,
-    figures: SourceFigures,
-    last_frame: Option<Instant>,
+    read_errors: u64,
+    parse_errors: u64,
 }
 
 /// Why something that was asked for could not be used.
@@ -83,16 +77,12 @@ impl FragmentListSource {
             list: FragmentList::new(wanted, config)?,
             step: None,
             answer: None,
-            chunks: ChunkReader::new(Answer::FragmentList),
-            units: Units::default(),
-            ignoring: false,
-            known_blocks: 0,
-            origin: None,
-            skips: VecDeque::new(),
+            intake: Intake::new(Answer::FragmentList),
+            handed: Handed::new(&client.shared.config.clock),
+            skips: Skips::default(),
             last_error: None,
-            counted: SourceMetrics::default(),
-            figures: SourceFigures::new(SourceMode::FragmentList, SourceState::Disconnected),
-            last_frame: None,
+            read_errors: 0,
+            parse_errors: 0,
         })
     }
 
@@ -103,7 +93,7 @@ impl FragmentListSource {
 
     /// What was left out since this was asked last, oldest first; at most the newest 1000.
     pub fn take_skips(&mut self) -> Vec<Skip> {
-        self.skips.drain(..).collect()
+        self.skips.take()
     }
 
     pub(super) fn last_call_error(&self) -> Option<&Error> {
@@ -123,7 +113,7 @@ impl FragmentListSource {
             }
             ListAction::Fetch(numbers) => {
                 self.answer = None;
-                self.chunks = ChunkReader::new(Answer::FragmentList);
+                self.intake.begin();
                 let fragments = numbers.iter().map(ToString::to_string).collect();
                 Some(Box::pin(async move {
                     let input = GetMediaForFragmentListInput { stream, fragments };
@@ -152,119 +142,38 @@ impl FragmentListSource {
     fn settle(&mut self, outcome: Result<(), ListError>) {
         if let Err(error) = outcome {
             self.answer = None;
-            self.figures.read_errors += 1;
+            self.read_errors += 1;
             let kind = match &error {
                 ListError::Media(error) => kind(error),
                 ListError::Row(_) => ReadFailureKind::Unreadable,
             };
-            self.figures.parse_errors += u64::from(kind == ReadFailureKind::Unreadable);
+            self.parse_errors += u64::from(kind == ReadFailureKind::Unreadable);
             self.last_error = Some(error);
             self.list.failed(kind, self.client.shared.config.clock.now(), random());
         }
         while let Some(skip) = self.list.next_skip() {
-            self.figures.fragments_skipped += skip.fragments.unwrap_or(0);
-            if self.skips.len() == SKIPS_KEPT {
-                self.skips.pop_front();
-            }
-            self.skips.push_back(skip);
+            self.skips.note(skip);
         }
-    }
-
-    fn take(&mut self, event: Event) -> Result<(), SourceError> {
-        match event {
-            Event::Failure(failure) => {
-                if !self.list.noticed(&failure) {
-                    return Err(SourceError::InBand(failure));
-                }
-            }
-            Event::Start(ref start) => {
-                let turn = self.list.chunk_begins(start);
-                self.ignoring = turn == Turn::No;
-                self.known_blocks = 0;
-                match turn {
-                    Turn::No => return Ok(()),
-                    Turn::Apart => self.units.interrupt(),
-                    Turn::Again { blocks } => {
-                        self.known_blocks = blocks;
-                        self.units.again();
-                    }
-                    Turn::Next => {}
-                }
-                self.units.take(event)?;
-            }
-            Event::Block(_) if self.ignoring => {}
-            Event::Block(_) if self.known_blocks > 0 => self.known_blocks -= 1,
-            Event::Block(_) => {
-                self.list.block();
-                self.units.take(event)?;
-            }
-            Event::End(ref chunk) => {
-                self.list.chunk_ends(chunk);
-                // A cut chunk comes again, and may go on as if nothing had happened.
-                if chunk.complete && !self.ignoring {
-                    self.figures.fragments_processed += 1;
-                    self.last_error = None;
-                    self.units.take(event)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn read(&mut self) -> Result<(), SourceError> {
-        while let Some(event) = self.chunks.next_event()? {
-            self.take(event)?;
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, regular: bool) -> Result<(), SourceError> {
-        while let Some(event) = self.chunks.finish(regular)? {
-            self.take(event)?;
-        }
-        Ok(())
     }
 
     fn bytes(&mut self, bytes: Result<Option<bytes::Bytes>, Error>) {
-        let outcome = match bytes {
-            Ok(Some(bytes)) => {
-                self.figures.bytes_received += bytes.len() as u64;
-                self.chunks.push(bytes);
-                self.read()
-            }
-            Ok(None) => {
-                let outcome = self.finish(true);
-                if outcome.is_ok() {
-                    self.answer = None;
-                    self.list.ended();
-                }
-                outcome
-            }
-            Err(error) => self.finish(false).and(Err(error.into())),
-        };
-        self.settle(outcome.map_err(ListError::from));
-    }
-
-    fn hand_on(&mut self) -> Option<Feed> {
-        let (item, origin) = self.units.next_item()?;
-        self.counted.count(&item);
-        self.origin = Some(origin);
-        if let Feed::Video(unit) = &item {
-            let clock = &self.client.shared.config.clock;
-            let now_ms = clock.wall_ms();
-            self.figures.frames_read += 1;
-            self.figures.last_frame_timestamp = Some(kvs::api::seconds(now_ms));
-            self.figures.latency_ms = Some(now_ms.saturating_sub(unit.timestamp.as_millis()));
-            self.last_frame = Some(clock.now());
+        let whole = self.intake.whole;
+        let came = self.intake.came(bytes, &mut self.list);
+        if self.intake.whole > whole {
+            self.last_error = None;
         }
-        Some(item)
+        if let Ok(true) = came {
+            self.answer = None;
+            self.list.ended();
+        }
+        self.settle(came.map(drop).map_err(ListError::from));
     }
 }
 
 impl UnitSource for FragmentListSource {
     async fn next(&mut self) -> Option<Feed> {
         loop {
-            if let Some(item) = self.hand_on() {
+            if let Some(item) = self.handed.on(self.intake.next_item()) {
                 return Some(item);
             }
             if let Some(step) = &mut self.step {
@@ -283,8 +192,8 @@ impl UnitSource for FragmentListSource {
                 ListAction::Wait(until) => self.client.shared.config.clock.sleep_until(until).await,
                 ListAction::End | ListAction::GiveUp => {
                     self.answer = None;
-                    self.units.interrupt();
-                    return self.hand_on();
+                    self.intake.interrupt();
+                    return self.handed.on(self.intake.next_item());
                 }
                 action => self.step = self.begin(action),
             }
@@ -296,26 +205,32 @@ impl UnitSource for FragmentListSource {
     }
 
     fn metrics(&self) -> SourceMetrics {
-        self.counted
+        self.handed.counted
     }
 }
 
 impl StreamSource for FragmentListSource {
     fn origin(&self) -> Option<Origin> {
-        self.origin
+        self.handed.origin
     }
 
     fn figures(&self) -> SourceFigures {
         SourceFigures {
-            state: self.state(),
+            frames_read: self.handed.counted.pictures,
+            fragments_processed: self.intake.whole,
+            fragments_skipped: self.skips.fragments,
+            bytes_received: self.intake.bytes,
+            read_errors: self.read_errors,
+            parse_errors: self.parse_errors,
             connection_resets: self.list.connection_resets(),
-            ..self.figures.clone()
+            last_frame_timestamp: self.handed.last_frame_timestamp,
+            latency_ms: self.handed.latency_ms,
+            ..SourceFigures::new(SourceMode::FragmentList, self.state())
         }
     }
 
     fn is_healthy(&self) -> bool {
-        let clock = &self.client.shared.config.clock;
-        self.state() == SourceState::Connected && self.last_frame.is_some_and(|at| clock.since(at) <= HEALTHY)
+        self.handed.is_healthy(self.state())
     }
 
     fn last_error(&self) -> Option<String> {

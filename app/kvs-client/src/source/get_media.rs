@@ -11,10 +11,12 @@ use std::future::Future;
 use std::pin::Pin;
 
 use kvs::api::{StartSelector, StreamId};
-use kvs::read::chunk::{Answer, ChunkError, ChunkReader, Event, Failure};
-use kvs::read::units::{Origin, TrackError, Units};
+use kvs::read::chunk::{Answer, ChunkError, Failure};
+use kvs::read::units::{Origin, TrackError};
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
+use super::handed::Handed;
+use super::intake::{AsItComes, Intake};
 use crate::client::Client;
 use crate::error::Error;
 use crate::media_stream::MediaStream;
@@ -25,11 +27,9 @@ use crate::media_stream::MediaStream;
 /// [`failure`](Self::failure) then tells. What is complete of the last fragment is handed on in any case.
 pub struct GetMediaSource {
     link: Link,
-    chunks: ChunkReader,
-    units: Units,
-    metrics: SourceMetrics,
-    origin: Option<Origin>,
-    token: Option<String>,
+    intake: Intake,
+    order: AsItComes,
+    handed: Handed,
     failure: Option<SourceError>,
 }
 
@@ -65,29 +65,28 @@ enum Link {
 impl GetMediaSource {
     /// Nothing is asked for before the first call of `next`.
     pub fn new(client: &Client, stream: &StreamId, start: StartSelector) -> Self {
+        let handed = Handed::new(&client.shared.config.clock);
         let (client, stream) = (client.clone(), stream.clone());
         Self {
             link: Link::Opening {
                 opening: Box::pin(async move { client.get_media(&stream, start).await }),
                 begun: false,
             },
-            chunks: ChunkReader::new(Answer::GetMedia),
-            units: Units::default(),
-            metrics: SourceMetrics::default(),
-            origin: None,
-            token: None,
+            intake: Intake::new(Answer::GetMedia),
+            order: AsItComes::default(),
+            handed,
             failure: None,
         }
     }
 
     /// The fragment that the last item is from; `None` before the first one.
     pub fn origin(&self) -> Option<Origin> {
-        self.origin
+        self.handed.origin
     }
 
     /// Where another source goes on behind the last fragment that came whole; `None` before there was one.
     pub fn resume(&self) -> Option<StartSelector> {
-        self.token.as_ref().map(StartSelector::continuation)
+        self.order.token.as_ref().map(StartSelector::continuation)
     }
 
     /// Why it has failed, once its state says so.
@@ -95,35 +94,9 @@ impl GetMediaSource {
         self.failure.as_ref()
     }
 
-    fn take(&mut self, event: Event) -> Result<(), SourceError> {
-        match event {
-            Event::Failure(failure) => return Err(SourceError::InBand(failure)),
-            Event::End(ref chunk) if chunk.complete && chunk.continuation_token.is_some() => {
-                self.token.clone_from(&chunk.continuation_token);
-            }
-            _ => {}
-        }
-        Ok(self.units.take(event)?)
-    }
-
-    fn read(&mut self) -> Result<(), SourceError> {
-        while let Some(event) = self.chunks.next_event()? {
-            self.take(event)?;
-        }
-        Ok(())
-    }
-
-    /// Nothing more comes: `regular` as HTTP ends a body, or by a broken connection.
-    fn end(&mut self, regular: bool) -> Result<(), SourceError> {
-        while let Some(event) = self.chunks.finish(regular)? {
-            self.take(event)?;
-        }
-        Ok(())
-    }
-
     fn over(&mut self, outcome: Result<(), SourceError>) {
         self.link = Link::Over;
-        self.units.interrupt();
+        self.intake.interrupt();
         self.failure = outcome.err();
     }
 }
@@ -131,9 +104,7 @@ impl GetMediaSource {
 impl UnitSource for GetMediaSource {
     async fn next(&mut self) -> Option<Feed> {
         loop {
-            if let Some((item, origin)) = self.units.next_item() {
-                self.metrics.count(&item);
-                self.origin = Some(origin);
+            if let Some(item) = self.handed.on(self.intake.next_item()) {
                 return Some(item);
             }
             match &mut self.link {
@@ -144,22 +115,14 @@ impl UnitSource for GetMediaSource {
                         Err(error) => self.over(Err(error.into())),
                     }
                 }
-                Link::Open(stream) => match stream.next_bytes().await {
-                    Ok(Some(bytes)) => {
-                        self.chunks.push(bytes);
-                        if let Err(error) = self.read() {
-                            self.over(Err(error));
-                        }
+                Link::Open(stream) => {
+                    let bytes = stream.next_bytes().await;
+                    match self.intake.came(bytes, &mut self.order) {
+                        Ok(false) => {}
+                        Ok(true) => self.over(Ok(())),
+                        Err(error) => self.over(Err(error)),
                     }
-                    Ok(None) => {
-                        let outcome = self.end(true);
-                        self.over(outcome);
-                    }
-                    Err(error) => {
-                        let outcome = self.end(false).and(Err(error.into()));
-                        self.over(outcome);
-                    }
-                },
+                }
                 Link::Over => return None,
             }
         }
@@ -176,7 +139,7 @@ impl UnitSource for GetMediaSource {
     }
 
     fn metrics(&self) -> SourceMetrics {
-        self.metrics
+        self.handed.counted
     }
 }
 
@@ -184,7 +147,7 @@ impl fmt::Debug for GetMediaSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GetMediaSource")
             .field("state", &self.state())
-            .field("metrics", &self.metrics)
+            .field("metrics", &self.handed.counted)
             .field("failure", &self.failure)
             .finish_non_exhaustive()
     }

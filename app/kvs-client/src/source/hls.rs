@@ -1,6 +1,5 @@
 //! What is archived, played by HLS. All decisions are those of [`kvs::read::hls`]; this moves bytes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,10 +15,11 @@ use kvs::read::units::Origin;
 use media::{Feed, SourceMetrics, SourceState, UnitSource};
 
 use super::figures::{SourceFigures, StreamSource};
+use super::handed::{Handed, Skips};
 use super::hls_metrics::HlsMetrics;
 use super::metrics::state_number;
 use super::options::SourceMode;
-use super::{HEALTHY, SKIPS_KEPT, random};
+use super::random;
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::{Action as ErrorAction, Error};
@@ -60,12 +60,13 @@ pub struct HlsSource {
     units: HlsUnits,
     step: Option<Step>,
     endpoint: Option<Endpoint>,
-    origin: Option<Origin>,
-    skips: VecDeque<Skip>,
+    handed: Handed,
+    skips: Skips,
     last_error: Option<HlsError>,
-    counted: SourceMetrics,
-    metrics: HlsMetrics,
-    last_frame: Option<Instant>,
+    fragments: u64,
+    bytes: u64,
+    read_errors: u64,
+    parse_errors: u64,
 }
 
 type Failed = Box<(Failure, HlsError)>;
@@ -96,23 +97,24 @@ impl HlsSource {
             units: HlsUnits::default(),
             step: None,
             endpoint: None,
-            origin: None,
-            skips: VecDeque::new(),
+            handed: Handed::new(&client.shared.config.clock),
+            skips: Skips::default(),
             last_error: None,
-            counted: SourceMetrics::default(),
-            metrics: HlsMetrics::default(),
-            last_frame: None,
+            fragments: 0,
+            bytes: 0,
+            read_errors: 0,
+            parse_errors: 0,
         })
     }
 
     /// The fragment that the last item is from; `None` before the first one.
     pub fn origin(&self) -> Option<Origin> {
-        self.origin
+        self.handed.origin
     }
 
     /// What was left out since this was asked last, oldest first; at most the newest 1000.
     pub fn take_skips(&mut self) -> Vec<Skip> {
-        self.skips.drain(..).collect()
+        self.skips.take()
     }
 
     /// The last thing that went wrong, if anything has since the last fragment.
@@ -122,18 +124,24 @@ impl HlsSource {
 
     /// It is connected, and a picture came within the last 30 s.
     pub fn is_healthy(&self) -> bool {
-        let clock = &self.client.shared.config.clock;
-        self.state() == SourceState::Connected && self.last_frame.is_some_and(|at| clock.since(at) <= HEALTHY)
+        self.handed.is_healthy(self.state())
     }
 
     /// Since it was made, in the names of HLS; [`StreamSource::figures`] is the same of any source.
     pub fn hls_metrics(&self) -> HlsMetrics {
         HlsMetrics {
+            frames_total: self.handed.counted.pictures,
+            fragments_processed: self.fragments,
+            bytes_received: self.bytes,
+            read_errors_total: self.read_errors,
+            parse_errors: self.parse_errors,
+            fragments_skipped: self.skips.fragments,
+            fragments_without_sound: self.hls.without_sound(),
             reconnects_total: self.hls.reconnects(),
             url_refreshes_total: self.hls.url_refreshes(),
-            fragments_without_sound: self.hls.without_sound(),
+            last_frame_timestamp: self.handed.last_frame_timestamp,
+            latency_ms: self.handed.latency_ms,
             connection_state: state_number(self.state()),
-            ..self.metrics.clone()
         }
     }
 
@@ -169,18 +177,14 @@ impl HlsSource {
         };
         if let Err(failed) = outcome {
             let (failure, error) = *failed;
-            self.metrics.read_errors_total += 1;
-            self.metrics.parse_errors += u64::from(failure == Failure::Unreadable);
+            self.read_errors += 1;
+            self.parse_errors += u64::from(failure == Failure::Unreadable);
             self.last_error = Some(error);
             self.hls.failed(failure, self.client.shared.config.clock.now(), random());
         }
         while let Some(skip) = self.hls.next_skip() {
             self.units.interrupt();
-            self.metrics.fragments_skipped += skip.fragments.unwrap_or(0);
-            if self.skips.len() == SKIPS_KEPT {
-                self.skips.pop_front();
-            }
-            self.skips.push_back(skip);
+            self.skips.note(skip);
         }
     }
 
@@ -204,7 +208,7 @@ impl HlsSource {
 
     fn fetched(&mut self, asked: Asked, body: Result<Bytes, Error>) -> Result<(), Failed> {
         let body = body.map_err(|error| failed(failure(Some(asked), &error), error))?;
-        self.metrics.bytes_received += body.len() as u64;
+        self.bytes += body.len() as u64;
         match asked {
             Asked::Master | Asked::Playlist | Asked::SoundPlaylist => {
                 let text = String::from_utf8_lossy(&body);
@@ -222,34 +226,19 @@ impl HlsSource {
             Asked::Segment => {
                 let Some(segment) = self.hls.segment() else { return Ok(()) };
                 self.units.segment(segment, &body).map_err(|error| failed(Failure::Unreadable, error))?;
-                self.metrics.fragments_processed += 1;
+                self.fragments += 1;
                 self.last_error = None;
             }
         }
         self.hls.fetched();
         Ok(())
     }
-
-    fn hand_on(&mut self) -> Option<Feed> {
-        let (item, origin) = self.units.next_item()?;
-        self.counted.count(&item);
-        self.origin = Some(origin);
-        if let Feed::Video(unit) = &item {
-            let clock = &self.client.shared.config.clock;
-            let now_ms = clock.wall_ms();
-            self.metrics.frames_total += 1;
-            self.metrics.last_frame_timestamp = Some(kvs::api::seconds(now_ms));
-            self.metrics.latency_ms = Some(now_ms.saturating_sub(unit.timestamp.as_millis()));
-            self.last_frame = Some(clock.now());
-        }
-        Some(item)
-    }
 }
 
 impl UnitSource for HlsSource {
     async fn next(&mut self) -> Option<Feed> {
         loop {
-            if let Some(item) = self.hand_on() {
+            if let Some(item) = self.handed.on(self.units.next_item()) {
                 return Some(item);
             }
             if self.step.is_none() {
@@ -257,7 +246,7 @@ impl UnitSource for HlsSource {
             }
             let Some(step) = &mut self.step else {
                 self.units.interrupt();
-                return self.hand_on();
+                return self.handed.on(self.units.next_item());
             };
             let done = step.as_mut().await;
             self.step = None;
@@ -270,17 +259,17 @@ impl UnitSource for HlsSource {
     }
 
     fn metrics(&self) -> SourceMetrics {
-        self.counted
+        self.handed.counted
     }
 }
 
 impl StreamSource for HlsSource {
     fn origin(&self) -> Option<Origin> {
-        self.origin
+        self.handed.origin
     }
 
     fn figures(&self) -> SourceFigures {
-        let metrics = &self.metrics;
+        let metrics = self.hls_metrics();
         SourceFigures {
             frames_read: metrics.frames_total,
             fragments_processed: metrics.fragments_processed,
@@ -288,8 +277,8 @@ impl StreamSource for HlsSource {
             bytes_received: metrics.bytes_received,
             read_errors: metrics.read_errors_total,
             parse_errors: metrics.parse_errors,
-            connection_resets: self.hls.reconnects(),
-            url_refreshes: self.hls.url_refreshes(),
+            connection_resets: metrics.reconnects_total,
+            url_refreshes: metrics.url_refreshes_total,
             last_frame_timestamp: metrics.last_frame_timestamp,
             latency_ms: metrics.latency_ms,
             ..SourceFigures::new(SourceMode::Hls, self.state())
