@@ -117,6 +117,7 @@ fn row(camera: &PublishedCamera) -> String {
         Some(ClockSource::Rtcp) => "camera",
         Some(ClockSource::Receive) => "receive",
         Some(ClockSource::File) => "file",
+        Some(ClockSource::Producer) => "producer",
         None => "-",
     };
     #[expect(clippy::cast_precision_loss, reason = "a bit rate")]

@@ -312,6 +312,8 @@ pub enum ClockSource {
     Receive,
     /// Positions in a file, behind a time that somebody named, or 1970.
     File,
+    /// The clock of whoever uploaded: what stands in the fragments of a KVS stream.
+    Producer,
 }
 
 /// One coded picture.

@@ -50,6 +50,8 @@ pub enum ClockSource {
     Receive,
     /// Positions in a file: what `kvs-edge analyze` finds, no camera.
     File,
+    /// The clock of whoever uploaded: of a camera that is a KVS stream.
+    Producer,
 }
 
 /// What one camera delivered in the last `window_s`.
@@ -159,6 +161,7 @@ impl From<media::ClockSource> for ClockSource {
             media::ClockSource::Rtcp => ClockSource::Rtcp,
             media::ClockSource::Receive => ClockSource::Receive,
             media::ClockSource::File => ClockSource::File,
+            media::ClockSource::Producer => ClockSource::Producer,
         }
     }
 }

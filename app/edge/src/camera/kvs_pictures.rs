@@ -1,13 +1,15 @@
 //! Pictures of a camera that is a KVS stream: read by the client's source, looked at as any camera's.
 //!
 //! ```text
-//!  kvs_client::source::Source --Feed--> pace (a range only) --> fan-out, without an upload
+//!  kvs_client::source::Source --Feed--> pace --> fan-out, without an upload
 //!                    |--> IngestReport: state, problem, figures
 //!                    +--> which picture is in which fragment, for the clip of an event
 //! ```
 //!
 //! The source never gives up. A range comes faster than it was filmed, and is played at the speed of its pictures, so that
-//! the detector's rates mean what they mean of a camera; gaps in it are passed over.
+//! the detector's rates mean what they mean of a camera; gaps in it are passed over. What is live may come a fragment at a
+//! time, by HLS always, and has to be caught up with after a delay: it is played at most twice as fast as it was filmed, or
+//! the branch would have no place for most of a fragment's pictures.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use kvs::FragmentNumber;
 use kvs::api::StreamId;
 use kvs_client::Client;
 use kvs_client::source::{OptionsError, Source, SourceMode, SourceOptions, StreamSource};
-use media::{AccessUnit, Feed, ProducerTimestamp, UnitSource};
+use media::{AccessUnit, ClockSource, Feed, ProducerTimestamp, UnitSource};
 use rtsp::source::{IngestReport, IngestState};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +34,7 @@ use crate::watchdog::Pulse;
 
 /// Between looks at the source while nothing comes.
 const LOOK: Duration = Duration::from_millis(250);
-/// A longer pause in a range is passed over.
+/// A longer pause between two pictures is passed over.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Fragments that wait to be told; the oldest are forgotten.
 const UNTOLD: usize = 256;
@@ -52,8 +54,9 @@ pub(super) struct KvsPictures {
 /// What a run keeps beside its source.
 struct Run {
     fanout: Fanout,
-    /// Monotonic and producer time of one picture.
+    /// Of a range: monotonic and producer time of one picture.
     pace: Option<(Instant, ProducerTimestamp)>,
+    /// The last picture, and when it was handed on.
     last: Option<(Instant, ProducerTimestamp)>,
     gop: Option<(ProducerTimestamp, u32)>,
     open: Option<Persisted>,
@@ -114,9 +117,7 @@ impl KvsPictures {
     async fn take(&mut self, run: &mut Run, source: &mut Source, item: Feed, cancel: &CancellationToken) {
         match &item {
             Feed::Video(unit) => {
-                if self.source.is_range() {
-                    self.wait(run, unit.timestamp, cancel).await;
-                }
+                self.wait(run, unit.timestamp, cancel).await;
                 self.picture(run, unit);
                 run.last = Some((self.clock.now(), unit.timestamp));
                 run.errors = source.figures().read_errors;
@@ -130,15 +131,23 @@ impl KvsPictures {
 
     /// Until this picture is due.
     async fn wait(&self, run: &mut Run, at: ProducerTimestamp, cancel: &CancellationToken) {
-        let now = self.clock.now();
-        let pause = run.last.map(|(_, last)| at.checked_ms_since(last).map(Duration::from_millis));
+        let mut due = self.clock.now();
+        let since_last = run.last.and_then(|(sent, last)| {
+            let pause = Duration::from_millis(at.checked_ms_since(last)?);
+            Some((sent, pause)).filter(|_| pause <= LONGEST_PAUSE)
+        });
         // B pictures go back a little; what goes on after a gap, or begins anew, sets the pace anew.
-        if pause.flatten().is_some_and(|pause| pause > LONGEST_PAUSE) {
+        if since_last.is_none() && run.last.is_none_or(|(_, last)| at > last) {
             run.pace = None;
         }
-        let (base, base_at) = *run.pace.get_or_insert((now, at));
-        let behind = Duration::from_millis(at.checked_ms_since(base_at).unwrap_or(0));
-        while let Some(left) = (base + behind).checked_duration_since(self.clock.now())
+        if self.source.is_range() {
+            let (base, base_at) = *run.pace.get_or_insert((due, at));
+            due = base + Duration::from_millis(at.checked_ms_since(base_at).unwrap_or(0));
+        }
+        if let Some((sent, pause)) = since_last {
+            due = due.max(sent + pause / 2);
+        }
+        while let Some(left) = due.checked_duration_since(self.clock.now())
             && !left.is_zero()
         {
             self.pulse.beat();
@@ -167,6 +176,7 @@ impl KvsPictures {
             report.last_frame = Some(wall);
             report.format = Some(unit.format.clone());
             report.transport = Some(self.source.mode().name());
+            report.clock = Some(ClockSource::Producer);
             report.attempts = 0;
             report.needs_operator = false;
             if let Some((pictures, ms)) = gop {
@@ -313,29 +323,5 @@ fn options(source: &KvsSource) -> SourceOptions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fragment_is_told_once_another_one_has_begun() {
-        let mut run = Run {
-            fanout: Fanout::unrecorded(),
-            pace: None,
-            last: None,
-            gop: None,
-            open: None,
-            untold: VecDeque::new(),
-            begun: Clock::system().now(),
-            resets: 0,
-            errors: 0,
-        };
-        let (at, number) = (ProducerTimestamp::from_millis, |n| FragmentNumber::new(n, 1_000, 7));
-        for (ms, n) in [(1_000, 1), (1_080, 1), (1_040, 1), (3_000, 2)] {
-            run.note(at(ms), Some(number(n)));
-        }
-        let told = Persisted { start: at(1_000), end: at(1_080), number: number(1) };
-        assert_eq!(run.untold, [told]);
-        run.note(at(5_000), None);
-        assert_eq!(run.untold.len(), 1, "what says nothing of its fragment is in none");
-    }
-}
+#[path = "kvs_pictures_tests.rs"]
+mod tests;
