@@ -87,6 +87,65 @@ async fn answers_that_end_break_repeat_or_refuse_cost_no_picture() {
     }
 }
 
+/// As at 40 to 45 min: the answer is over, and nothing says so.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_ends_silently_while_footage_comes_costs_no_picture() {
+    let pair = Pair::new(64 * 1024, |options| options.limits.get_media_age = S * 25).await;
+    upload(&pair, 0..1).await;
+    let camera = film(&pair, vec![(S, 1..100)]);
+    let mut source = source(&pair, FollowConfig::default());
+    assert_eq!(read(&mut source, Some(last_of(100))).await, (pictures(0..100), 0));
+    let metrics = source.get_media_metrics();
+    assert!((6..=8).contains(&metrics.connection_resets), "{metrics:?}");
+    assert_eq!((metrics.read_errors, metrics.fragments_skipped), (0, 0));
+    camera.await.expect("filmed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_service_says_in_its_answer_and_what_is_no_matroska_cost_no_picture() {
+    let cases = [3002, 4000, 4500, 5000].map(|id| (FaultKind::FailGetMedia { id }, 0));
+    for (fault, parse_errors) in cases.into_iter().chain([(FaultKind::GarbageChunk, 1)]) {
+        let pair = Pair::new(64 * 1024, |_| {}).await;
+        upload(&pair, 0..6).await;
+        // In place of the third.
+        pair.server.faults().inject(Fault::any(FaultKind::DuplicateChunk { count: 2 }));
+        pair.server.faults().inject(Fault::any(fault.clone()));
+        let mut source = source(&pair, from_the_first());
+        assert_eq!(read(&mut source, Some(last_of(2))).await, (pictures(0..2), 0), "{fault:?}");
+        assert_eq!(read(&mut source, Some(last_of(6))).await, (pictures(2..6), 0), "{fault:?}");
+        let metrics = source.get_media_metrics();
+        assert_eq!((metrics.read_errors, metrics.parse_errors), (1, parse_errors), "{fault:?}");
+        assert_eq!(pair.server.faults().waiting(), [], "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_begins_where_it_is_told_to_and_reads_as_much_at_once() {
+    let pair = Pair::new(64 * 1024, |_| {}).await;
+    upload(&pair, 0..3).await;
+    pair.clock.sleep(S * 10).await;
+    let fourth_ms = pair.clock.wall_ms();
+    upload(&pair, 3..8).await;
+    let stored = pair.server.fragments("cam1").await.expect("the stream");
+    let number = stored[4].number.parse().expect("a number");
+    for (start, first) in [
+        (StartSelector::earliest(), 0),
+        (StartSelector::after(number), 5),
+        (StartSelector::server_timestamp_ms(fourth_ms), 3),
+        (StartSelector::producer_timestamp_ms(begins_ms(2)), 2),
+        // The server's tokens are numbers.
+        (StartSelector::continuation(&stored[5].number), 6),
+        (StartSelector::now(), 7),
+    ] {
+        for chunk_size in [1_024, 65_536, 16 << 20] {
+            let config = FollowConfig { start: start.clone(), chunk_size, ..FollowConfig::default() };
+            let mut source = source(&pair, config);
+            let found = read(&mut source, Some(last_of(8))).await;
+            assert_eq!(found, (pictures(first..8), 0), "{start:?}, {chunk_size}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_producer_that_pauses_and_comes_back_in_another_format_is_followed() {
     let pair = Pair::new(64 * 1024, |_| {}).await;

@@ -158,6 +158,30 @@ async fn what_cannot_be_decoded_is_counted_and_the_rest_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn however_many_threads_read_there_is_one_session_and_each_picture_comes_once() {
+    let (server, spec) = (server().await, spec());
+    footage(&spec).upload(&server.client, BEGIN_MS).await;
+    let mut options = everything(SourceMode::Hls);
+    // 5 fragments: the URL is replaced twice.
+    options.hls.playlist_fragments = Some(2);
+    let frames = std::sync::Arc::new(frames(&server, &options, |options| options.max_size = 3));
+    let reading = (0..4).map(|_| {
+        let frames = frames.clone();
+        tokio::task::spawn_blocking(move || rest(&frames))
+    });
+    let mut found = Vec::new();
+    for reading in reading.collect::<Vec<_>>() {
+        found.extend(reading.await.expect("read"));
+    }
+    found.sort_by_key(|frame| frame.producer_timestamp);
+    assert_eq!(found.len(), 100);
+    check(&server, &found, &spec, BEGIN_MS).await;
+    let calls = server.local.calls();
+    assert_eq!(calls[kvs::api::path::GET_HLS_STREAMING_SESSION_URL], 3);
+    assert_eq!(calls[kvs::api::session::HLS_FRAGMENT], 5, "each is fetched once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_gives_up_says_why_and_whoever_stops_it_is_not_kept_waiting() {
     let server = server().await;
     let nobody = StreamId::name("nobody");

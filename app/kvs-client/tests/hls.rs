@@ -12,9 +12,11 @@ use kvs_client::kvs;
 use kvs_client::source::{HlsConfig, HlsSource, Play, SkipReason};
 use kvs_local::{Fault, FaultKind};
 use media::mkv::write::{Track, block_head, cluster_start, tags};
-use media::{AudioFormat, Feed, SourceState, UnitSource};
+use media::{AudioFormat, Feed, SourceState, UnitSource, VideoCodec, VideoFormat};
 
-use film::{PICTURE_MS, PICTURES, film, finish, pictures, put_media, read, stream, upload};
+use film::{
+    AVCC, PICTURE_MS, PICTURES, begins_ms, film, finish, pictures, put_media, read, send, stream, upload,
+};
 use pair::{BEGIN_MS, Pair};
 
 const S: Duration = Duration::from_secs(1);
@@ -245,6 +247,33 @@ async fn a_stream_without_footage_or_without_pictures_is_no_source_of_pictures()
     assert_eq!(read(&mut sound, None).await, (vec![], 0));
     assert_eq!(sound.state(), SourceState::Failed);
     assert_eq!(sound.last_error().expect("told").to_string(), "the playlist: no variant with pictures");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_codec_that_changes_in_mid_stream_is_told_and_costs_no_picture() {
+    let pair = Pair::new(64 * 1024, |_| {}).await;
+    upload(&pair, 0..2).await;
+    let mut other = AVCC.to_vec();
+    other[3] = 0x1f;
+    let format = VideoFormat::from_codec_private(VideoCodec::H264, other.into()).expect("a record");
+    let mut session = put_media(&pair.client(), &[Track::Video(Arc::new(format))]).await;
+    for n in 2..4 {
+        send(&mut session.sender, n).await;
+    }
+    assert_eq!(finish(session).await, 2);
+    upload(&pair, 4..5).await;
+    let mut source = source(&pair, whole_range(), HlsConfig::default());
+    let mut found = Vec::new();
+    while let Some(item) = source.next().await {
+        match item {
+            Feed::Video(unit) => found.push((unit.timestamp.as_millis(), unit.format.codec_private[3])),
+            other => assert!(matches!(other, Feed::Break), "{other:?}"),
+        }
+    }
+    let level = |n| if (2..4).contains(&(n / PICTURES)) { 0x1f } else { 0x1e };
+    let expected: Vec<_> = (0..5 * PICTURES).map(|n| (begins_ms(0) + n * PICTURE_MS, level(n))).collect();
+    assert_eq!((found, source.take_skips()), (expected, vec![]));
+    assert_eq!(source.hls_metrics().read_errors_total, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,6 +165,11 @@ pub enum FaultKind {
         #[serde(default = "one")]
         count: u64,
     },
+    /// GetMedia says this error in its answer in place of the next fragment, and ends: 3002 (error writing to the stream), 4000
+    /// (no such fragment), 4500 to 4506 (KMS), 5000 (internal). Once.
+    FailGetMedia { id: u32 },
+    /// GetMedia sends 64 zeros, which are no Matroska, in place of the next fragment, and ends. Once.
+    GarbageChunk,
     /// GetMedia flips one payload byte of the next `count` fragments; what is stored stays whole.
     CorruptChunk {
         #[serde(default = "one")]
@@ -363,6 +368,8 @@ impl Faults {
             FaultKind::DuplicateChunk { .. } => Some(ChunkFault::Duplicate),
             FaultKind::SkipChunk { .. } => Some(ChunkFault::Skip),
             FaultKind::CorruptChunk { .. } => Some(ChunkFault::Corrupt),
+            FaultKind::FailGetMedia { id } => Some(ChunkFault::Fail(*id)),
+            FaultKind::GarbageChunk => Some(ChunkFault::Garbage),
             _ => None,
         })
     }
@@ -380,6 +387,9 @@ pub(crate) enum ChunkFault {
     Duplicate,
     Skip,
     Corrupt,
+    /// With this error, in place of it.
+    Fail(u32),
+    Garbage,
 }
 
 impl FaultKind {
@@ -401,6 +411,8 @@ impl FaultKind {
             | Self::CutPutMedia { .. }
             | Self::GarbageAck { .. }
             | Self::SlowReader { .. }
+            | Self::FailGetMedia { .. }
+            | Self::GarbageChunk
             | Self::CutGetMedia { .. } => None,
         }
     }

@@ -283,6 +283,17 @@ impl Answer {
             Some(ChunkFault::Skip) => (0, false),
             Some(ChunkFault::Duplicate) => (2, false),
             Some(ChunkFault::Corrupt) => (1, true),
+            Some(ChunkFault::Fail(id)) => {
+                let id = id.to_string();
+                let notice = [(tag::ERROR_CODE, "Injected"), (tag::ERROR_ID, id.as_str())];
+                self.send(header([0; 16], "kvs-local", &[])).await?;
+                self.send(tags_fixed4(&notice)).await?;
+                return Err(End::Silent);
+            }
+            Some(ChunkFault::Garbage) => {
+                self.send(Bytes::from_static(&[0; 64])).await?;
+                return Err(End::Silent);
+            }
         };
         for _ in 0..times {
             self.pause(self.fragments.book(1, self.service.now())).await?;

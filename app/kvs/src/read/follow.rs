@@ -8,7 +8,8 @@
 //!
 //! The next answer begins by the continuation token of the last whole chunk; where that is refused, at the server time of
 //! that chunk; where there was none, or that is refused too, with the newest. A chunk that was cut comes again from its
-//! start: what of it was handed on is left out, so that pictures go on as if nothing had happened.
+//! start: what of it was handed on is left out, so that pictures go on as if nothing had happened. What cannot be read is asked
+//! for once more; then it goes on with the newest, too.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use super::ReadFailureKind;
 use super::chunk::{Chunk, ChunkStart};
 use crate::FragmentNumber;
 use crate::api::{StartSelector, StartSelectorType};
+
+/// What could not be read is asked for again so often; then it is left out.
+const MOST_READS: u32 = 2;
 
 /// How a stream is followed. Names and defaults are those that users of KVS frame sources know.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +140,8 @@ pub struct Follow {
     errors: u32,
     /// Answers in a row that ended in order and gave nothing.
     quiet: u32,
+    /// Answers that could not be read, without a whole chunk in between.
+    unreadable: u32,
     resume: Resume,
     /// The last whole chunk.
     last: Option<(FragmentNumber, u64)>,
@@ -175,6 +181,7 @@ impl Follow {
             link: Link::Idle,
             errors: 0,
             quiet: 0,
+            unreadable: 0,
             resume: Resume::Start,
             last: None,
             open: None,
@@ -291,7 +298,7 @@ impl Follow {
             return;
         }
         self.open = None;
-        (self.errors, self.quiet) = (0, 0);
+        (self.errors, self.quiet, self.unreadable) = (0, 0, 0);
         if let Some(number) = chunk.start.number {
             let server_ms = chunk.start.server_timestamp_ms.unwrap_or_else(|| number.server_time_ms());
             if self.last.is_none_or(|(last, _)| number > last) {
@@ -327,15 +334,21 @@ impl Follow {
             ReadFailureKind::Soon | ReadFailureKind::Slower => delay,
             ReadFailureKind::TooManyReaders => delay.max(self.config.readers_delay),
             ReadFailureKind::Operator => delay.max(self.config.max_reconnect_delay),
-            ReadFailureKind::Refused | ReadFailureKind::Unreadable => {
+            ReadFailureKind::Refused => {
                 self.resume = match (&self.resume, self.last) {
-                    (Resume::Token(_), Some((_, server_ms))) if kind == ReadFailureKind::Refused => {
-                        Resume::Time(server_ms)
-                    }
+                    (Resume::Token(_), Some((_, server_ms))) => Resume::Time(server_ms),
                     // What it began with may become right, such as a stream that is created.
                     (Resume::Start, _) => Resume::Start,
                     _ => Resume::Now,
                 };
+                delay
+            }
+            ReadFailureKind::Unreadable => {
+                // Once it may have been the way that the bytes took.
+                self.unreadable = self.unreadable.saturating_add(1);
+                if self.unreadable >= MOST_READS && self.resume != Resume::Start {
+                    self.resume = Resume::Now;
+                }
                 delay
             }
         };
@@ -481,6 +494,29 @@ mod tests {
         rig.wait();
         rig.open();
         assert_eq!(rig.chunk(5), Beginning::Apart);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_asked_for_once_more_and_then_left_out() {
+        let mut rig = Rig::new(|_| {});
+        rig.open();
+        rig.chunk(1);
+        rig.fail(ReadFailureKind::Unreadable);
+        rig.wait();
+        assert_eq!(rig.open(), StartSelector::continuation("token1"));
+        rig.chunk(2);
+        for expected in [StartSelector::continuation("token2"), StartSelector::now()] {
+            rig.fail(ReadFailureKind::Unreadable);
+            rig.wait();
+            assert_eq!(rig.open(), expected);
+        }
+        // What it was told to begin with stays right.
+        let mut rig = Rig::new(|config| config.start = StartSelector::earliest());
+        for _ in 0..3 {
+            assert_eq!(rig.open(), StartSelector::earliest());
+            rig.fail(ReadFailureKind::Unreadable);
+            rig.wait();
+        }
     }
 
     #[test]
