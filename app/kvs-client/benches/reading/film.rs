@@ -61,14 +61,20 @@ impl Film {
         Ok(Self { format, pictures: Arc::new(clip.pictures().iter().map(picture).collect()) })
     }
 
-    /// Uploads it in its own time, over and over, as the daemon does; each picture's timestamp is the moment in which it is
-    /// handed over.
-    pub(crate) async fn play(&self, client: &Client, stream: &str, delay_ms: u64) -> Result<(), Error> {
+    /// Uploads it in its own time, over and over, as the daemon does, in fragments of so many seconds, which are even; each
+    /// picture's timestamp is the moment in which it is handed over.
+    pub(crate) async fn play(
+        &self,
+        client: &Client,
+        stream: &str,
+        delay_ms: u64,
+        fragment_s: u64,
+    ) -> Result<(), Error> {
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         let clock = Clock::system();
         let mut fragmenter = Fragmenter::new(FragmenterConfig {
-            fragment_ms: 1_900,
-            fragment_max_ms: 8_000,
+            fragment_ms: fragment_s * 1_000 - 100,
+            fragment_max_ms: fragment_s * 1_000 + 1_900,
             ids: FragmentIds::new(RunId::new(delay_ms + 1)),
             device: "bench".to_owned(),
             camera: stream.to_owned(),

@@ -1,15 +1,19 @@
-//! What reading a stream costs, and how far behind it is. `cargo bench -p kvs-client --bench reading [-- consumer|streams|latency]`.
+//! What reading a stream costs, and how far behind it is. `cargo bench -p kvs-client --bench reading
+//! [-- consumer|streams|latency|known]`.
 //!
 //! * `consumer`: one GetMedia answer of 138 fragments (201 MB) to callbacks; where `KVS_EDGE_TEST_CONSUMER_LIBRARY` names a checkout of
 //!   AWS's consumer library for Python, beside it that one, on the same answer.
 //! * `streams`: ten streams of 1080p30 (6 Mbit/s) read at once by GetMedia, without decoding; then decoded ones, more and more.
 //! * `latency`: one producer, from the moment in which it has a coded picture to that in which a reader has it, GetMedia and HLS at
 //!   once, each with its default settings, fragments of 2 s.
+//! * `known`: the same by the length of the fragments, also where the service passes whole fragments on, and of a player that
+//!   begins three fragments back (ffmpeg): where the figures come from that users report.
 //!
 //! The server and the producers run in this process, each reader in one of its own: only the readers are measured, by what Linux says
 //! of them. Everything meets on loopback, and no limit is asserted.
 
 mod film;
+mod latency;
 mod process;
 mod reader;
 
@@ -33,8 +37,6 @@ const STREAMS: usize = 10;
 const DECODED: [usize; 6] = [1, 2, 3, 4, 6, 8];
 const WARM_UP: Duration = Duration::from_secs(6);
 const WINDOW: Duration = Duration::from_secs(15);
-/// Of the latency, which HLS has in steps of whole fragments.
-const LATENCY_WINDOW: Duration = Duration::from_secs(40);
 
 #[expect(clippy::print_stdout, reason = "the tables are what this is for")]
 fn main() -> Result<(), Error> {
@@ -48,11 +50,13 @@ fn main() -> Result<(), Error> {
         }
         ["consumer"] => runtime.block_on(consumer()),
         ["streams"] => runtime.block_on(streams()),
-        ["latency"] => runtime.block_on(latency()),
+        ["latency"] => runtime.block_on(latency::ours()),
+        ["known"] => runtime.block_on(latency::known()),
         [] if std::env::args().any(|argument| argument == "--bench") => runtime.block_on(async {
             consumer().await?;
             streams().await?;
-            latency().await
+            latency::ours().await?;
+            latency::known().await
         }),
         _ => {
             println!("nothing is measured: this takes minutes, run it with cargo bench");
@@ -152,7 +156,7 @@ async fn streams() -> Result<(), Error> {
         let mut producers = tokio::task::JoinSet::new();
         for n in 0..count {
             let (client, film) = (server.client.clone(), film.clone());
-            producers.spawn(async move { film.play(&client, &stream(n), n as u64 * 97).await });
+            producers.spawn(async move { film.play(&client, &stream(n), n as u64 * 97, 2).await });
         }
         let endpoint = server.local.endpoint();
         let how = if decode { "decode" } else { "plain" };
@@ -177,21 +181,5 @@ async fn streams() -> Result<(), Error> {
             break;
         }
     }
-    Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "the table is what this is for")]
-async fn latency() -> Result<(), Error> {
-    let server = server(1, |_| {}).await?;
-    let film = Film::load()?;
-    let client = server.client.clone();
-    let producer = tokio::spawn(async move { film.play(&client, &stream(0), 0).await });
-    let rows = reader::latency(&server.client, &stream(0), WARM_UP, LATENCY_WINDOW).await?;
-    producer.abort();
-    println!(
-        "\n| reader, default settings | pictures | p50, ms | p95, ms | worst, ms | age of the first picture, ms |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|");
-    rows.iter().for_each(|row| println!("{row}"));
     Ok(())
 }

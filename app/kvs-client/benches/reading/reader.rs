@@ -9,8 +9,8 @@ use clock::Clock;
 use kvs_client::consumer::Fragment;
 use kvs_client::frames::{FrameOptions, Frames, WhenFull};
 use kvs_client::kvs::api::{StartSelector, StreamId};
-use kvs_client::source::{Source, SourceMode, SourceOptions, StreamSource};
-use kvs_client::{Callbacks, Client, Consumer, ConsumerError};
+use kvs_client::source::{Source, SourceMode, SourceOptions};
+use kvs_client::{Callbacks, Consumer, ConsumerError};
 use media::{Feed, UnitSource};
 
 use crate::process::Process;
@@ -109,54 +109,4 @@ pub(crate) fn streams(
     println!("{slowest:.1} {behind}");
     held.iter().for_each(|frames| frames.stop());
     Ok(())
-}
-
-/// Rows of a table: GetMedia and HLS of the same stream at once.
-pub(crate) async fn latency(
-    client: &Client,
-    stream: &str,
-    warm_up: Duration,
-    window: Duration,
-) -> Result<Vec<String>, Error> {
-    let warm = Clock::system().now() + warm_up;
-    let (get_media, hls) = tokio::try_join!(
-        behind(client, stream, SourceMode::GetMedia, warm, window),
-        behind(client, stream, SourceMode::Hls, warm, window)
-    )?;
-    Ok(vec![get_media, hls])
-}
-
-async fn behind(
-    client: &Client,
-    stream: &str,
-    mode: SourceMode,
-    warm: Instant,
-    window: Duration,
-) -> Result<String, Error> {
-    let clock = Clock::system();
-    let (mut ages, mut first) = (Vec::new(), None);
-    let end = warm + window;
-    let mut source = Source::new(client, &StreamId::name(stream), &SourceOptions::new(mode))?;
-    loop {
-        let item = tokio::select! {
-            () = clock.sleep_until(end) => break,
-            item = source.next() => item,
-        };
-        let Some(item) = item else { break };
-        if let Feed::Video(unit) = item {
-            let age = clock.wall_ms().saturating_sub(unit.timestamp.as_millis());
-            first.get_or_insert(age);
-            if clock.now() >= warm {
-                ages.push(age);
-            }
-        }
-    }
-    if ages.is_empty() {
-        return Err(format!("{mode:?}: no picture came; {:?}", source.last_error()).into());
-    }
-    ages.sort_unstable();
-    let at = |percent: usize| ages[(ages.len() * percent / 100).min(ages.len() - 1)];
-    let (p50, p95, worst) = (at(50), at(95), ages[ages.len() - 1]);
-    let name = if mode == SourceMode::Hls { "HLS" } else { "GetMedia" };
-    Ok(format!("| {name} | {} | {p50} | {p95} | {worst} | {} |", ages.len(), first.unwrap_or(0)))
 }
