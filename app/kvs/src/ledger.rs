@@ -201,7 +201,8 @@ pub enum Change {
     Unproven,
 }
 
-/// Numbers of fragments. Those of stages count what ever reached them; `missing`, `corrupt` and `misstated` what is so now.
+/// Numbers of fragments. Those of stages count what ever reached them; `missing`, `corrupt` and `misstated` what is so now, one
+/// that is misstated and something else in both, and `bad` all of these, each once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub begun: u64,
@@ -216,6 +217,7 @@ pub struct Counts {
     pub missing: u64,
     pub corrupt: u64,
     pub misstated: u64,
+    pub bad: u64,
     pub duplicate: u64,
     /// Forgotten or given up before their proof was complete.
     pub unproven: u64,
@@ -367,6 +369,7 @@ impl Ledger {
         let Some(record) = self.records.get_mut(&id).filter(|record| record.times.listed.is_none()) else {
             return;
         };
+        let was_bad = record.is_bad();
         record.times.listed = Some(now);
         record.number.get_or_insert(number);
         let misstated = record.misstated.take().is_some();
@@ -377,7 +380,8 @@ impl Ledger {
             Stage::Persisted | Stage::Missing => record.stage = Stage::Listed,
             _ => {}
         }
-        let timecode = record.timecode;
+        let (timecode, is_bad) = (record.timecode, record.is_bad());
+        self.count_bad(was_bad, is_bad);
         self.counts.missing -= u64::from(missing);
         self.counts.misstated -= u64::from(misstated);
         self.counts.healed += u64::from(missing && identical);
@@ -392,8 +396,10 @@ impl Ledger {
             return;
         }
         record.times.doubted.get_or_insert(now);
+        let was_bad = record.is_bad();
         let first = record.misstated.replace(misstated.clone()).is_none();
         let timecode = record.timecode;
+        self.count_bad(was_bad, true);
         self.counts.misstated += u64::from(first);
         self.tell(id, timecode, now, Change::Misstated(misstated));
     }
@@ -407,14 +413,15 @@ impl Ledger {
             record.early = Some(ReadBack { number, at: now, mismatch: None });
             return;
         }
-        let first = record.times.identical.is_none();
+        let (first, was_bad) = (record.times.identical.is_none(), record.is_bad());
         record.times.identical.get_or_insert(now);
         record.number = record.number.or(number);
         let before = std::mem::replace(&mut record.stage, Stage::Identical);
         let healed = record.times.doubted.is_some();
         let since = record.times.complete.unwrap_or(record.times.begun);
         let delay = now.saturating_duration_since(since);
-        let timecode = record.timecode;
+        let (timecode, is_bad) = (record.timecode, record.is_bad());
+        self.count_bad(was_bad, is_bad);
         self.uncount(&before, true);
         self.counts.identical += u64::from(first);
         self.counts.healed += u64::from(healed);
@@ -438,11 +445,39 @@ impl Ledger {
             return;
         }
         record.times.doubted.get_or_insert(now);
+        let was_bad = record.is_bad();
         let before = std::mem::replace(&mut record.stage, Stage::Corrupt(mismatch.clone()));
         let timecode = record.timecode;
+        self.count_bad(was_bad, true);
         self.uncount(&before, true);
         self.counts.corrupt += 1;
         self.tell(id, timecode, now, Change::Corrupt(mismatch));
+    }
+
+    /// Likewise, although it may have been proven before: it was damaged since.
+    pub fn spoiled(
+        &mut self,
+        id: FragmentId,
+        number: Option<FragmentNumber>,
+        mismatch: Mismatch,
+        now: Instant,
+    ) {
+        self.doubt_proven(id);
+        self.corrupt(id, number, mismatch, now);
+    }
+
+    /// It is not to be found, although it may have been proven before: it was removed since.
+    pub fn gone(&mut self, id: FragmentId, now: Instant) {
+        self.doubt_proven(id);
+        self.missing(id, now);
+    }
+
+    fn doubt_proven(&mut self, id: FragmentId) {
+        if let Some(record) = self.records.get_mut(&id)
+            && record.stage == Stage::Identical
+        {
+            record.stage = if record.times.listed.is_some() { Stage::Listed } else { Stage::Persisted };
+        }
     }
 
     /// KVS said that it keeps it, and looks do not find it. One that was read back and never listed may have gone since.
@@ -455,8 +490,10 @@ impl Ledger {
             _ => return,
         }
         record.times.doubted.get_or_insert(now);
+        let was_bad = record.is_bad();
         record.stage = Stage::Missing;
         let timecode = record.timecode;
+        self.count_bad(was_bad, true);
         self.counts.missing += 1;
         self.tell(id, timecode, now, Change::Missing);
     }
@@ -632,6 +669,10 @@ impl Ledger {
         if rank(&record.stage) < rank(&stage) {
             record.stage = stage;
         }
+    }
+
+    fn count_bad(&mut self, before: bool, now: bool) {
+        self.counts.bad = self.counts.bad + u64::from(now) - u64::from(before);
     }
 
     /// What was found wrong is not any more.

@@ -349,6 +349,7 @@ proptest! {
         prop_assert_eq!(counts.listed, count(|record| record.times.listed.is_some()));
         prop_assert_eq!(counts.identical, count(|record| record.times.identical.is_some()));
         prop_assert_eq!(counts.misstated, count(|record| record.misstated.is_some()));
+        prop_assert_eq!(counts.bad, count(Record::is_bad));
         prop_assert_eq!(counts.missing, count(|record| record.stage == Stage::Missing));
         prop_assert_eq!(counts.corrupt, count(|record| matches!(record.stage, Stage::Corrupt(_))));
         prop_assert_eq!(counts.lost, count(|record| matches!(record.stage, Stage::Lost(_))));

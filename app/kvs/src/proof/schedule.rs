@@ -5,10 +5,14 @@
 //!    |  --sample-----> identical          (sampled: a random one of those that came since, each `sample_every`)
 //!    |  --list-------> listed             (both: all, each `list_every`, over bounded spans)
 //!    +--late, and not there when asked for--> missing --found after all--> healed
+//!
+//!  identical --asked for again, one each `again_every`--> identical, corrupt, missing
 //! ```
 //!
 //! One question at a time: the service takes 5 calls a second and stream. What is bad or late is asked for again at growing
 //! intervals, for as long as even the shortest retention keeps it; what could not be proven by then is counted as unproven.
+
+mod samples;
 
 use std::time::{Duration, Instant};
 
@@ -55,6 +59,10 @@ pub struct ProofConfig {
     pub span: Duration,
     /// From the ack; less than the shortest retention, so that what is not there is really missing.
     pub ask_for: Duration,
+    /// One of those that were proven is looked at once more so often, as far as the budget allows, when it is at least so old: it
+    /// may have been damaged since.
+    pub again_every: Duration,
+    pub again_after: Duration,
     /// How long a bad finding or a gap weighs on the verdict.
     pub memory: Duration,
     pub first_delay: Duration,
@@ -81,6 +89,8 @@ impl Default for ProofConfig {
             batch: 10,
             span: Duration::from_secs(15 * 60),
             ask_for: Duration::from_secs(50 * 60),
+            again_every: Duration::from_secs(10 * 60),
+            again_after: Duration::from_secs(10 * 60),
             memory: Duration::from_secs(60 * 60),
             first_delay: Duration::from_millis(500),
             longest_delay: Duration::from_secs(60),
@@ -136,6 +146,9 @@ pub struct Schedule {
     next_sample: Instant,
     /// Of what was kept since then the next sample is taken.
     sampled_at: Option<Instant>,
+    next_again: Instant,
+    /// Asked for although it is proven.
+    again: Option<FragmentId>,
     budget: Option<Budget>,
     next_list: Instant,
     /// A round of lists goes on behind this producer time.
@@ -202,6 +215,8 @@ impl Schedule {
             fetches: Fetches::default(),
             asking: None,
             sampled_at: None,
+            next_again: now + config.again_every,
+            again: None,
             budget: config.read_back_per_hour.map(|per_hour| Budget::new(per_hour, now)),
             next_sample: now + config.sample_every.min(config.first_look),
             next_list: now + config.list_every.min(config.first_look),
@@ -272,6 +287,8 @@ impl Schedule {
             let affordable = self.budget.as_ref().map(|budget| budget.ready_at(1));
             let look = self.view.next_look.map(|at| affordable.map_or(at, |affordable| at.max(affordable)));
             let fetches = [look, sample].map(|at| at.map(|at| self.fetching.at(at)));
+            let again = Some(self.next_again).filter(|_| self.can_look_again());
+            times.push(again.map(|at| self.fetching.at(at)));
             let list = Some(self.listing.at(self.next_list)).filter(|_| self.view.unlisted > 0);
             times.extend([waiting, list]);
             times.extend(fetches);
@@ -310,12 +327,19 @@ impl Schedule {
         if fetched.failure.as_ref().is_none_or(ReadFailure::is_about_fragments) {
             asked.into_iter().for_each(|id| ledger.looked(id, since));
         }
+        let again = self.again.take();
         for id in answered.absent {
-            if ledger.get(id).is_some_and(|record| self.is_late(record, since)) {
+            if again == Some(id) {
+                ledger.gone(id, now);
+            } else if ledger.get(id).is_some_and(|record| self.is_late(record, since)) {
                 ledger.missing(id, now);
             }
         }
         let failure = fetched.failure.as_ref();
+        if again.and_then(|id| ledger.get(id)).is_some_and(Record::is_bad) {
+            // It is to be followed again.
+            self.settled_to = None;
+        }
         // A fragment that is refused is a finding about that fragment.
         let failure = failure.filter(|failure| failure.kind != ReadFailureKind::Refused);
         self.fetching.answered(&self.config, failure, random, now);
@@ -443,60 +467,6 @@ impl Schedule {
             Some(_) => {}
         }
         self.view.stale = true;
-    }
-
-    fn plan_fetches(&mut self, ledger: &Ledger, random: f64, now: Instant) {
-        let may_look = self.may_read(1, now);
-        let due = |record: &Record| {
-            let number = record.number.filter(|_| self.look_at(record).is_some_and(|at| at <= now))?;
-            Some((record.id, number))
-        };
-        let looks = self.view.next_look.is_some_and(|at| at <= now) && may_look;
-        let mut fragments: Vec<_> = if looks {
-            ledger.records_after(self.settled_to).filter_map(due).take(self.config.batch).collect()
-        } else {
-            Vec::new()
-        };
-        if fragments.is_empty() && now >= self.next_sample && self.can_sample() {
-            let chosen = self.choose(ledger, random).and_then(|id| ledger.get(id));
-            let bytes = chosen.and_then(|record| Some(record.summary.as_ref()?.cluster_bytes)).unwrap_or(1);
-            self.next_sample = now + self.config.sample_every;
-            if self.may_read(bytes, now) {
-                fragments.extend(chosen.and_then(|record| Some((record.id, record.number?))));
-                (self.sampled_at, self.view.newest) = (Some(now), None);
-                self.view.samples.clear();
-            } else if let Some(budget) = &self.budget {
-                self.next_sample = self.next_sample.max(budget.ready_at(bytes));
-            }
-        }
-        self.fetches.add(&fragments, self.config.batch);
-    }
-
-    fn can_sample(&self) -> bool {
-        self.config.mode == ProofMode::Sampled && self.stop.is_none() && self.view.newest.is_some()
-    }
-
-    /// Any of the last whole minute, so that each minute has one; where samples are rarer, any of those that came since the
-    /// last one; or the newest that was never looked at.
-    fn choose(&self, ledger: &Ledger, random: f64) -> Option<FragmentId> {
-        let newest = self.view.newest.and_then(|id| ledger.get(id)).map(minute_of);
-        let each_minute = self.config.sample_every <= Duration::from_secs(60);
-        let last = |minute: Minute| newest.is_some_and(|newest| newest.since(minute) == 1);
-        let of = |wanted: &dyn Fn(&(FragmentId, Minute, bool)) -> bool| -> Vec<_> {
-            self.view.samples.iter().filter(|one| wanted(one)).map(|(id, _, _)| *id).collect()
-        };
-        let mut samples = of(&|(_, minute, _)| each_minute && last(*minute));
-        if samples.is_empty() {
-            samples = of(&|(_, _, is_new)| *is_new);
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a place in a short list"
-        )]
-        let place = (random.clamp(0.0, 1.0) * samples.len() as f64) as usize;
-        samples.get(place.min(samples.len().saturating_sub(1))).copied().or(self.view.newest)
     }
 
     /// Whether so many bytes may be read back now.

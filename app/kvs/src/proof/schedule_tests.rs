@@ -552,3 +552,50 @@ fn a_doubt_is_looked_into_when_there_is_budget_again_and_the_clock_never_turns_i
     assert_eq!(rig.ledger.counts().corrupt, 1);
     assert!(rig.fetches() <= 3, "{:?}", rig.asks);
 }
+
+#[test]
+fn what_is_damaged_or_removed_after_it_was_proven_is_found_by_a_later_look_within_the_budget() {
+    for mode in [ProofMode::Continuous, ProofMode::Sampled] {
+        for removed in [false, true] {
+            let per_hour = Some(1 << 30);
+            let config = ProofConfig { mode, read_back_per_hour: per_hour, ..ProofConfig::default() };
+            let mut rig = Rig::with(config, LedgerLimits::default());
+            rig.keep(0);
+            if mode == ProofMode::Continuous {
+                rig.read_live(0);
+            }
+            rig.pass(S * 90);
+            assert_eq!((rig.ledger.counts().identical, rig.ledger.counts().bad), (1, 0), "{mode:?}");
+            let looks = |rig: &Rig| rig.asks.iter().filter(|(_, ask)| matches!(ask, Ask::Fetch(_))).count();
+            let before = looks(&rig);
+            rig.pass(S * 60 * 8);
+            assert_eq!(looks(&rig), before, "not so soon");
+            rig.pass(S * 60 * 14);
+            assert!((1..=2).contains(&(looks(&rig) - before)), "{:?}", rig.asks);
+            assert_eq!(rig.schedule.verdict(&mut rig.ledger, rig.now), Verdict::Ok);
+            match removed {
+                true => rig.stored(0).shown = false,
+                false => Rig::damage(&mut rig.stored(0).bytes),
+            }
+            rig.pass(S * 60 * 12);
+            let counts = rig.ledger.counts();
+            assert_eq!(
+                (counts.missing, counts.corrupt),
+                (u64::from(removed), u64::from(!removed)),
+                "{mode:?}"
+            );
+            assert_eq!(rig.schedule.verdict(&mut rig.ledger, rig.now), Verdict::Mismatch);
+        }
+    }
+}
+
+#[test]
+fn a_spent_budget_allows_no_second_look_at_what_is_proven() {
+    let config = ProofConfig { read_back_per_hour: Some(4), ..ProofConfig::default() };
+    let mut rig = Rig::with(ProofConfig { mode: ProofMode::Continuous, ..config }, LedgerLimits::default());
+    rig.keep(0);
+    rig.read_live(0);
+    rig.schedule.read(1 << 40, rig.now);
+    rig.pass(S * 60 * 40);
+    assert!(rig.asks.iter().all(|(_, ask)| !matches!(ask, Ask::Fetch(_))), "{:?}", rig.asks);
+}

@@ -102,6 +102,10 @@ pub fn note(
             }
             ledger.identical(*id, number, now);
         }
+        // What an archive returns under the number that was kept is what it keeps, whatever was proven before.
+        Finding::Corrupt(id, mismatch) if answer == Answer::FragmentList => {
+            ledger.spoiled(*id, number, mismatch.clone(), now);
+        }
         Finding::Corrupt(id, mismatch) => ledger.corrupt(*id, number, mismatch.clone(), now),
         Finding::Duplicate { id, second } => ledger.duplicate(*id, *second, now),
         _ => {}
