@@ -52,6 +52,9 @@ use crate::watchdog::Pulse;
 const PULSE: Duration = Duration::from_secs(2);
 /// For the orderly end of a session; the driver gives up at the same time.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// Of what is on disk, so much stays in memory at a time: a few fragments, so that an outage costs no memory. A fragment that
+/// grows, or that the disk does not take, stays whatever it has.
+const AT_HAND_BYTES: usize = 4 << 20;
 /// How long an end waits until the last fragments are on disk.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -227,9 +230,10 @@ impl<'a> Running<'a> {
             segment_uid: rand::random(),
         });
         let window_bytes = usize::try_from(upload.window_bytes).unwrap_or(usize::MAX);
+        let at_hand = window_bytes.min(AT_HAND_BYTES);
         let source = match &uploader.spool {
-            Some(_) if upload.mode != config::UploadMode::Continuous => SpoolSource::selective(window_bytes),
-            Some(_) => SpoolSource::with_spool(window_bytes),
+            Some(_) if upload.mode != config::UploadMode::Continuous => SpoolSource::selective(at_hand),
+            Some(_) => SpoolSource::with_spool(at_hand),
             None => SpoolSource::in_memory(),
         };
         let config = UploadConfig {

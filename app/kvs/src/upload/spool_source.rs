@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A finished fragment is written at once, one after the other. What is on disk gives its bytes in memory up when they are
-//! more than the limit, the newest first: it is sent last. When the front is long, what comes is kept in the tail until it is
+//! more than the limit: first what was sent and waits for its ack, then the newest, which is sent last. When the front is long, what comes is kept in the tail until it is
 //! on disk, and hidden then; the front is filled again from the disk, in order. So the memory stays flat, however long an
 //! outage lasts.
 //!
@@ -323,18 +323,22 @@ impl SpoolSource {
         }
     }
 
-    /// Gives up bytes in memory that are on disk too, the newest first; never those that are being sent.
+    /// Gives up bytes in memory that are on disk too: what was sent already, which nobody asks for again unless the session
+    /// breaks, then the newest; never what is being sent.
     fn shed(&mut self) {
         let wanted = self.wanted.get();
-        for fragment in self.front.iter_mut().chain(&mut self.tail).rev() {
-            if self.bytes <= self.limit {
-                return;
-            }
-            if fragment.place.is_some() && wanted != Some(fragment.id) {
-                self.bytes -= fragment.in_memory();
+        let sent = wanted.and_then(|id| self.place_of(id)).unwrap_or(0);
+        let (limit, mut bytes) = (self.limit, self.bytes);
+        let mut give_up = |fragment: &mut Fragment| {
+            if bytes > limit && fragment.place.is_some() && wanted != Some(fragment.id) {
+                bytes -= fragment.in_memory();
                 fragment.pieces = None;
             }
-        }
+        };
+        let mut front = self.front.iter_mut();
+        front.by_ref().take(sent).for_each(&mut give_up);
+        front.chain(&mut self.tail).rev().for_each(give_up);
+        self.bytes = bytes;
     }
 
     fn read(&mut self, id: FragmentId, cluster: Option<Bytes>) {
