@@ -280,6 +280,8 @@ pub struct Spool {
     pub policy: SpoolPolicy,
     /// How long records of what was proven stay.
     pub proofs: Duration,
+    /// The file with the keys that footage is sealed with; read when the spool is opened. Absent: it is not sealed.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Spool {
@@ -292,6 +294,7 @@ impl Spool {
             backlog: Duration::from_secs(168 * 3600),
             policy: SpoolPolicy::DropOldest,
             proofs: Duration::from_secs(90 * 24 * 3600),
+            key_file: None,
         }
     }
 }

@@ -59,13 +59,13 @@ fn a_spool_is_on_where_it_has_a_folder() {
     let folder = "folder = \"/var/lib/kvs-edge/spool\"";
     let spool = parse(&with(folder)).expect("valid").spool;
     assert_eq!(spool, Some(config::Spool::new("/var/lib/kvs-edge/spool")));
-    // The table of the sample, with every key in use, says the same.
+    // The table of the sample, with every key in use that has a default, says the same.
     let start = EXAMPLE.find("# [spool]\n").expect("the sample has it");
     let table: Vec<_> = EXAMPLE[start..]
         .lines()
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.strip_prefix("# "))
-        .filter(|line| line.starts_with('[') || line.contains(" = "))
+        .filter(|line| line.starts_with('[') || line.contains(" = ") && !line.starts_with("key_"))
         .collect();
     assert!(table.len() == 7, "{table:?}");
     assert_eq!(parse(&format!("{LEAST}{}\n{CAMERA}", table.join("\n"))).expect("valid").spool, spool);
@@ -308,6 +308,48 @@ fn secret_files_are_checked_and_never_shown() {
     let config = with("password_file = \"open\"").expect("valid, but");
     assert!(config.warnings[0].to_string().contains("7:17: camera[0].password_file: found mode 644"));
     assert!(!format!("{config:?}").contains("hunter"));
+}
+
+#[test]
+fn the_key_of_the_spool_is_a_path_and_one_that_is_not_there_stops_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "key", &[b'a'; 64], 0o600);
+    write(folder.path(), "open", &[b'a'; 64], 0o644);
+    let with = |line: &str, credentials: bool| {
+        let text = format!("{LEAST}[spool]\nfolder = \"spool\"\n{line}\n{CAMERA}");
+        let credentials = credentials.then(|| folder.path().to_owned());
+        Config::parse(text.as_bytes(), &Environment { credentials, ..in_folder(folder.path()) })
+    };
+    for (line, warning) in [
+        ("key_file = \"key\"", None),
+        ("key_credential = \"key\"", None),
+        ("key_file = \"open\"", Some("mode 644")),
+        ("key_file = \"none\"", Some("No such file")),
+        ("key_credential = \"none\"", Some("No such file")),
+    ] {
+        let config = with(line, true).expect(line);
+        let name = line.rsplit(' ').next().expect("a value").trim_matches('"');
+        assert_eq!(config.spool.expect("on").key_file, Some(folder.path().join(name)), "{line}");
+        match warning {
+            None => assert_eq!(config.warnings, [], "{line}"),
+            Some(found) => {
+                let told = config.warnings[0].to_string();
+                assert!(
+                    config.warnings.len() == 1 && told.contains(found) && told.contains("spool.key_"),
+                    "{told}"
+                );
+            }
+        }
+    }
+    for (line, credentials, expected) in [
+        ("key_file = \"key\"\nkey_credential = \"key\"", true, "two sources"),
+        ("key_credential = \"../key\"", true, "the name of a systemd credential"),
+        ("key_credential = \"key\"", false, "no $CREDENTIALS_DIRECTORY"),
+        ("key_file = 5", true, "spool.key_file"),
+    ] {
+        let found = with(line, credentials).expect_err(line).to_string();
+        assert!(found.lines().count() == 1 && found.contains(expected), "{found}");
+    }
 }
 
 #[test]

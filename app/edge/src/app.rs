@@ -269,6 +269,7 @@ async fn spool(config: &Config, clock: &Clock) -> Option<Spool> {
     let settings = config.spool.as_ref()?;
     let mut options = store::Options::new(&settings.folder, settings.bytes, config.cameras.len());
     (options.keep, options.backlog) = (settings.keep, settings.backlog);
+    options.key_file = settings.key_file.clone();
     options.when_full = match settings.policy {
         SpoolPolicy::DropOldest => WhenFull::DropOldest,
         SpoolPolicy::StopRecording => WhenFull::StopRecording,
@@ -278,19 +279,19 @@ async fn spool(config: &Config, clock: &Clock) -> Option<Spool> {
     tokio::task::spawn_blocking(start).await.ok()
 }
 
-/// Where records of what is proven are kept: beside the spool, or in memory where there is none.
+/// Where records of what is proven are kept: beside the spool, once that can be opened, or in memory where there is none.
 async fn proofs(config: &Config, is_spooling: bool) -> Result<Proofs, store::StoreError> {
     let Some(settings) = config.spool.as_ref().filter(|_| is_spooling) else { return Proofs::in_memory() };
     let mut options = store::ProofOptions::new(settings.folder.join("proofs"));
     options.keep = settings.proofs;
-    let opened = tokio::task::spawn_blocking(move || Proofs::open(options, Arc::new(RealFiles))).await;
-    let error = match opened {
-        Ok(Ok(proofs)) => return Ok(proofs),
-        Ok(Err(error)) => health::chain(&error),
-        Err(crash) => crash.to_string(),
-    };
-    tracing::error!(error, "proof records are kept in memory only");
-    Proofs::in_memory()
+    let open = move || Proofs::open_or_later(options, Arc::new(RealFiles));
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(crash) => {
+            tracing::error!(error = %crash, "proof records are kept in memory only");
+            Proofs::in_memory()
+        }
+    }
 }
 
 /// Says at start what an operator should know about the streams: missing, or without retention.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use kvs::FragmentId;
 
+use crate::seal::KeyId;
+
 /// One thing that is not as it should be. It costs what it says, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -24,6 +26,8 @@ pub enum FindingKind {
     Later,
     /// The end of a file that a power cut tore off; nothing in it was ever called written.
     Torn,
+    /// Sealed with a key that is not there; left alone.
+    Locked,
     /// Footage that was written is damaged or missing.
     Damaged,
     /// The index was damaged or missing, and made anew from the segments.
@@ -55,7 +59,7 @@ impl Finding {
     }
 
     pub(crate) fn later_segment(path: PathBuf, version: u32) -> Self {
-        let found = format!("a segment of version {version}, this release reads version 1; left alone");
+        let found = format!("a segment of version {version}, this release reads up to 2; left alone");
         Self::new(FindingKind::Later, path, found, Some("install the release that wrote it"))
     }
 
@@ -112,6 +116,12 @@ impl Finding {
     pub(crate) fn index_in_memory(path: PathBuf, because: &dyn std::error::Error) -> Self {
         let found = format!("{}, kept in memory until the next start", health::chain(because));
         Self::new(FindingKind::Index, path, found, Some("free space on the disk, or look at it"))
+    }
+
+    pub(crate) fn locked(path: PathBuf, id: KeyId) -> Self {
+        let found = format!("is sealed with key {id}, which was not given: nobody can say what is in it");
+        let fix = "give it by key_file in [spool], or --key-file";
+        Self::new(FindingKind::Locked, path, found, Some(fix))
     }
 
     pub(crate) fn cannot_tidy(error: &crate::StoreError) -> Self {

@@ -386,6 +386,26 @@ pub(crate) fn check(path: &Path) -> Result<(), IndexError> {
     if found == "ok" { Ok(()) } else { Err(IndexError::Damaged(found)) }
 }
 
+/// Those of `fragments` that the file at `path` knows to be in KVS or refused: a kill may cost the segments that word, but not the
+/// index. Of a file that cannot be read, none.
+pub(crate) fn settled(path: &Path, camera: &str, fragments: &BTreeSet<FragmentId>) -> BTreeSet<FragmentId> {
+    let known = || -> Result<BTreeSet<FragmentId>, rusqlite::Error> {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let mut query = db.prepare(
+            "SELECT 1 FROM fragment JOIN camera ON camera.id = fragment.camera
+             WHERE camera.name = ?1 AND run = ?2 AND sequence = ?3 AND state IN (1, 2)",
+        )?;
+        let mut settled = BTreeSet::new();
+        for id in fragments {
+            if query.exists(params![camera, sql(id.run.as_u64()), sql(id.sequence)])? {
+                settled.insert(*id);
+            }
+        }
+        Ok(settled)
+    };
+    known().unwrap_or_default()
+}
+
 fn behind(after: Option<Place>) -> (i64, i64) {
     after.map_or((-1, -1), |place| (sql(place.segment), sql(place.offset)))
 }

@@ -390,7 +390,9 @@ fn open_index(options: &Options) -> Result<(Index, Option<Finding>), IndexError>
 fn tell(finding: &Finding) {
     match finding.kind {
         FindingKind::Torn => tracing::info!("{finding}"),
-        FindingKind::Foreign | FindingKind::Later | FindingKind::Index => tracing::warn!("{finding}"),
+        FindingKind::Foreign | FindingKind::Later | FindingKind::Locked | FindingKind::Index => {
+            tracing::warn!("{finding}")
+        }
         FindingKind::Damaged | FindingKind::Disk => tracing::error!("{finding}"),
     }
 }

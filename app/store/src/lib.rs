@@ -32,6 +32,9 @@
 //! Before a segment goes that holds what is not in KVS, its names are written down beside it, so that neither a power cut nor
 //! a lost index makes a gap that nobody knows of.
 //!
+//! **Footage can be sealed** (`seal.rs`) with a key that is not on this disk. Behind a switch, plain and sealed segments stand side
+//! by side. Without the key of what is there the spool does not open, rather than give up what it cannot read.
+//!
 //! Everything works on a [`Files`], where tests cut the power at any operation (`power_cuts.rs`). One thread does all of it;
 //! whoever asks waits for nothing.
 
@@ -43,6 +46,7 @@ mod keeper;
 mod look;
 mod proofs;
 mod record;
+mod seal;
 mod segment;
 mod spool;
 mod store;
@@ -56,6 +60,7 @@ pub use files::{Entry, Files, NewFile, RealFiles};
 pub use finding::{Finding, FindingKind};
 pub use look::{Checked, CheckedCamera, Footage, check, footage, repair};
 pub use proofs::{CameraProofs, ProofOptions, Proofs, ProofsAt, Resumed, proofs_at};
+pub use seal::{KeyError, KeyId, Keys};
 pub use spool::{CameraSpool, OpenError, Spool};
 pub use store::{Store, StoreError};
 
@@ -75,6 +80,8 @@ pub struct Options {
     pub when_full: WhenFull,
     /// A segment ends here.
     pub segment_bytes: u64,
+    /// Keys with which footage is sealed; absent: it is not.
+    pub key_file: Option<PathBuf>,
 }
 
 /// What gives way when there is no more room for what is not in KVS.
@@ -97,6 +104,7 @@ impl Options {
             backlog: Duration::from_secs(168 * 3600),
             when_full: WhenFull::DropOldest,
             segment_bytes: each.clamp(256 << 10, LARGEST_SEGMENT),
+            key_file: None,
         }
     }
 
@@ -117,5 +125,7 @@ impl Options {
 mod keeper_tests;
 #[cfg(test)]
 mod power_cuts;
+#[cfg(test)]
+mod seal_tests;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use kvs::upload::Settled;
 use crate::files::{Files, RealFiles};
 use crate::finding::Finding;
 use crate::record::{Meta, SegmentHead};
+use crate::seal::Keys;
 use crate::segment::{self, Found, Next, Scan};
 use crate::spool::{self, OpenError};
 use crate::{Options, gone, index};
@@ -51,9 +52,9 @@ pub struct Footage {
 }
 
 /// Reads everything in the spool in `folder` and compares it with its sums.
-pub fn check(folder: &Path) -> io::Result<Checked> {
+pub fn check(folder: &Path, keys: &Keys) -> io::Result<Checked> {
     let mut checked = Checked { in_use: is_in_use(folder), ..Checked::default() };
-    let cameras = folder.join("cameras");
+    let (cameras, index) = (folder.join("cameras"), folder.join("index.sqlite"));
     for entry in RealFiles.list(&cameras)? {
         if !entry.is_folder {
             checked.findings.push(Finding::foreign(cameras.join(&entry.name)));
@@ -61,7 +62,8 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
         }
         let mut camera = CheckedCamera { name: entry.name.clone(), ..CheckedCamera::default() };
         let (mut waiting, mut refused) = (BTreeSet::new(), BTreeSet::new());
-        let findings = walk(&cameras.join(&entry.name), checked.in_use, &mut |item| {
+        let mut locked = BTreeSet::new();
+        let findings = walk(&cameras.join(&entry.name), keys, checked.in_use, &mut |item| {
             match item {
                 Item::Segment { bytes } => {
                     camera.segments += 1;
@@ -70,7 +72,7 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
                 Item::Record { path, found } => match found.meta {
                     Meta::Fragment(meta) => {
                         let summary = &meta.end.summary;
-                        if segment::body_at(&RealFiles, path, found.offset)?.is_none() {
+                        if segment::body_at(&RealFiles, path, keys, found.offset)?.is_none() {
                             return Ok(Some(Finding::unreadable(path.to_owned(), summary.id, None)));
                         }
                         camera.fragments += 1;
@@ -98,20 +100,24 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
                             }
                         }
                     }
-                    Meta::Unknown => {}
+                    // Once for each of its files.
+                    Meta::Locked(id) if locked.insert(path.to_owned()) => {
+                        return Ok(Some(Finding::locked(path.to_owned(), id)));
+                    }
+                    Meta::Locked(_) | Meta::Unknown => {}
                 },
             }
             Ok(None)
         })?;
-        (camera.waiting, camera.refused) = (waiting.len(), refused.len());
+        camera.waiting = waiting.difference(&index::settled(&index, &entry.name, &waiting)).count();
+        camera.refused = refused.len();
         checked.cameras.push(camera);
         checked.findings.extend(findings);
     }
-    let path = folder.join("index.sqlite");
-    if path.exists()
-        && let Err(error) = index::check(&path)
+    if index.exists()
+        && let Err(error) = index::check(&index)
     {
-        checked.findings.push(Finding::index_damaged(path, &error));
+        checked.findings.push(Finding::index_damaged(index, &error));
     }
     Ok(checked)
 }
@@ -120,13 +126,18 @@ pub fn check(folder: &Path) -> io::Result<Checked> {
 /// be read.
 pub fn footage(
     folder: &Path,
+    keys: &Keys,
     camera: &str,
     (from_ms, to_ms): (u64, u64),
     take: &mut dyn FnMut(Footage) -> io::Result<()>,
 ) -> io::Result<Vec<Finding>> {
     let mut seen = BTreeSet::new();
-    walk(&folder.join("cameras").join(camera), is_in_use(folder), &mut |item| {
+    let mut locked = BTreeSet::new();
+    walk(&folder.join("cameras").join(camera), keys, is_in_use(folder), &mut |item| {
         let Item::Record { path, found } = item else { return Ok(None) };
+        if let Meta::Locked(id) = found.meta {
+            return Ok(locked.insert(path.to_owned()).then(|| Finding::locked(path.to_owned(), id)));
+        }
         let Meta::Fragment(meta) = found.meta else { return Ok(None) };
         let summary = meta.end.summary;
         let is_inside = summary.end().as_millis() >= from_ms && summary.timecode.as_millis() < to_ms;
@@ -134,7 +145,7 @@ pub fn footage(
         if !is_inside || !seen.insert(summary.id) {
             return Ok(None);
         }
-        match segment::body_at(&RealFiles, path, found.offset)? {
+        match segment::body_at(&RealFiles, path, keys, found.offset)? {
             Some(cluster) => take(Footage { header: meta.header, summary, cluster })?,
             None => return Ok(Some(Finding::unreadable(path.to_owned(), summary.id, None))),
         }
@@ -143,8 +154,8 @@ pub fn footage(
 }
 
 /// Cuts off what was never finished and makes the index anew, as a start does where it has to. Nobody else may have the spool.
-pub fn repair(folder: &Path) -> Result<Vec<Finding>, OpenError> {
-    let options = Options { bytes: u64::MAX, ..Options::new(folder, u64::MAX, 1) };
+pub fn repair(folder: &Path, key_file: Option<PathBuf>) -> Result<Vec<Finding>, OpenError> {
+    let options = Options { bytes: u64::MAX, key_file, ..Options::new(folder, u64::MAX, 1) };
     spool::repair(&options)
 }
 
@@ -156,6 +167,7 @@ enum Item<'a> {
 /// Goes through all segments of a camera, and returns what is wrong with them.
 fn walk(
     folder: &Path,
+    keys: &Keys,
     in_use: bool,
     visit: &mut dyn FnMut(Item<'_>) -> io::Result<Option<Finding>>,
 ) -> io::Result<Vec<Finding>> {
@@ -173,7 +185,7 @@ fn walk(
     let newest = segments.last().map(|(path, _)| path.clone());
     for (path, bytes) in segments {
         let grows = in_use && newest.as_ref() == Some(&path);
-        match walk_segment(&path, bytes, grows, &mut findings, visit) {
+        match walk_segment((&path, bytes), keys, grows, &mut findings, visit) {
             // It had to make room meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => result?,
@@ -183,8 +195,8 @@ fn walk(
 }
 
 fn walk_segment(
-    path: &PathBuf,
-    bytes: u64,
+    (path, bytes): (&PathBuf, u64),
+    keys: &Keys,
     grows: bool,
     findings: &mut Vec<Finding>,
     visit: &mut dyn FnMut(Item<'_>) -> io::Result<Option<Finding>>,
@@ -202,7 +214,7 @@ fn walk_segment(
         }
     }
     findings.extend(visit(Item::Segment { bytes })?);
-    let mut scan = Scan::new(&RealFiles, path, bytes, 0);
+    let mut scan = Scan::new(&RealFiles, path, keys, bytes, 0);
     loop {
         match scan.next()? {
             Next::Record(found) => {

@@ -14,8 +14,8 @@
 //! those that are gone. A lost or damaged index is made anew from the lines; then nothing but the heads in `verify` messages
 //! can show that the newest lines are gone.
 //!
-//! **Without a disk** (no `[spool]`, or one that cannot be opened) records are kept in memory for a day, and a chain begins at
-//! each start.
+//! **Without a disk** (no `[spool]`) records are kept in memory for a day, and a chain begins at each start. A folder that cannot be
+//! opened is [tried again](Proofs::try_again); what is known of fragments by then goes with it, and their minutes are written there.
 
 mod ledger;
 mod look;
@@ -25,7 +25,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvs::RunId;
 use kvs::proof::records::{Chain, Entry, Head, Line, Minute, MinuteRows, Record, Row, Rows};
@@ -47,6 +47,8 @@ const ROWS_STAY: Duration = Duration::from_secs(24 * 3600);
 const WAITING_ROWS_STAY: Duration = Duration::from_secs(400 * 24 * 3600);
 /// Lines between two times of tidying up.
 const TIDY_EVERY: u64 = 60;
+/// Between two attempts to open the folder.
+const TRY_EVERY: Duration = Duration::from_secs(30);
 
 /// What an operator decides about proof records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +82,8 @@ pub struct CameraProofs {
     proofs: Proofs,
     camera: String,
     key: i64,
+    /// Of the folder that it was opened in.
+    generation: u64,
 }
 
 /// Where the records of a camera go on.
@@ -99,6 +103,16 @@ struct Inner {
     disk: Option<Disk>,
     cameras: BTreeMap<i64, Camera>,
     findings: Vec<Finding>,
+    /// The folder that could not be opened.
+    later: Option<Later>,
+    /// Folders that were opened after the start.
+    generation: u64,
+}
+
+struct Later {
+    options: ProofOptions,
+    files: Arc<dyn Files>,
+    try_at: Option<Instant>,
 }
 
 struct Disk {
@@ -127,23 +141,39 @@ struct Active {
 impl Proofs {
     /// Opens what is there.
     pub fn open(options: ProofOptions, files: Arc<dyn Files>) -> Result<Self, OpenError> {
-        let folder = options.folder.display().to_string();
-        let lock = take_lock(&crate::Options::new(&options.folder, u64::MAX, 1), &folder)?;
-        let store_error = |source| OpenError::Store { folder: folder.clone(), source };
-        let cameras = options.cameras();
-        files.make_folder(&cameras).map_err(|error| store_error(io_error("make folder", &cameras)(error)))?;
-        let (tables, finding) = open_tables(&options.index()).map_err(|error| store_error(error.into()))?;
-        let disk = Some(Disk { files, options, _lock: Some(lock) });
-        let findings: Vec<_> = finding.into_iter().collect();
-        findings.iter().for_each(tell);
-        Ok(Self(Arc::new(Mutex::new(Inner { tables, disk, cameras: BTreeMap::new(), findings }))))
+        Ok(Self(Arc::new(Mutex::new(Inner::open(options, files)?))))
+    }
+
+    /// Likewise; where that fails records are kept in memory until it can be opened, see [`try_again`](Self::try_again).
+    pub fn open_or_later(options: ProofOptions, files: Arc<dyn Files>) -> Result<Self, StoreError> {
+        let error = match Inner::open(options.clone(), files.clone()) {
+            Ok(inner) => return Ok(Self(Arc::new(Mutex::new(inner)))),
+            Err(error) => error,
+        };
+        let error = health::chain(&error);
+        tracing::error!(error, "proof records are kept in memory until their folder can be opened");
+        let proofs = Self::in_memory()?;
+        proofs.inner().later = Some(Later { options, files, try_at: None });
+        Ok(proofs)
     }
 
     /// For as long as this process lives.
     pub fn in_memory() -> Result<Self, StoreError> {
-        let tables = LedgerTables::in_memory()?;
-        let (disk, cameras, findings) = (None, BTreeMap::new(), Vec::new());
-        Ok(Self(Arc::new(Mutex::new(Inner { tables, disk, cameras, findings }))))
+        Ok(Self(Arc::new(Mutex::new(Inner::with(LedgerTables::in_memory()?, None)))))
+    }
+
+    /// Opens a folder that could not be opened before, if it is time. Then whoever writes is told [`StoreError::Reopened`], asks
+    /// for its [camera](Self::camera) again, and goes on behind what is there.
+    pub fn try_again(&self, now: Instant) {
+        let mut inner = self.inner();
+        let is_due = |later: &&mut Later| later.try_at.is_none_or(|at| at <= now);
+        let Some(later) = inner.later.as_mut().filter(is_due) else { return };
+        later.try_at = Some(now + TRY_EVERY);
+        let Ok(fresh) = Inner::open(later.options.clone(), later.files.clone()) else { return };
+        match inner.move_to(fresh) {
+            Ok(()) => tracing::info!("the folder of proof records is open"),
+            Err(error) => tracing::error!(error = health::chain(&error), "proof records stay in memory"),
+        }
     }
 
     pub fn is_on_disk(&self) -> bool {
@@ -160,7 +190,8 @@ impl Proofs {
         let mut inner = self.inner();
         let key = inner.tables.camera(camera)?;
         let resumed = inner.resume(camera, key, chain)?;
-        Ok((CameraProofs { proofs: self.clone(), camera: camera.to_owned(), key }, resumed))
+        let generation = inner.generation;
+        Ok((CameraProofs { proofs: self.clone(), camera: camera.to_owned(), key, generation }, resumed))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -188,6 +219,35 @@ fn tell(finding: &Finding) {
 }
 
 impl Inner {
+    fn with(tables: LedgerTables, disk: Option<Disk>) -> Self {
+        let (cameras, findings) = (BTreeMap::new(), Vec::new());
+        Self { tables, disk, cameras, findings, later: None, generation: 0 }
+    }
+
+    fn open(options: ProofOptions, files: Arc<dyn Files>) -> Result<Self, OpenError> {
+        let folder = options.folder.display().to_string();
+        let lock = take_lock(&crate::Options::new(&options.folder, u64::MAX, 1), &folder)?;
+        let store_error = |source| OpenError::Store { folder: folder.clone(), source };
+        let cameras = options.cameras();
+        files.make_folder(&cameras).map_err(|error| store_error(io_error("make folder", &cameras)(error)))?;
+        let (tables, finding) = open_tables(&options.index()).map_err(|error| store_error(error.into()))?;
+        let mut inner = Self::with(tables, Some(Disk { files, options, _lock: Some(lock) }));
+        finding.into_iter().for_each(|finding| inner.find(finding));
+        Ok(inner)
+    }
+
+    /// Goes on in another folder with what is known of fragments.
+    fn move_to(&mut self, mut fresh: Self) -> Result<(), StoreError> {
+        for (key, name) in self.tables.cameras()? {
+            let rows = self.tables.between(key, 0, u64::MAX)?;
+            let key = fresh.tables.camera(&name)?;
+            fresh.tables.put(key, &rows)?;
+        }
+        fresh.generation = self.generation + 1;
+        *self = fresh;
+        Ok(())
+    }
+
     fn find(&mut self, finding: Finding) {
         tell(&finding);
         self.findings.push(finding);
@@ -213,7 +273,12 @@ impl Inner {
         let (next, unfinished) = self.tables.open_minutes(key)?;
         let minute = |number| Minute::of(0).later(number);
         let unfinished = unfinished.into_iter().map(minute).collect();
-        Ok(Resumed { chain, next: next.map(minute), unfinished, broken })
+        let next = match next {
+            Some(next) => Some(minute(next)),
+            // Fragments are known, and nothing is written of them yet.
+            None => self.tables.first_from(key, 0)?.map(Minute::of),
+        };
+        Ok(Resumed { chain, next, unfinished, broken })
     }
 
     /// Brings the index up to what the lines say. Returns what is wrong with them, and the newest.
@@ -380,6 +445,11 @@ impl Camera {
 }
 
 impl CameraProofs {
+    fn inner(&self) -> Result<MutexGuard<'_, Inner>, StoreError> {
+        let inner = self.proofs.inner();
+        if inner.generation == self.generation { Ok(inner) } else { Err(StoreError::Reopened) }
+    }
+
     /// Id of the camera.
     pub fn camera(&self) -> &str {
         &self.camera
@@ -387,7 +457,7 @@ impl CameraProofs {
 
     /// Fragments of runs before this one of which nobody knows what became.
     pub fn waiting_before(&self, run: RunId) -> Result<Vec<Row>, StoreError> {
-        Ok(self.proofs.inner().tables.waiting_before(self.key, run)?)
+        Ok(self.inner()?.tables.waiting_before(self.key, run)?)
     }
 
     /// Says in the chain that something before it is gone.
@@ -403,11 +473,11 @@ impl Rows for CameraProofs {
     type Error = StoreError;
 
     fn put(&mut self, rows: &[Row]) -> Result<(), StoreError> {
-        Ok(self.proofs.inner().tables.put(self.key, rows)?)
+        Ok(self.inner()?.tables.put(self.key, rows)?)
     }
 
     fn minute(&mut self, minute: Minute) -> Result<MinuteRows, StoreError> {
-        let inner = self.proofs.inner();
+        let inner = self.inner()?;
         Ok(MinuteRows {
             rows: inner.tables.between(self.key, minute.start_ms(), minute.end_ms())?,
             before_ms: inner.tables.end_before(self.key, minute.start_ms())?,
@@ -417,12 +487,12 @@ impl Rows for CameraProofs {
     }
 
     fn first_from(&mut self, minute: Minute) -> Result<Option<Minute>, StoreError> {
-        let found = self.proofs.inner().tables.first_from(self.key, minute.start_ms())?;
+        let found = self.inner()?.tables.first_from(self.key, minute.start_ms())?;
         Ok(found.map(Minute::of))
     }
 
     fn newest(&mut self, minute: Minute) -> Result<Option<Record>, StoreError> {
-        let inner = self.proofs.inner();
+        let inner = self.inner()?;
         let Some(at) = inner.tables.newest(self.key, minute.since(Minute::of(0)))? else { return Ok(None) };
         let Some(camera) = inner.cameras.get(&self.key) else { return Ok(None) };
         let bytes = match &inner.disk {
@@ -442,7 +512,7 @@ impl Rows for CameraProofs {
     }
 
     fn append(&mut self, line: &Line, is_final: bool) -> Result<(), StoreError> {
-        self.proofs.inner().append(self.key, line, is_final)
+        self.inner()?.append(self.key, line, is_final)
     }
 }
 

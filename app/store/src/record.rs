@@ -8,6 +8,8 @@
 //!  settlements:  meta = names with what became of them                      no body
 //! ```
 //!
+//! With a key (`seal.rs`) meta and body are sealed, in segments of version 2: the release before leaves those alone.
+//!
 //! A record says everything of its fragment: any other may be missing. Numbers are little-endian. Readers leave out what
 //! follows the fields that they know, and kinds that they do not know, so a later release may add both.
 
@@ -18,6 +20,8 @@ use kvs::identity::Sha256Sum;
 use kvs::upload::{Settled, Whole};
 use kvs::{FragmentId, FragmentNumber, RunId};
 use media::ProducerTimestamp;
+
+use crate::seal::{KeyId, Keys, Opened, SEAL, SEAL_HEAD};
 
 /// Of the segment, in front of its first record.
 pub(crate) const SEGMENT_HEAD: usize = 24;
@@ -31,13 +35,16 @@ const MOST_META: usize = 1 << 20;
 const MOST_BODY: u64 = 64 << 20;
 const SEGMENT_MAGIC: &[u8; 8] = b"KVSSPOOL";
 const SEGMENT_VERSION: u32 = 1;
+/// Its records are sealed.
+const SEALED_VERSION: u32 = 2;
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"\xf7KSR";
 
-/// The first bytes of segment `number`.
-pub(crate) fn segment_head(number: u64) -> [u8; SEGMENT_HEAD] {
+/// The first bytes of segment `number`; `sealed`: a release that knows no keys shall leave it alone.
+pub(crate) fn segment_head(number: u64, sealed: bool) -> [u8; SEGMENT_HEAD] {
     let mut head = [0; SEGMENT_HEAD];
     head[..8].copy_from_slice(SEGMENT_MAGIC);
-    head[8..12].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
+    let version = if sealed { SEALED_VERSION } else { SEGMENT_VERSION };
+    head[8..12].copy_from_slice(&version.to_le_bytes());
     head[12..20].copy_from_slice(&number.to_le_bytes());
     let sum = crc32fast::hash(&head[..20]);
     head[20..].copy_from_slice(&sum.to_le_bytes());
@@ -61,7 +68,7 @@ pub(crate) fn read_segment_head(bytes: &[u8]) -> SegmentHead {
         return SegmentHead::Damaged;
     }
     match (version, number) {
-        (Some(SEGMENT_VERSION), Some(number)) => SegmentHead::Number(number),
+        (Some(SEGMENT_VERSION | SEALED_VERSION), Some(number)) => SegmentHead::Number(number),
         (Some(version), _) => SegmentHead::Version(version),
         _ => SegmentHead::Damaged,
     }
@@ -78,8 +85,14 @@ pub(crate) struct Head {
 
 const FRAGMENT: u8 = 1;
 const SETTLEMENTS: u8 = 2;
+/// Beside one of them: meta and body are sealed.
+const SEALED: u8 = 0x10;
 
 impl Head {
+    fn is_sealed(&self) -> bool {
+        self.kind & SEALED != 0
+    }
+
     /// Of the whole record.
     pub(crate) fn length(&self) -> u64 {
         (RECORD_HEAD + self.meta) as u64 + if self.body == 0 { 0 } else { BODY_SUM as u64 + self.body }
@@ -110,6 +123,8 @@ pub(crate) fn read_head(bytes: &[u8]) -> Option<Head> {
 pub(crate) enum Meta {
     Fragment(Box<FragmentMeta>),
     Settlements(Vec<(FragmentId, Settled)>),
+    /// Sealed with a key that is not there.
+    Locked(KeyId),
     /// Of a later release.
     Unknown,
 }
@@ -123,27 +138,54 @@ pub(crate) struct FragmentMeta {
 }
 
 /// `bytes` begin with the record. `None`: it is damaged.
-pub(crate) fn read_meta(head: &Head, bytes: &[u8]) -> Option<Meta> {
+pub(crate) fn read_meta(head: &Head, bytes: &[u8], keys: &Keys) -> Option<Meta> {
     let meta = bytes.get(RECORD_HEAD..RECORD_HEAD + head.meta)?;
     if crc32fast::hash(meta) != head.meta_sum {
         return None;
     }
-    match head.kind {
+    let mut opened = Vec::new();
+    let meta = if head.is_sealed() {
+        opened.extend_from_slice(meta);
+        match keys.open(&mut opened, &[head.kind]) {
+            Opened::Bytes(length) => &opened[SEAL_HEAD..SEAL_HEAD + length],
+            Opened::Locked(id) => return Some(Meta::Locked(id)),
+            Opened::Damaged => return None,
+        }
+    } else {
+        meta
+    };
+    match head.kind & !SEALED {
         FRAGMENT => read_fragment(meta).map(|fragment| Meta::Fragment(Box::new(fragment))),
         SETTLEMENTS => read_settlements(meta).map(Meta::Settlements),
         _ => Some(Meta::Unknown),
     }
 }
 
-/// The body of a record: `bytes` are its sum and the body. `None`: it is damaged.
-pub(crate) fn read_body(head: &Head, bytes: Vec<u8>) -> Option<Bytes> {
+/// The key with which the record is sealed that `bytes` begin with; of a damaged one nobody knows.
+pub(crate) fn key_of(head: &Head, bytes: &[u8]) -> Option<KeyId> {
+    let meta = bytes.get(RECORD_HEAD..RECORD_HEAD + head.meta).filter(|_| head.is_sealed())?;
+    (crc32fast::hash(meta) == head.meta_sum).then(|| KeyId::of(meta)).flatten()
+}
+
+/// The body of a record: `start` are its first bytes, `bytes` the sum of the body and the body. `None`: it is damaged, or nobody
+/// has its key.
+pub(crate) fn read_body(head: &Head, start: &[u8], mut bytes: Vec<u8>, keys: &Keys) -> Option<Bytes> {
     let sum = Fields(&bytes).u32()?;
-    let body = Bytes::from(bytes).slice(BODY_SUM..);
-    (body.len() as u64 == head.body && crc32fast::hash(&body) == sum).then_some(body)
+    let body = bytes.get(BODY_SUM..)?;
+    if body.len() as u64 != head.body || crc32fast::hash(body) != sum {
+        return None;
+    }
+    if !head.is_sealed() {
+        return Some(Bytes::from(bytes).slice(BODY_SUM..));
+    }
+    let bound_to = start.get(RECORD_HEAD..RECORD_HEAD + SEAL_HEAD)?;
+    let Opened::Bytes(length) = keys.open(&mut bytes[BODY_SUM..], bound_to) else { return None };
+    let from = BODY_SUM + SEAL_HEAD;
+    Some(Bytes::from(bytes).slice(from..from + length))
 }
 
 /// Appends the record of a fragment; `local`: it is not to be sent.
-pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole, local: bool) {
+pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole, local: bool, keys: &Keys) {
     let mut meta = Vec::with_capacity(1024);
     let StreamHeader { bytes, video_only, has_audio } = &*fragment.header;
     let FragmentEnd { summary, tag, closing } = &fragment.end;
@@ -167,15 +209,34 @@ pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole, local: bool
         put_bytes(&mut meta, text);
     }
     let body: usize = fragment.pieces.iter().map(Bytes::len).sum();
-    put_head(buffer, FRAGMENT, &meta, body);
-    let mut sum = crc32fast::Hasher::new();
-    fragment.pieces.iter().for_each(|piece| sum.update(piece));
-    buffer.extend(sum.finalize().to_le_bytes());
+    if !keys.seals() {
+        put_head(buffer, FRAGMENT, &meta, body);
+        let mut sum = crc32fast::Hasher::new();
+        fragment.pieces.iter().for_each(|piece| sum.update(piece));
+        buffer.extend(sum.finalize().to_le_bytes());
+        fragment.pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
+        return;
+    }
+    let meta = sealed(&meta, FRAGMENT | SEALED, keys);
+    put_head(buffer, FRAGMENT | SEALED, &meta, body + SEAL);
+    let sum_at = buffer.len();
+    buffer.extend([0; BODY_SUM + SEAL_HEAD]);
     fragment.pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
+    keys.seal(buffer, sum_at + BODY_SUM, &meta[..SEAL_HEAD]);
+    let sum = crc32fast::hash(&buffer[sum_at + BODY_SUM..]);
+    buffer[sum_at..sum_at + BODY_SUM].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn sealed(meta: &[u8], kind: u8, keys: &Keys) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(meta.len() + SEAL);
+    sealed.extend([0; SEAL_HEAD]);
+    sealed.extend_from_slice(meta);
+    keys.seal(&mut sealed, 0, &[kind]);
+    sealed
 }
 
 /// Appends a record of what became of fragments.
-pub(crate) fn write_settlements(buffer: &mut Vec<u8>, settled: &[(FragmentId, Settled)]) {
+pub(crate) fn write_settlements(buffer: &mut Vec<u8>, settled: &[(FragmentId, Settled)], keys: &Keys) {
     let mut meta = Vec::with_capacity(settled.len() * 40);
     for (id, settled) in settled {
         put_id(&mut meta, *id);
@@ -187,7 +248,12 @@ pub(crate) fn write_settlements(buffer: &mut Vec<u8>, settled: &[(FragmentId, Se
         meta.push(state);
         put_bytes(&mut meta, number.as_bytes());
     }
-    put_head(buffer, SETTLEMENTS, &meta, 0);
+    if keys.seals() {
+        let kind = SETTLEMENTS | SEALED;
+        put_head(buffer, kind, &sealed(&meta, kind, keys), 0);
+    } else {
+        put_head(buffer, SETTLEMENTS, &meta, 0);
+    }
 }
 
 fn put_head(buffer: &mut Vec<u8>, kind: u8, meta: &[u8], body: usize) {

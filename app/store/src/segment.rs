@@ -9,6 +9,7 @@ use crate::files::Files;
 use crate::record::{
     self, Head, Meta, RECORD_HEAD, RECORD_MAGIC, SEGMENT_HEAD, SegmentHead, read_head, read_meta,
 };
+use crate::seal::{KeyId, Keys};
 
 /// Enough for head and meta of a usual fragment.
 const FIRST_READ: usize = 4096;
@@ -28,6 +29,12 @@ pub(crate) fn name_of(number: u64) -> String {
 
 pub(crate) fn head_of(files: &dyn Files, path: &Path) -> io::Result<SegmentHead> {
     Ok(record::read_segment_head(&files.read(path, 0, SEGMENT_HEAD)?))
+}
+
+/// The key with which the records of a segment are sealed: all of them were written in one life.
+pub(crate) fn key_of(files: &dyn Files, path: &Path) -> io::Result<Option<KeyId>> {
+    let start = read_start(files, path, SEGMENT_HEAD as u64)?;
+    Ok(start.and_then(|(head, bytes)| record::key_of(&head, &bytes)))
 }
 
 /// One record and where it lies.
@@ -56,6 +63,7 @@ pub(crate) enum Next {
 pub(crate) struct Scan<'a> {
     files: &'a dyn Files,
     path: &'a Path,
+    keys: &'a Keys,
     /// Of the file.
     length: u64,
     /// Of the next record.
@@ -63,8 +71,8 @@ pub(crate) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    pub(crate) fn new(files: &'a dyn Files, path: &'a Path, length: u64, from: u64) -> Self {
-        Self { files, path, length, offset: from.max(SEGMENT_HEAD as u64) }
+    pub(crate) fn new(files: &'a dyn Files, path: &'a Path, keys: &'a Keys, length: u64, from: u64) -> Self {
+        Self { files, path, keys, length, offset: from.max(SEGMENT_HEAD as u64) }
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Next> {
@@ -104,14 +112,19 @@ impl<'a> Scan<'a> {
         if offset + head.length() > self.length {
             return Ok(None);
         }
-        Ok(read_meta(&head, &bytes).map(|meta| Found { offset, head, meta }))
+        Ok(read_meta(&head, &bytes, self.keys).map(|meta| Found { offset, head, meta }))
     }
 }
 
 /// Head and meta of the record at `offset`.
-pub(crate) fn read_at(files: &dyn Files, path: &Path, offset: u64) -> io::Result<Option<(Head, Meta)>> {
+pub(crate) fn read_at(
+    files: &dyn Files,
+    path: &Path,
+    keys: &Keys,
+    offset: u64,
+) -> io::Result<Option<(Head, Meta)>> {
     let start = read_start(files, path, offset)?;
-    Ok(start.and_then(|(head, bytes)| Some((head, read_meta(&head, &bytes)?))))
+    Ok(start.and_then(|(head, bytes)| Some((head, read_meta(&head, &bytes, keys)?))))
 }
 
 fn read_start(files: &dyn Files, path: &Path, offset: u64) -> io::Result<Option<(Head, Vec<u8>)>> {
@@ -124,13 +137,13 @@ fn read_start(files: &dyn Files, path: &Path, offset: u64) -> io::Result<Option<
 }
 
 /// The body of the record at `offset`; `None` where the disk does not return it as it was written.
-pub(crate) fn body_at(files: &dyn Files, path: &Path, offset: u64) -> io::Result<Option<Bytes>> {
-    let Some((head, _)) = read_start(files, path, offset)? else { return Ok(None) };
+pub(crate) fn body_at(files: &dyn Files, path: &Path, keys: &Keys, offset: u64) -> io::Result<Option<Bytes>> {
+    let Some((head, start)) = read_start(files, path, offset)? else { return Ok(None) };
     if head.body == 0 {
         return Ok(Some(Bytes::new()));
     }
     let from = head.before_body() as u64 - 4;
     let length = usize::try_from(head.length() - from).unwrap_or(usize::MAX);
     let bytes = files.read(path, offset + from, length)?;
-    Ok(record::read_body(&head, bytes))
+    Ok(record::read_body(&head, &start, bytes, keys))
 }

@@ -16,6 +16,7 @@ use crate::finding::Finding;
 use crate::gone;
 use crate::index::{Contents, Index, IndexError, IndexRow};
 use crate::record::{self, Meta, SEGMENT_HEAD, SegmentHead};
+use crate::seal::{KeyError, KeyId, Keys};
 use crate::segment::{self, Next, Scan};
 use crate::{Options, WhenFull};
 
@@ -38,6 +39,12 @@ pub enum StoreError {
     Full { bytes: u64 },
     #[error("the disk failed a moment ago and is left alone for {left_s} s")]
     Resting { left_s: u64 },
+    #[error("the folder of proof records was opened meanwhile, and they go on there")]
+    Reopened,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("{path} is sealed with key {id}, which the box does not have")]
+    Locked { path: PathBuf, id: KeyId },
 }
 
 impl From<IndexError> for StoreError {
@@ -70,6 +77,12 @@ impl StoreError {
             Self::Index(_) => "look at the disk, and run kvs-edge spool check",
             Self::Full { .. } => "raise bytes in [spool], or choose when_full = \"drop-oldest\"",
             Self::Resting { .. } => "look at the disk",
+            Self::Reopened => "nothing: it is written again",
+            Self::Key(error) => error.fix(),
+            Self::Locked { .. } => {
+                "add that key as a further line to the file of key_file or key_credential in [spool]; where it is gone, so is this \
+                 footage: then move the folder elsewhere"
+            }
         }
     }
 }
@@ -78,6 +91,7 @@ impl StoreError {
 pub struct Store {
     files: Arc<dyn Files>,
     options: Options,
+    keys: Keys,
     index: Index,
     cameras: BTreeMap<String, Camera>,
     /// Of one write; kept for the next.
@@ -129,11 +143,12 @@ struct Rest {
 impl Store {
     /// Opens what is there, and tells what was found on the way: see [`findings`](Self::findings).
     pub(crate) fn open(files: Arc<dyn Files>, options: Options, index: Index) -> Result<Self, StoreError> {
+        let keys = options.key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
         let (cameras, buffer) = (BTreeMap::new(), Vec::new());
         let (dropped, notes) = (Vec::new(), Vec::new());
         let (findings, cannot_tidy) = (Vec::new(), false);
         let mut store =
-            Self { files, options, index, cameras, buffer, dropped, notes, findings, cannot_tidy };
+            Self { files, options, keys, index, cameras, buffer, dropped, notes, findings, cannot_tidy };
         let folder = store.options.cameras();
         store.files.make_folder(&folder).map_err(io_error("make folder", &folder))?;
         for entry in store.files.list(&folder).map_err(io_error("list", &folder))? {
@@ -224,10 +239,10 @@ impl Store {
         buffer.clear();
         let settled = self.cameras[name].settled.len();
         if settled > 0 {
-            record::write_settlements(&mut buffer, &self.cameras[name].settled);
+            record::write_settlements(&mut buffer, &self.cameras[name].settled, &self.keys);
         }
         let before = buffer.len() as u64;
-        record::write_fragment(&mut buffer, fragment, local);
+        record::write_fragment(&mut buffer, fragment, local, &self.keys);
         let result = self
             .make_room(buffer.len() as u64)
             .and_then(|()| self.append(name, &buffer, true))
@@ -266,6 +281,7 @@ impl Store {
     /// Appends to the camera's segment, or to a new one. Returns where it lies.
     fn append(&mut self, name: &str, bytes: &[u8], sync: bool) -> Result<Place, StoreError> {
         let (files, segment_bytes) = (self.files.clone(), self.options.segment_bytes);
+        let sealed = self.keys.seals();
         let camera = self.camera(name)?;
         let length =
             |camera: &Camera, number| camera.segments.get(&number).map_or(0, |segment| segment.bytes);
@@ -292,7 +308,7 @@ impl Store {
         let (number, path) = (active.number, camera.folder.join(segment::name_of(active.number)));
         let before = length(camera, number);
         let written = if first {
-            let mut whole = record::segment_head(number).to_vec();
+            let mut whole = record::segment_head(number, sealed).to_vec();
             whole.extend_from_slice(bytes);
             active.file.append(&whole)
         } else {
@@ -363,7 +379,7 @@ impl Store {
             return Ok(());
         }
         let mut bytes = Vec::new();
-        record::write_settlements(&mut bytes, &settled);
+        record::write_settlements(&mut bytes, &settled, &self.keys);
         let written = self.append(name, &bytes, false).map(drop);
         if written.is_err() {
             self.camera(name)?.settled = settled;
@@ -376,7 +392,7 @@ impl Store {
         let key = self.camera(name)?.key;
         let Some((row, _)) = self.with_index(|index| index.find(key, id))? else { return Ok(None) };
         let path = self.cameras[name].folder.join(segment::name_of(row.place.segment));
-        match segment::body_at(&*self.files, &path, row.place.offset) {
+        match segment::body_at(&*self.files, &path, &self.keys, row.place.offset) {
             Ok(body) => Ok(body),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::Io { what: "read", path, source }),
@@ -421,7 +437,7 @@ impl Store {
         let mut listed = Vec::with_capacity(rows.len());
         for row in rows {
             let path = self.cameras[name].folder.join(segment::name_of(row.place.segment));
-            let found = segment::read_at(&*self.files, &path, row.place.offset);
+            let found = segment::read_at(&*self.files, &path, &self.keys, row.place.offset);
             let meta = match found {
                 Ok(Some((_, Meta::Fragment(meta)))) if meta.end.summary.id == row.id => *meta,
                 other => {
@@ -611,7 +627,7 @@ impl Store {
             next = next.max(number + 1);
             // A later release may have left it: it stays.
             match segment::head_of(&*self.files, &path).map_err(io_error("read", &path))? {
-                SegmentHead::Number(found) if found == number => {}
+                SegmentHead::Number(found) if found == number => self.expect_key(&path)?,
                 SegmentHead::Version(version) => {
                     self.findings.push(Finding::later_segment(path, version));
                     known.remove(&number);
@@ -699,10 +715,19 @@ impl Store {
         Ok(next)
     }
 
+    /// Without the key of what is on disk nothing is known of it: whoever made room might give up what KVS does not have.
+    fn expect_key(&self, path: &Path) -> Result<(), StoreError> {
+        let sealed = segment::key_of(&*self.files, path).map_err(io_error("read", path))?;
+        match sealed.filter(|id| !self.keys.has(*id)) {
+            Some(id) => Err(StoreError::Locked { path: path.to_owned(), id }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a file begins as a first write that a power cut tore apart: empty, with zeros, or in the middle of the head.
     fn is_torn_start(&self, path: &Path) -> Result<bool, StoreError> {
         let start = self.files.read(path, 0, SEGMENT_HEAD).map_err(io_error("read", path))?;
-        let ours = &record::segment_head(0)[..8];
+        let ours = &record::segment_head(0, false)[..8];
         Ok(start.iter().all(|byte| *byte == 0) || start.starts_with(ours) || ours.starts_with(&start))
     }
 
@@ -723,13 +748,16 @@ impl Store {
         length: u64,
         from: u64,
     ) -> Result<u64, StoreError> {
-        let files = self.files.clone();
-        let mut scan = Scan::new(&*files, path, length, from);
+        let (files, keys) = (self.files.clone(), self.keys.clone());
+        let mut scan = Scan::new(&*files, path, &keys, length, from);
         let mut good = scan.offset;
         let mut last = None;
         let mut torn = None;
         loop {
             match scan.next().map_err(io_error("read", path))? {
+                Next::Record(segment::Found { meta: Meta::Locked(id), .. }) => {
+                    return Err(StoreError::Locked { path: path.to_owned(), id });
+                }
                 Next::Record(found) => {
                     good = scan.offset;
                     if let Some(found) = last.replace(found) {
@@ -746,7 +774,8 @@ impl Store {
         }
         // Each record was synced before the next one was begun: only of the last one the body is in doubt.
         if let Some(found) = last {
-            let body = segment::body_at(&*files, path, found.offset).map_err(io_error("read", path))?;
+            let body =
+                segment::body_at(&*files, path, &keys, found.offset).map_err(io_error("read", path))?;
             if body.is_some() {
                 self.take(key, number, found)?;
             } else {
@@ -785,7 +814,7 @@ impl Store {
                     self.index.settle(key, id, settled)?;
                 }
             }
-            Meta::Unknown => {}
+            Meta::Locked(_) | Meta::Unknown => {}
         }
         Ok(())
     }

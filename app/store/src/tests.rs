@@ -10,7 +10,9 @@ use kvs::{FragmentId, RunId};
 
 use crate::index::Index;
 use crate::testing::{TestFiles, fragment};
-use crate::{Files as _, FindingKind, OpenError, Options, RealFiles, Spool, Store, StoreError, WhenFull};
+use crate::{
+    Files as _, FindingKind, Keys, OpenError, Options, RealFiles, Spool, Store, StoreError, WhenFull,
+};
 
 #[expect(clippy::disallowed_methods, reason = "an Instant can be made in no other way")]
 fn epoch() -> Instant {
@@ -118,8 +120,8 @@ fn strangers_are_told_and_left_alone() {
     let files = TestFiles::default();
     let mut store = open(&files, &options(), index());
     write(&mut store, 1..=3);
-    let mut later = crate::record::segment_head(9).to_vec();
-    later[8] = 2;
+    let mut later = crate::record::segment_head(9, false).to_vec();
+    later[8] = 3;
     let sum = crc32fast::hash(&later[..20]);
     later[20..].copy_from_slice(&sum.to_le_bytes());
     let strangers = [
@@ -263,21 +265,24 @@ fn a_look_from_outside_finds_all_footage_and_changes_nothing() {
     }
     camera.ask(kvs::upload::Request::Settle(id(3), Settled::Persisted(None)));
     camera.ask(kvs::upload::Request::Write(fragment(1, 11, 1000)));
-    let checked = crate::check(&options.folder).expect("it can be read while it is used");
+    let checked = crate::check(&options.folder, &Keys::default()).expect("it can be read while it is used");
     assert_eq!((checked.in_use, &checked.findings), (true, &vec![]));
     let [camera] = &checked.cameras[..] else { panic!("{checked:?}") };
     assert_eq!((camera.segments, camera.fragments, camera.waiting), (3, 11, 10), "{camera:?}");
     let at = |sequence: u64| 1_795_186_073_000 + sequence * 1000;
     assert_eq!((camera.from_ms, camera.to_ms), (Some(at(1)), Some(at(11) + 960)));
     let mut found = Vec::new();
-    let findings = crate::footage(&options.folder, "cam", (at(4), at(7)), &mut |footage| {
+    let findings = crate::footage(&options.folder, &Keys::default(), "cam", (at(4), at(7)), &mut |footage| {
         let whole = fragment(1, footage.summary.id.sequence, 1000);
         assert_eq!((&*footage.cluster, &footage.header), (&*whole.pieces.concat(), &*whole.header));
         found.push(footage.summary.id.sequence);
         Ok(())
     });
     assert_eq!((findings.expect("it can be read"), found), (vec![], vec![4, 5, 6]));
-    assert!(matches!(crate::repair(&options.folder), Err(OpenError::Taken { .. })), "not while it is used");
+    assert!(
+        matches!(crate::repair(&options.folder, None), Err(OpenError::Taken { .. })),
+        "not while it is used"
+    );
     opened.close();
 }
 
@@ -302,14 +307,14 @@ fn what_is_wrong_is_told_by_a_look_and_mended_by_a_repair() {
     file.set_len(length - 100).expect("cut");
     std::fs::write(options.index(), b"This is no index.").expect("written");
     let kinds = || {
-        let checked = crate::check(&options.folder).expect("it can be read");
+        let checked = crate::check(&options.folder, &Keys::default()).expect("it can be read");
         let kinds: Vec<_> = checked.findings.iter().map(|finding| finding.kind).collect();
         (checked.in_use, kinds, checked.cameras[0].fragments)
     };
     let wrong = vec![FindingKind::Damaged, FindingKind::Torn, FindingKind::Index];
     assert_eq!(kinds(), (false, wrong.clone(), 6));
     assert_eq!(kinds(), (false, wrong, 6), "a look mends nothing");
-    let mended = crate::repair(&options.folder).expect("nobody has it");
+    let mended = crate::repair(&options.folder, None).expect("nobody has it");
     assert_eq!(mended.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::Torn]);
     assert_eq!(kinds(), (false, vec![FindingKind::Damaged], 6), "what rots stays, and costs itself");
 }
@@ -347,4 +352,24 @@ fn what_had_to_make_room_is_told_although_the_power_went_and_the_index_is_lost()
     store.told("cam");
     let mut store = open(&files, &options, index());
     assert_eq!(store.dropped(), []);
+}
+
+#[test]
+fn what_the_index_knows_to_be_in_kvs_does_not_wait_although_a_kill_cost_the_segments_that_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options { folder: folder.path().join("spool"), ..options() };
+    std::fs::create_dir_all(&options.folder).expect("a folder");
+    let open_index = || Index::open(&options.index()).expect("it opens");
+    let mut store = Store::open(Arc::new(RealFiles), options.clone(), open_index()).expect("it opens");
+    write(&mut store, 1..=3);
+    store.settle("cam", id(2), Settled::Persisted(None)).expect("it is noted");
+    // Killed between the commit of the index and the write of the segments.
+    let mut index = store.into_index();
+    index.commit().expect("it is kept");
+    drop(index);
+    let waiting =
+        || crate::check(&options.folder, &Keys::default()).expect("it can be read").cameras[0].waiting;
+    assert_eq!(waiting(), 2);
+    std::fs::remove_file(options.index()).expect("it is there");
+    assert_eq!(waiting(), 3, "without the index KVS is asked again");
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use kvs::identity::MAX_ID_BYTES;
 use sha2::{Digest, Sha256};
 
-use self::values::{ID, https_url, ms, name_like, own_folder, pem_file, seconds, secret};
+use self::values::{ID, https_url, key_file, ms, name_like, own_folder, pem_file, seconds, secret};
 use super::document::{Report, Section, brief};
 use super::*;
 
@@ -313,6 +313,7 @@ fn spool(report: &mut Report, mut section: Section) -> Option<Spool> {
     };
     let policies = [("drop-oldest", SpoolPolicy::DropOldest), ("stop-recording", SpoolPolicy::StopRecording)];
     let spool = Spool {
+        folder: PathBuf::new(),
         bytes: section.integer(report, "bytes", 64 << 20..=64 << 40, base.bytes),
         keep: hours(report, &mut section, "keep_hours", 0..=8760, base.keep),
         backlog: hours(report, &mut section, "backlog_hours", 1..=8760, base.backlog),
@@ -320,10 +321,10 @@ fn spool(report: &mut Report, mut section: Section) -> Option<Spool> {
         proofs: Duration::from_secs(
             section.integer(report, "proof_days", 1..=3650, base.proofs.as_secs() / 86_400) * 86_400,
         ),
-        ..base
+        key_file: key_file(report, &mut section, "key_file", "key_credential"),
     };
     section.finish(report);
-    folder.map(|_| spool)
+    folder.map(|_| Spool { folder: base.folder, ..spool })
 }
 
 fn verify(report: &mut Report, section: &mut Section, base: &Verify) -> Verify {

@@ -188,6 +188,40 @@ fn credential_path(report: &mut Report, section: &Section, key: &str, name: &At<
     report.environment.credentials.as_ref().map(|folder| folder.join(value))
 }
 
+/// Where the keys of `KEY_file` or `KEY_credential` lie. They are read where they are used: without them the daemon starts all
+/// the same, so that one that is not there is a warning.
+pub(super) fn key_file(
+    report: &mut Report,
+    section: &mut Section,
+    file_key: &'static str,
+    credential_key: &'static str,
+) -> Option<PathBuf> {
+    let file = section.string(report, file_key);
+    let credential = section.string(report, credential_key);
+    let (key, at, path) = match (file, credential) {
+        (Some(_), Some(credential)) => {
+            let fix = format!("remove {file_key} or {credential_key}");
+            report.mistake(credential.at, &section.path(credential_key), "two sources", "one source", fix);
+            return None;
+        }
+        (Some(file), None) => (file_key, file.at, report.environment.folder.join(&file.value)),
+        (None, Some(credential)) => {
+            (credential_key, credential.at, credential_path(report, section, credential_key, &credential)?)
+        }
+        (None, None) => return None,
+    };
+    match read_file(&path) {
+        Ok(_) => warn_if_readable_by_all(report, &section.path(key), at, &path),
+        Err(error) => {
+            let found = format!("{} ({error})", file_name(&path, &report.environment.folder));
+            let fix = "make it with openssl rand -hex 32, for the user of the daemon alone (chmod 600); without it footage waits in \
+                       memory only";
+            report.warning(at, &section.path(key), found, "a readable file with a key a line", fix);
+        }
+    }
+    Some(path)
+}
+
 /// The path as an operator knows it. A bare name is not repeated: it may be a password in the wrong place.
 fn file_name(path: &Path, folder: &Path) -> String {
     match path.parent() {

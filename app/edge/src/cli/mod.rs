@@ -6,4 +6,5 @@ mod policy;
 pub(crate) mod proof;
 pub(crate) mod provision;
 pub(crate) mod spool;
+mod table;
 pub(crate) mod upload_range;

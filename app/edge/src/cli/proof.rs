@@ -13,6 +13,8 @@ use store::ProofsAt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::table::{Column, Table};
+
 #[derive(Subcommand)]
 pub(crate) enum Proof {
     /// Show the verdict on each minute, with what is behind it; the newest record of each counts. Without --from the last hour that
@@ -258,22 +260,19 @@ fn show(minutes: &[(String, Record)], as_json: bool, out: &mut impl Write) -> io
     if minutes.is_empty() {
         return writeln!(out, "nothing is written down of this time");
     }
-    let head = ["minute", "camera", "verdict", "recorded", "persisted", "listed", "read back", "gaps"];
-    writeln!(
-        out,
-        "{:<20}  {:<20} {:<8} {:>8} {:>9} {:>6} {:>9} {:>4}  why",
-        head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]
-    )?;
+    let numbers = ["recorded", "persisted", "listed", "read back", "gaps"].map(Column::Number);
+    let [recorded, persisted, listed, read_back, gaps] = numbers;
+    let [minute, camera, judged, why] = ["minute", "camera", "verdict", "why"].map(Column::Text);
+    let mut table = Table::new([minute, camera, judged, recorded, persisted, listed, read_back, gaps, why]);
     for (camera, _, one) in summaries(minutes) {
         let why = one.why.as_deref().unwrap_or_default();
         let more = if one.minutes > 1 { format!(" ({} minutes)", one.minutes) } else { String::new() };
-        let (at, verdict, gaps) = (words(one.minute_ms), verdict(one), one.gaps.len());
-        let row = format!(
-            "{at:<20}  {camera:<20} {verdict:<8} {:>8} {:>9} {:>6} {:>9} {gaps:>4}  {why}{more}",
-            one.expected, one.persisted, one.listed, one.verified
-        );
-        writeln!(out, "{}", row.trim_end())?;
+        let numbers = [one.expected, one.persisted, one.listed, one.verified, one.gaps.len() as u64];
+        let [recorded, persisted, listed, read_back, gaps] = numbers.map(|number| number.to_string());
+        let (at, camera, why) = (words(one.minute_ms), camera.to_owned(), format!("{why}{more}"));
+        table.row([at, camera, verdict(one), recorded, persisted, listed, read_back, gaps, why]);
     }
+    write!(out, "{table}")?;
     let mut counts = BTreeMap::<_, u64>::new();
     for (_, _, one) in summaries(minutes) {
         *counts.entry(verdict(one)).or_default() += one.minutes;
@@ -310,15 +309,15 @@ fn gaps(minutes: &[(String, Record)], as_json: bool, out: &mut impl Write) -> io
     if all.is_empty() {
         return writeln!(out, "no gaps");
     }
-    writeln!(out, "{:<24}  {:<24}  {:>9}  {:<20} cause", "from", "to", "seconds", "camera")?;
+    let [from, to, camera, cause] = ["from", "to", "camera", "cause"].map(Column::Text);
+    let mut table = Table::new([from, to, Column::Number("seconds"), camera, cause]);
     for (camera, from, to, cause, text) in all {
-        let (from_text, to_text) = (words(from), words(to));
         let ms = to - from;
         let text = text.map(|text| format!(": {text}")).unwrap_or_default();
         let seconds = format!("{}.{}", ms / 1000, ms % 1000 / 100);
-        writeln!(out, "{from_text:<24}  {to_text:<24}  {seconds:>9}  {camera:<20} {cause}{text}")?;
+        table.row([words(from), words(to), seconds, camera.to_owned(), format!("{cause}{text}")]);
     }
-    Ok(())
+    write!(out, "{table}")
 }
 
 fn json_minutes(minutes: &[(String, Record)], out: &mut impl Write) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! `kvs-edge spool check|repair|export`: the footage on disk, from outside of the daemon.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -9,9 +9,11 @@ use clap::{Args, Subcommand};
 use config::Config;
 use media::mkv::write::cluster_start;
 use serde_json::json;
-use store::{Checked, Finding, Footage};
+use store::{Checked, Finding, Footage, Keys};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+use super::table::{Column, Table};
 
 #[derive(Subcommand)]
 pub(crate) enum Spool {
@@ -46,6 +48,9 @@ pub(crate) struct Place {
     /// The folder of the spool; without it the one of the configuration.
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// The file with the keys of sealed footage; without it the one of the configuration, and with --folder none.
+    #[arg(long)]
+    key_file: Option<PathBuf>,
     /// Print what was found as JSON; of an export, to standard error.
     #[arg(long)]
     json: bool,
@@ -58,11 +63,13 @@ pub(super) fn instant(text: &str) -> Result<OffsetDateTime, String> {
 #[expect(clippy::print_stderr, reason = "the last word of a failed command")]
 pub(crate) fn run(command: Spool) -> ExitCode {
     let done = match command {
-        Spool::Check(place) => place.folder().and_then(|folder| check(&folder, place.json)),
-        Spool::Repair(place) => place.folder().and_then(|folder| repair(&folder, place.json)),
+        Spool::Check(place) => place.open().and_then(|(folder, keys)| check(&folder, &keys, place.json)),
+        Spool::Repair(place) => {
+            place.find().and_then(|(folder, key_file)| repair(&folder, key_file, place.json))
+        }
         Spool::Export { place, from, to, camera } => {
             let times = (millis(from), millis(to));
-            place.folder().and_then(|folder| export(&folder, &camera, times, place.json))
+            place.open().and_then(|(folder, keys)| export((&folder, &keys), &camera, times, place.json))
         }
     };
     match done {
@@ -76,15 +83,23 @@ pub(crate) fn run(command: Spool) -> ExitCode {
 }
 
 impl Place {
-    fn folder(&self) -> Result<PathBuf, String> {
+    /// Its folder, and where its keys are.
+    fn find(&self) -> Result<(PathBuf, Option<PathBuf>), String> {
         if let Some(folder) = &self.folder {
-            return Ok(folder.clone());
+            return Ok((folder.clone(), self.key_file.clone()));
         }
         let config = Config::load(&self.config).map_err(|errors| errors.to_string())?;
-        let spool = config.spool.map(|spool| spool.folder);
+        let spool = config.spool.map(|spool| (spool.folder, self.key_file.clone().or(spool.key_file)));
         spool.ok_or_else(|| {
             format!("{}: no [spool], so no footage on disk; give --folder for another", self.config.display())
         })
+    }
+
+    fn open(&self) -> Result<(PathBuf, Keys), String> {
+        let (folder, key_file) = self.find()?;
+        let keys = key_file.as_deref().map(Keys::read).transpose();
+        let keys = keys.map_err(|error| format!("{}; {}", health::chain(&error), error.fix()))?;
+        Ok((folder, keys.unwrap_or_default()))
     }
 }
 
@@ -98,9 +113,9 @@ fn words(ms: Option<u64>) -> String {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
-fn check(folder: &std::path::Path, as_json: bool) -> Result<bool, String> {
+fn check(folder: &Path, keys: &Keys, as_json: bool) -> Result<bool, String> {
     let unreadable = |error| format!("{}: {error}; check the path and its permissions", folder.display());
-    let Checked { cameras, findings, in_use } = store::check(folder).map_err(unreadable)?;
+    let Checked { cameras, findings, in_use } = store::check(folder, keys).map_err(unreadable)?;
     if as_json {
         let cameras: Vec<_> = cameras
             .iter()
@@ -120,21 +135,19 @@ fn check(folder: &std::path::Path, as_json: bool) -> Result<bool, String> {
     } else {
         let used = if in_use { ", used by a running kvs-edge" } else { "" };
         println!("{}: {} cameras{used}", folder.display(), cameras.len());
-        if !cameras.is_empty() {
-            let head = ["camera", "segments", "MiB", "fragments", "not in KVS", "from", "to"];
-            println!(
-                "{:<20} {:>8} {:>9} {:>9} {:>10}  {:<24}  {}",
-                head[0], head[1], head[2], head[3], head[4], head[5], head[6]
-            );
-        }
+        let [segments, mib, fragments, waiting] =
+            ["segments", "MiB", "fragments", "not in KVS"].map(Column::Number);
+        let [name, from, to] = ["camera", "from", "to"].map(Column::Text);
+        let mut table = Table::new([name, segments, mib, fragments, waiting, from, to]);
         for camera in &cameras {
             let mib = format!("{}.{}", camera.bytes >> 20, ((camera.bytes & 0xf_ffff) * 10) >> 20);
+            let numbers = [camera.segments, camera.fragments, camera.waiting];
+            let [segments, fragments, waiting] = numbers.map(|number| number.to_string());
             let (from, to) = (words(camera.from_ms), words(camera.to_ms));
-            let (name, segments, fragments) = (&camera.name, camera.segments, camera.fragments);
-            println!(
-                "{name:<20} {segments:>8} {mib:>9} {fragments:>9} {:>10}  {from:<24}  {to}",
-                camera.waiting
-            );
+            table.row([camera.name.clone(), segments, mib, fragments, waiting, from, to]);
+        }
+        if !cameras.is_empty() {
+            print!("{table}");
         }
         for camera in cameras.iter().filter(|camera| camera.refused > 0) {
             println!(
@@ -148,10 +161,10 @@ fn check(folder: &std::path::Path, as_json: bool) -> Result<bool, String> {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
-fn repair(folder: &std::path::Path, as_json: bool) -> Result<bool, String> {
+fn repair(folder: &Path, key_file: Option<PathBuf>, as_json: bool) -> Result<bool, String> {
     // A folder that is not there is not made.
     std::fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let findings = store::repair(folder).map_err(|error| {
+    let findings = store::repair(folder, key_file).map_err(|error| {
         let fix = error.problem(std::time::UNIX_EPOCH).fix.unwrap_or_default();
         format!("{}; {fix}", health::chain(&error))
     })?;
@@ -165,10 +178,15 @@ fn repair(folder: &std::path::Path, as_json: bool) -> Result<bool, String> {
 }
 
 #[expect(clippy::print_stderr, reason = "footage is on standard output")]
-fn export(folder: &std::path::Path, camera: &str, times: (u64, u64), as_json: bool) -> Result<bool, String> {
+fn export(
+    (folder, keys): (&Path, &Keys),
+    camera: &str,
+    times: (u64, u64),
+    as_json: bool,
+) -> Result<bool, String> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut clip = Clip::default();
-    let findings = store::footage(folder, camera, times, &mut |footage| clip.write(&footage, &mut out));
+    let findings = store::footage(folder, keys, camera, times, &mut |footage| clip.write(&footage, &mut out));
     let findings = findings.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("{}: no footage of camera `{camera}`", folder.display()),
         _ => format!("{}: {error}", folder.display()),

@@ -119,8 +119,10 @@ impl RecordKeeper {
                 let mut rows = self.rows(&mut cursor, all);
                 rows.append(&mut judged);
                 let (keeper, context) = (self.clone(), self.context());
-                let own = Some(self.run).filter(|_| self.is_settled() && self.clock.now() >= ask_at);
+                let now = self.clock.now();
+                let own = Some(self.run).filter(|_| self.is_settled() && now >= ask_at);
                 let turn = tokio::task::spawn_blocking(move || {
+                    keeper.proofs.try_again(now);
                     let mut open = match opened {
                         Some(open) => open,
                         None => Open::new(&keeper, context.now_ms)?,
@@ -133,7 +135,12 @@ impl RecordKeeper {
                     open.settled |= own.is_some() && orphans.is_empty();
                     Ok::<_, StoreError>((open, turned, orphans))
                 });
+                let mut moved = false;
                 let (open, error) = match turn.await {
+                    Ok(Ok((_, Err((_, StoreError::Reopened)), _)) | Err(StoreError::Reopened)) => {
+                        moved = true;
+                        (None, None)
+                    }
                     Ok(Ok((open, Ok(lines), orphans))) => {
                         self.written(&lines, &open);
                         if !orphans.is_empty() {
@@ -151,8 +158,8 @@ impl RecordKeeper {
                     Err(crash) => std::panic::resume_unwind(crash.into_panic()),
                 };
                 opened = open;
-                all = error.is_some();
-                pause = if all { REST } else { TURN };
+                all = error.is_some() || moved;
+                pause = if error.is_some() { REST } else { TURN };
                 self.judge(error);
             }
             if last {

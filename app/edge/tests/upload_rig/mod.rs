@@ -455,12 +455,13 @@ impl Rig {
             std::fs::write(&path, bytes).expect("written");
         }
         let mut times = Vec::new();
-        let findings = store::footage(folder, "cam", (0, u64::MAX), &mut |footage| {
-            times.push(footage.summary.timecode.as_millis());
-            Ok(())
-        });
+        let findings =
+            store::footage(folder, &store::Keys::default(), "cam", (0, u64::MAX), &mut |footage| {
+                times.push(footage.summary.timecode.as_millis());
+                Ok(())
+            });
         assert!(findings.expect("it can be read").is_empty());
-        let checked = store::check(folder).expect("it can be read");
+        let checked = store::check(folder, &store::Keys::default()).expect("it can be read");
         (times, checked.cameras.iter().map(|camera| camera.refused).sum())
     }
 

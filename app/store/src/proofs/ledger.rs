@@ -111,6 +111,12 @@ impl LedgerTables {
         Ok(self.db.query_row("SELECT id FROM camera WHERE name = ?1", [name], |row| row.get(0))?)
     }
 
+    pub(super) fn cameras(&self) -> Result<Vec<(i64, String)>, IndexError> {
+        let mut query = self.db.prepare("SELECT id, name FROM camera")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     pub(super) fn put(&mut self, camera: i64, rows: &[Row]) -> Result<(), IndexError> {
         let change = self.db.transaction()?;
         for row in rows {

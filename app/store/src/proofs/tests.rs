@@ -254,3 +254,28 @@ fn two_at_a_time_are_refused() {
     let second = Proofs::open(rig.options.clone(), Arc::new(rig.files.clone()));
     assert!(matches!(second, Err(OpenError::Taken { .. })));
 }
+
+#[test]
+fn a_folder_that_cannot_be_opened_at_first_gets_what_was_kept_in_memory_meanwhile() {
+    let rig = Rig::new();
+    // A file stands in its place.
+    std::fs::write(&rig.options.folder, b"").expect("written");
+    let proofs = Proofs::open_or_later(rig.options.clone(), Arc::new(rig.files.clone())).expect("in memory");
+    let mut before = begin(proofs.clone());
+    (0..3).for_each(|n| drop(before.minute(n).expect("kept in memory")));
+    let (now, second) = (clock::Clock::system().now(), Duration::from_secs(1));
+    proofs.try_again(now);
+    std::fs::remove_file(&rig.options.folder).expect("it is there");
+    for later in [1, 29] {
+        proofs.try_again(now + second * later);
+        assert!(!proofs.is_on_disk(), "not each moment");
+    }
+    proofs.try_again(now + second * 30);
+    assert!(proofs.is_on_disk());
+    assert!(matches!(before.minute(3), Err(StoreError::Reopened)));
+    let mut behind = begin(proofs);
+    assert_eq!(behind.minute(3).expect("written").len(), 5, "the beginning and four minutes");
+    assert_eq!((rig.lines().len(), rig.faults(0)), (5, vec![]));
+    let newest = behind.camera.newest(Minute::of(START_MS)).expect("read").expect("written");
+    assert_eq!(newest.summary().map(|summary| (summary.expected, summary.persisted)), Some((30, 30)));
+}
