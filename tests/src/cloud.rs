@@ -83,6 +83,29 @@ impl Kvs {
         stored
     }
 
+    /// Start and end, in producer time, of the fragments stored in a stream from `since_ms` on, in order; `None` where the service
+    /// does not say, because there is no such stream yet or because it is asked too often.
+    pub async fn stretches(&self, stream: &str, since_ms: u64) -> Option<Vec<(u64, u64)>> {
+        let fragment_selector_type = FragmentSelectorType::ProducerTimestamp;
+        let (start_timestamp, end_timestamp) = (kvs::api::seconds(since_ms), 4e9);
+        let timestamp_range = TimestampRange { start_timestamp, end_timestamp };
+        let selector = FragmentSelector { fragment_selector_type, timestamp_range };
+        let (client, stream) = (streams_client(&self.endpoint()), StreamId::name(stream));
+        let listed = client.list_all_fragments(&stream, selector).await.ok()?;
+        let stretch = |row: kvs::api::Fragment| {
+            let start_ms = kvs::api::milliseconds(row.producer_timestamp);
+            (start_ms, start_ms + row.fragment_length_in_milliseconds)
+        };
+        let mut stretches: Vec<_> = listed.into_iter().map(stretch).collect();
+        stretches.sort_unstable();
+        Some(stretches)
+    }
+
+    /// Producer time of the newest of them.
+    pub async fn newest_ms(&self, stream: &str, since_ms: u64) -> Option<u64> {
+        Some(self.stretches(stream, since_ms).await?.last()?.0)
+    }
+
     /// What one GetMedia from the beginning gives, up to the newest fragment that was stored at its start.
     pub async fn get_media(&self, stream: &str) -> Bytes {
         let client = streams_client(&self.endpoint());

@@ -9,7 +9,11 @@ use crate::{cargo, run};
 pub(crate) struct Chaos {
     /// Each with the name that the test knows it by.
     numbers: Vec<(&'static str, u64)>,
+    /// AWS's producer beside ours: the plug-in, `libgstkvssink.so`.
+    kvssink: Option<String>,
 }
+
+const KVSSINK: &str = "--kvssink";
 
 const OPTIONS: [(&str, &str); 5] = [
     ("--seed", "KVS_EDGE_CHAOS_SEED"),
@@ -21,22 +25,29 @@ const OPTIONS: [(&str, &str); 5] = [
 
 impl Chaos {
     pub(crate) fn read(arguments: &[String]) -> Result<Chaos, String> {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut kvssink) = (Vec::new(), None);
         for pair in arguments.chunks(2) {
+            if let [KVSSINK, path] = [pair[0].as_str(), pair.get(1).map_or("", String::as_str)]
+                && !path.is_empty()
+            {
+                kvssink = Some(path.to_owned());
+                continue;
+            }
             let known = OPTIONS.iter().find(|(option, _)| *option == pair[0]);
             let number = pair.get(1).and_then(|text| text.parse().ok());
             match (known, number) {
                 (Some((_, name)), Some(number)) => numbers.push((*name, number)),
                 _ => {
                     let known = OPTIONS.map(|(option, _)| format!("{option} N")).join(", ");
-                    return Err(format!("found `{}` after chaos, expected {known}", pair.join(" ")));
+                    let found = pair.join(" ");
+                    return Err(format!("found `{found}` after chaos, expected {known}, {KVSSINK} PATH"));
                 }
             }
         }
-        if numbers.iter().all(|(name, _)| *name == OPTIONS[0].1) {
+        if kvssink.is_none() && numbers.iter().all(|(name, _)| *name == OPTIONS[0].1) {
             numbers.push((OPTIONS[1].1, 5));
         }
-        Ok(Chaos { numbers })
+        Ok(Chaos { numbers, kvssink })
     }
 
     pub(crate) fn run(self) -> Result<ExitCode, String> {
@@ -53,7 +64,8 @@ impl Chaos {
             "--nocapture",
         ]);
         test.env("KVS_EDGE_TEST_REQUIRE_PEERS", "1")
-            .envs(self.numbers.iter().map(|(name, n)| (*name, n.to_string())));
+            .envs(self.numbers.iter().map(|(name, n)| (*name, n.to_string())))
+            .envs(self.kvssink.map(|path| ("KVSSINK", path)));
         run(&mut test).map(|()| ExitCode::SUCCESS)
     }
 }
@@ -73,7 +85,10 @@ mod tests {
         assert_eq!(read("--minutes 60 --seed 7"), Ok(numbers));
         assert_eq!(read("--kills 1000"), Ok(vec![("KVS_EDGE_CHAOS_KILLS", 1000)]));
         assert_eq!(read("--seed 7"), Ok(vec![("KVS_EDGE_CHAOS_SEED", 7), ("KVS_EDGE_CHAOS_MINUTES", 5)]));
-        for wrong in ["--minutes", "--minutes x", "7", "--hours 3"] {
+        let arguments = ["--kvssink", "/opt/libgstkvssink.so"].map(str::to_owned);
+        let beside = Chaos::read(&arguments).expect("an option");
+        assert_eq!((beside.numbers, beside.kvssink), (vec![], Some("/opt/libgstkvssink.so".to_owned())));
+        for wrong in ["--minutes", "--minutes x", "7", "--hours 3", "--kvssink"] {
             assert!(read(wrong).is_err_and(|error| error.contains("--seed N, --minutes N")), "{wrong}");
         }
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use kvs::RunId;
 use kvs::identity::Sha256Sum;
 use messages::{Gap, Upload, Verdict, Verify};
+use serde_json::Value;
 
 use super::schedule::CAMERAS;
-use super::storm::Storm;
+use super::storm::{Storm, messages_time};
 use crate::cloud::Stored;
 use crate::footage::{Sent, compare};
 
@@ -23,10 +24,15 @@ pub struct Figures {
     pub runs: usize,
     pub kills: u64,
     pub cuts: u64,
+    /// Of single stages.
+    pub panics: usize,
     /// Refused by the cloud for good, as the schedule wanted it.
     pub refused: usize,
     /// Claims that were looked up: persisted, and identical.
     pub claims: usize,
+    /// Minutes of cameras that are written down, and of these those that are called proven.
+    pub minutes: usize,
+    pub proven: usize,
     /// Longest stretch at the end of a session of a camera that is not stored: what was recorded when the box died.
     pub longest_tail_ms: u64,
     pub recoveries: Vec<Duration>,
@@ -34,12 +40,13 @@ pub struct Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { fragments, pictures, sent, runs, kills, cuts, refused, claims, longest_tail_ms, .. } =
-            self;
+        let Self { fragments, pictures, sent, runs, kills, cuts, panics, .. } = self;
+        let Self { refused, claims, minutes, proven, longest_tail_ms, .. } = self;
         write!(
             f,
-            "{fragments} fragments with {pictures} of {sent} pictures stored, of {runs} runs, {kills} kills and {cuts} cuts; \
-             {refused} refused for good; {claims} claims looked up; longest end of a session that is not stored \
+            "{fragments} fragments with {pictures} of {sent} pictures stored, of {runs} runs, {kills} kills, {cuts} cuts and \
+             {panics} panics of a stage; {refused} refused for good; {claims} claims looked up; {minutes} minutes written down, \
+             {proven} of them proven; longest end of a session that is not stored \
              {longest_tail_ms} ms"
         )?;
         let mut recoveries = self.recoveries.clone();
@@ -65,6 +72,7 @@ impl Storm {
         let mut figures = Figures {
             kills: self.notes.kills,
             cuts: self.notes.cuts,
+            panics: self.notes.panics,
             recoveries: self.notes.recoveries.clone(),
             ..Figures::default()
         };
@@ -75,6 +83,7 @@ impl Storm {
             account.tags(&stored, &mut figures);
             account.disk(&stored);
             account.claims(&stored, &mut figures);
+            account.records(&stored, &mut figures);
             // Of what is stored twice or in another order pictures cannot be told apart.
             if account.findings.is_empty() {
                 account.pictures(&stored, &mut figures).await;
@@ -148,9 +157,11 @@ impl Account<'_> {
             let last = sequences.last().copied().unwrap_or(0);
             holes.extend((1..=last).filter(|at| !sequences.contains(at)).map(|at| format!("{run}/{at}")));
         }
-        if without > untagged || holes.len() > refused + without {
+        let grew = self.of(&self.storm.notes.crashed);
+        if without > untagged || holes.len() > refused + without + grew {
             self.find(format!(
-                "{} are missing ({holes:?}) and {without} have no tag, the cloud refused {refused} and {untagged} tags",
+                "{} are missing ({holes:?}) and {without} have no tag, the cloud refused {refused} and {untagged} tags, and {grew} \
+                 grew when the upload panicked",
                 holes.len()
             ));
         }
@@ -231,8 +242,41 @@ impl Account<'_> {
         ) else {
             return self.find("it said nothing");
         };
-        if upload.backlog_bytes > 0 || verify.verdict != Verdict::Ok {
+        let known = self.of(&self.storm.notes.refused) + self.of(&self.storm.notes.crashed);
+        let told = verify.verdict == Verdict::Ok || verify.verdict == Verdict::Gap && known > 0;
+        if upload.backlog_bytes > 0 || !told {
             self.find(format!("after it was settled: {upload:#?} {verify:#?}"));
+        }
+    }
+
+    /// What `kvs-edge proof` says of each minute: the chain is whole and holds every head that was told, no minute claims more than
+    /// is stored, one that is called proven has all that it recorded, and no gap holds what is stored.
+    fn records(&mut self, stored: &[Stored], figures: &mut Figures) {
+        let (camera, records) = (self.camera, &self.storm.notes.records);
+        records.faults.iter().for_each(|fault| self.find(format!("kvs-edge proof check: {fault}")));
+        for minute in records.minutes.iter().filter(|minute| minute["camera"] == camera) {
+            let number = |key: &str| minute[key].as_u64().unwrap_or(0);
+            let at_ms = |value: &Value| value.as_str().and_then(messages_time).unwrap_or(0);
+            let (from_ms, minutes) = (at_ms(&minute["minute"]), number("minutes"));
+            let inside = |one: &&Stored| {
+                (from_ms..from_ms + minutes * 60_000).contains(&one.timecode_ms())
+                    && one.chunk.identity().is_some()
+            };
+            let kept = stored.iter().filter(inside).count() as u64;
+            let is_proven = minute["verdict"] == "ok";
+            figures.minutes += 1;
+            figures.proven += usize::from(is_proven);
+            if number("persisted") > kept || is_proven && number("expected") != number("persisted") {
+                self.find(format!("{kept} fragments of this minute are stored: {minute:#}"));
+            }
+            for gap in minute["gaps"].as_array().into_iter().flatten() {
+                let (from, to) = (at_ms(&gap["from"]), at_ms(&gap["to"]));
+                let hidden = stored.iter().find(|one| from <= one.timecode_ms() && end_ms(one) <= to);
+                if let Some(one) = hidden {
+                    let at = one.timecode_ms();
+                    self.find(format!("the fragment at {at} ms is stored, and lies in a gap of {minute:#}"));
+                }
+            }
         }
     }
 
@@ -251,7 +295,7 @@ impl Account<'_> {
         for one in sent {
             sessions.entry(one.picture.session).or_default().push(one);
         }
-        let mut left = self.of(&self.storm.notes.refused);
+        let mut left = self.of(&self.storm.notes.refused) + self.of(&self.storm.notes.crashed);
         for (session, sent) in sessions {
             let (Some(first), Some(last)) =
                 (sent.iter().position(|one| one.stored), sent.iter().rposition(|one| one.stored))
@@ -274,7 +318,7 @@ impl Account<'_> {
                     _ => stretches.push((number, number)),
                 }
             }
-            // Of a GOP a second long, as each fragment is: one refusal explains one stretch.
+            // Of a GOP a second long, as each fragment is: one refusal explains one stretch, and one panic.
             if stretches.len() > left {
                 self.find(format!("session {session} of the camera: pictures {stretches:?} are missing"));
             }

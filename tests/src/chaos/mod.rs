@@ -1,4 +1,4 @@
-//! A box under a seeded storm of faults, and three accounts of what it recorded that must agree in the end.
+//! A box under a seeded storm of faults, and four accounts of what it recorded that must agree in the end.
 //!
 //! ```text
 //!  camera-sim (faults) --> kvs-edge run --> link (weather) --> kvs-local, a process
@@ -9,12 +9,14 @@
 //! ```
 //!
 //! The clock of the box is set by libfaketime, its disk refuses to be written to by a file size limit of 0 (`prlimit`), so that
-//! the daemon is the one that is shipped. How long a fault lasts is part of the schedule; judged is only what must hold however
+//! the daemon is the one that is shipped; only that single stages panic on demand (`kvs_edge::fault`) is not in a release. How long a fault lasts is part of the schedule; judged is only what must hold however
 //! long anything takes:
 //!
-//! * each fragment is stored once; from the first stored picture of a session of the camera to its last, none is missing;
+//! * each fragment is stored once; from the first stored picture of a session of the camera to its last, none is missing, but for
+//!   what the cloud refused for good, and the fragment that grew when the upload panicked;
 //! * what was on disk when the box was killed is stored;
-//! * each claim of the box (persisted, identical, a gap) is true of what is stored.
+//! * each claim of the box (persisted, identical, a gap) is true of what is stored;
+//! * what `kvs-edge proof` says of each minute is, too, and its chain holds every record that was told.
 
 mod account;
 mod schedule;

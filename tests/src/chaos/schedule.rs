@@ -10,6 +10,9 @@ use crate::link::Weather;
 /// Cameras of a storm, which are the names of their streams.
 pub const CAMERAS: [&str; 3] = ["dock", "gate", "yard"];
 
+/// What panics, by the names of `kvs_edge::fault`.
+const STAGES: [&str; 5] = ["ingest", "upload", "spool", "proof", "records"];
+
 /// splitmix64.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -73,6 +76,8 @@ pub enum Action {
     Cloud(&'static str, FaultKind),
     /// The cloud forgets its faults.
     EndFaults,
+    /// A stage of a camera panics, the next time it comes by its worst moment.
+    Panic(&'static str, &'static str),
     BrokerAway,
     BrokerBack,
 }
@@ -107,10 +112,11 @@ enum Kind {
     Expired,
     Throttled,
     ListsOnly,
+    Panics,
     Broker,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::KillDaemon,
     Kind::RestartDaemon,
     Kind::KillCloud,
@@ -126,6 +132,7 @@ const KINDS: [Kind; 16] = [
     Kind::Expired,
     Kind::Throttled,
     Kind::ListsOnly,
+    Kind::Panics,
     Kind::Broker,
 ];
 
@@ -279,6 +286,14 @@ impl Draft {
                 }
                 let later = self.at_ms + self.random.between(500, 4_000);
                 self.moments.push(Moment { at_ms: later, action: Action::EndFaults });
+            }
+            Kind::Panics => {
+                let mut stages = STAGES;
+                self.random.shuffle(&mut stages);
+                for stage in stages {
+                    let (camera, at_ms) = (self.stream(), self.at_ms + self.random.below(2_000));
+                    self.moments.push(Moment { at_ms, action: Action::Panic(camera, stage) });
+                }
             }
             Kind::Broker => self.for_a_while(Action::BrokerAway, Action::BrokerBack),
         }

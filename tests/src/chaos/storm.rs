@@ -9,7 +9,7 @@ use camera_sim::{Audio, Fault as CameraFault, SentPicture};
 use clock::Clock;
 use kvs::ack::{AckError, Reaction};
 use kvs_local::{Fault, FaultKind};
-use messages::{Upload, UploadState};
+use messages::{Upload, UploadState, Verify};
 use serde_json::Value;
 
 use super::schedule::{Action, CAMERAS, Moment, Random, Schedule};
@@ -31,6 +31,8 @@ pub struct Storm {
     link: Link,
     clock: Clock,
     clock_file: PathBuf,
+    /// A file in it makes a stage panic, which removes it.
+    panics: PathBuf,
     seed: u64,
     pub(super) notes: Notes,
 }
@@ -45,6 +47,9 @@ pub(super) struct Notes {
     /// By camera: refusals for good, and refusals of the tag.
     pub(super) refused: BTreeMap<&'static str, usize>,
     pub(super) untagged: BTreeMap<&'static str, usize>,
+    /// By camera: panics of the upload, each of which costs the fragment that grows.
+    pub(super) crashed: BTreeMap<&'static str, usize>,
+    pub(super) panics: usize,
     /// The end of the newest fragment on disk at each kill, by camera.
     pub(super) on_disk: Vec<(&'static str, u64)>,
     pub(super) kills: u64,
@@ -52,6 +57,16 @@ pub(super) struct Notes {
     /// From the start of a process, or the end of a cut, to the first fragment that KVS has persisted since.
     pub(super) recoveries: Vec<Duration>,
     disk_refuses: bool,
+    pub(super) records: Records,
+}
+
+/// What `kvs-edge proof` says in the end.
+#[derive(Default)]
+pub(super) struct Records {
+    /// As `proof export --format json` writes them.
+    pub(super) minutes: Vec<Value>,
+    /// What `proof check` found, given all heads that were told over MQTT.
+    pub(super) faults: Vec<String>,
 }
 
 impl Storm {
@@ -89,11 +104,14 @@ impl Storm {
         link.lead_to(&rig.kvs.endpoint());
         let clock_file = rig.folder().join("clock");
         rig.in_daemons_environment("FAKETIME_TIMESTAMP_FILE", clock_file.as_os_str());
+        let panics = rig.folder().join("panics");
+        std::fs::create_dir(&panics).expect("the rig's folder can be written to");
+        rig.in_daemons_environment("KVS_EDGE_PANICS", panics.as_os_str());
         if std::env::var_os("KVS_EDGE_CHAOS_LOG").is_some() {
             rig.in_daemons_environment("RUST_LOG", "info,kvs_edge=debug");
         }
         let (clock, notes) = (Clock::system(), Notes::default());
-        let mut storm = Storm { rig, link, clock, clock_file, seed, notes };
+        let mut storm = Storm { rig, link, clock, clock_file, panics, seed, notes };
         // So that the other clip of a camera is there when it is asked for.
         for name in CAMERAS {
             let sim = storm.rig.sim(name).expect("simulated");
@@ -162,6 +180,7 @@ impl Storm {
                     self.rig.kvs.process().admin("DELETE", "faults", &Value::Null).await;
                 }
             }
+            Action::Panic(camera, stage) => self.panic(camera, stage),
             Action::BrokerAway => self.rig.broker.stop().await,
             Action::BrokerBack => {
                 if !self.rig.broker.process.is_running() {
@@ -211,15 +230,39 @@ impl Storm {
 
     /// What `kvs-edge spool check` says of each camera.
     async fn spool(&self) -> Vec<Value> {
-        let mut command = Command::new(binary("kvs-edge"));
-        command.args(["spool", "check", "--json", "--config"]).arg(self.rig.config_file());
-        let process = Process::spawn("kvs-edge spool", &mut command);
-        process.ended().await;
         // What a kill tore off is told, and no mistake.
-        let said: Value = serde_json::from_str(&process.stdout().join("\n"))
-            .unwrap_or_else(|error| panic!("spool check: {error}: {:#?}", process.output()));
+        let said = self.ask(&["spool", "check", "--json"]).await;
         assert_eq!(said["in_use"], Value::Bool(false), "{said:#}");
         said["cameras"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// What a command of `kvs-edge` answers in JSON.
+    async fn ask(&self, arguments: &[&str]) -> Value {
+        let mut command = Command::new(binary("kvs-edge"));
+        command.args(arguments).arg("--config").arg(self.rig.config_file());
+        let process = Process::spawn("kvs-edge", &mut command);
+        process.ended().await;
+        serde_json::from_str(&process.stdout().join("\n"))
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {:#?}", process.output()))
+    }
+
+    /// What is written down of each minute, and whether that is as it was told.
+    async fn read_records(&mut self) {
+        let mut heads = BTreeSet::new();
+        for name in CAMERAS {
+            let told: Vec<Verify> = self.rig.mqtt.bodies(&self.rig.mqtt.topics.verify(name));
+            let told = told.into_iter().filter_map(|verify| verify.proof);
+            heads.extend(told.map(|proof| format!("{name}={}", proof.head)));
+        }
+        let mut check = vec!["proof", "check", "--json"];
+        heads.iter().for_each(|head| check.extend(["--head", head]));
+        let said = self.ask(&check).await;
+        let chains = said["chains"].as_array().cloned().unwrap_or_default();
+        let faults = chains.iter().flat_map(|chain| chain["faults"].as_array().into_iter().flatten());
+        self.notes.records.faults = faults.map(ToString::to_string).collect();
+        let from = ["proof", "export", "--format", "json", "--from", "2020-01-01T00:00:00Z"];
+        let minutes = self.ask(&from).await;
+        self.notes.records.minutes = minutes.as_array().cloned().unwrap_or_default();
     }
 
     fn limit_disk(&self) {
@@ -256,6 +299,32 @@ impl Storm {
             self.notes.disturbed.extend((newest.saturating_sub(2)..=newest + 1).map(|at| (camera, at)));
         }
         sim.faults(0).inject(fault);
+    }
+
+    fn panic(&mut self, camera: &'static str, stage: &str) {
+        let file = self.panics.join(format!("{stage}.{camera}"));
+        // One that it has not come by yet is one.
+        if !file.exists() {
+            std::fs::write(&file, "").expect("the rig's folder can be written to");
+            self.notes.panics += 1;
+            *self.notes.crashed.entry(camera).or_default() += usize::from(stage == "upload");
+        }
+    }
+
+    /// Until every stage that was to panic has.
+    async fn panicked(&self) {
+        let left = || {
+            let files = std::fs::read_dir(&self.panics).expect("a folder");
+            files.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>()
+        };
+        let gone = async {
+            while !left().is_empty() {
+                self.pass(50).await;
+            }
+        };
+        if tokio::time::timeout(crate::DEADLINE, gone).await.is_err() {
+            panic!("seed {}: these did not panic: {:?}", self.seed, left());
+        }
     }
 
     async fn inject(&mut self, camera: &'static str, kind: &FaultKind) {
@@ -380,6 +449,7 @@ impl Storm {
                 self.rig.start_daemon().await;
                 self.limit_disk();
             }
+            self.panicked().await;
             for name in CAMERAS {
                 self.drained(name).await;
             }
@@ -392,7 +462,7 @@ impl Storm {
                 said.backlog_bytes
             });
             if waiting == [0; 3] {
-                return;
+                return self.read_records().await;
             }
             assert!(life < LIVES_TO_SETTLE, "seed {}: so many bytes wait for ever: {waiting:?}", self.seed);
         }
@@ -406,7 +476,7 @@ fn progress(what: &str, now: u64, of: u64) {
     }
 }
 
-fn messages_time(text: &str) -> Option<u64> {
+pub(super) fn messages_time(text: &str) -> Option<u64> {
     text.parse::<messages::UtcTime>().ok().map(messages::UtcTime::as_millis)
 }
 

@@ -71,7 +71,9 @@ async fn a_long_outage_drains_from_disk_beside_live() {
         }
     });
     let [a, b, c, d] = drained;
-    let (a, b, c, d) = tokio::join!(a, b, c, d);
+    let all = async { tokio::join!(a, b, c, d) };
+    let ages = Ages { rig: &rig, clock: &clock, healed };
+    let ((a, b, c, d), aged) = tokio::join!(all, ages.until_live());
     let behind = Look::at(rig.daemon());
     let mark = rig.mqtt.mark();
     clock.sleep(Duration::from_secs(20)).await;
@@ -92,6 +94,12 @@ async fn a_long_outage_drains_from_disk_beside_live() {
         "outage: not yet persisted, live, worst camera: {:.1} s before, {:.1} s after",
         worst(&live),
         worst(&live_again)
+    );
+    let told = aged.iter().step_by(5).chain(aged.last());
+    let told: Vec<_> = told.map(|(after_s, age_s)| format!("{age_s:.0} s at {after_s} s")).collect();
+    println!(
+        "outage: age of the newest stored footage, worst camera, since the network is back: {}",
+        told.join(", ")
     );
     println!(
         "outage: memory {} MiB before, {} MiB at the end of the outage, {} MiB after, {} MiB at most",
@@ -123,6 +131,34 @@ async fn a_long_outage_drains_from_disk_beside_live() {
         assert_eq!((last.fragments_lost, last.backlog_bytes), (0, 0), "{name}: {last:#?}");
     }
     println!("outage: {} MiB of pictures stored, each fragment once", payload as u64 / MIB);
+}
+
+/// How old the newest footage in the store is, while the backlog drains.
+struct Ages<'a> {
+    rig: &'a Rig,
+    clock: &'a Clock,
+    healed: std::time::Instant,
+}
+
+impl Ages<'_> {
+    /// Of the worst camera, each with the seconds since the network is back, until it is as young as live footage is.
+    async fn until_live(&self) -> Vec<(u64, f64)> {
+        let mut ages = Vec::new();
+        let mut newest = [self.clock.wall_ms().saturating_sub(24 * 3_600_000); CAMERAS.len()];
+        loop {
+            for (name, newest) in CAMERAS.into_iter().zip(&mut newest) {
+                // Of an answer that does not come the last one counts.
+                *newest = self.rig.kvs.newest_ms(name, *newest).await.unwrap_or(*newest);
+            }
+            let oldest = newest.into_iter().min().unwrap_or(0);
+            let age_s = Duration::from_millis(self.clock.wall_ms().saturating_sub(oldest)).as_secs_f64();
+            ages.push((self.clock.since(self.healed).as_secs(), age_s));
+            if age_s < LIVE_S {
+                return ages;
+            }
+            self.clock.sleep(Duration::from_secs(2)).await;
+        }
+    }
 }
 
 /// The greatest backlog that each camera told since `mark`.
