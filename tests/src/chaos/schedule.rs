@@ -116,7 +116,7 @@ enum Kind {
     Broker,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 16] = [
     Kind::KillDaemon,
     Kind::RestartDaemon,
     Kind::KillCloud,
@@ -132,13 +132,12 @@ const KINDS: [Kind; 17] = [
     Kind::Expired,
     Kind::Throttled,
     Kind::ListsOnly,
-    Kind::Panics,
     Kind::Broker,
 ];
 
 impl Schedule {
     /// Each kind of fault once, before anything comes a second time, until `length_ms` is over. `patient`: refusals that wait for
-    /// an operator come too, and with an odd seed outages may be long. Then the clock is never far off: a box that starts with a
+    /// an operator come too, and panics of stages, and with an odd seed outages may be long. Then the clock is never far off: a box that starts with a
     /// clock that is wrong, and finds no service for 15 s, stamps by it, and its pictures could not be told from others.
     pub fn storm(seed: u64, length_ms: u64, patient: bool) -> Schedule {
         let mut random = Random::new(seed);
@@ -151,6 +150,9 @@ impl Schedule {
         while draft.at_ms < length_ms {
             if bag.is_empty() {
                 bag = KINDS.to_vec();
+                if patient {
+                    bag.push(Kind::Panics);
+                }
                 random.shuffle(&mut bag);
             }
             if let Some(kind) = bag.pop() {

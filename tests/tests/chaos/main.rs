@@ -41,6 +41,7 @@ async fn as_long_as_it_is_asked_to() {
         storm.suffer(&Schedule::storm(seed, minutes * 60_000, true)).await;
     }
     storm.settle().await;
+    storm.read_records().await;
     agreed(&storm).await;
 }
 
