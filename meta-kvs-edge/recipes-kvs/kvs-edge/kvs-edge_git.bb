@@ -8,7 +8,8 @@ DEPENDS += "glib-2.0 gstreamer1.0 gstreamer1.0-plugins-base"
 PV = "0.1.0+git"
 
 # The layer lies in the repository of its sources: the commit that is checked out is built. A release names it by SRCREV.
-SRC_URI += "git://${KVS_EDGE_REPOSITORY};protocol=file;usehead=1;nobranch=1;name=kvs-edge"
+# wrynose would unpack it elsewhere.
+SRC_URI += "git://${KVS_EDGE_REPOSITORY};protocol=file;usehead=1;nobranch=1;name=kvs-edge;destsuffix=git"
 # nooelint: oelint.vars.autorev
 SRCREV ?= "${AUTOREV}"
 SRCREV_FORMAT = "kvs-edge"

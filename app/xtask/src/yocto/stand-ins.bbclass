@@ -33,13 +33,14 @@ quick_profile() {
     printf '[profile.quick]\ninherits = "release"\nopt-level = 0\ncodegen-units = 16\nstrip = true\n' >> ${CARGO_HOME}/config.toml
 }
 
-# Users of the recipe, which useradd would write.
+# Users of the recipe, which useradd would write, beside those that files of a system belong to.
 SYSROOTFUNC:forcevariable = "stand_in_users"
 stand_in_users() {
     mkdir -p ${RECIPE_SYSROOT}${sysconfdir}
-    echo 'root:x:0:0:root:/root:/bin/sh' > ${RECIPE_SYSROOT}${sysconfdir}/passwd
+    grep -v '^kvs-edge:' /etc/passwd > ${RECIPE_SYSROOT}${sysconfdir}/passwd
+    grep -v '^kvs-edge:' /etc/group > ${RECIPE_SYSROOT}${sysconfdir}/group
     echo 'kvs-edge:x:990:990::/var/lib/kvs-edge:/sbin/nologin' >> ${RECIPE_SYSROOT}${sysconfdir}/passwd
-    printf 'root:x:0:\nkvs-edge:x:990:\n' > ${RECIPE_SYSROOT}${sysconfdir}/group
+    echo 'kvs-edge:x:990:' >> ${RECIPE_SYSROOT}${sysconfdir}/group
 }
 
 # No task's result is taken from elsewhere.
