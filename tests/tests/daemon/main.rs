@@ -10,6 +10,7 @@ mod demo;
 mod detector;
 mod harness;
 mod kvs_source;
+mod kvs_tools;
 mod lifecycle;
 mod main_path;
 mod second_camera;

@@ -46,6 +46,7 @@ pub(super) async fn to_file(
         what,
         wanted: |number: &str| number.parse().map_or(true, |number| !held.numbers.contains(&number)),
         after: held.numbers.last().copied(),
+        empty: false,
         stop,
     };
     let mut good = held.bytes;
@@ -100,7 +101,8 @@ pub(super) async fn save(
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let path = |number: &str| folder.join(format!("{number}.mkv"));
     let mut unnumbered = 0;
-    let wanted = Wanted { what, wanted: |number: &str| !path(number).exists(), after: None, stop };
+    let wanted =
+        Wanted { what, wanted: |number: &str| !path(number).exists(), after: None, empty: false, stop };
     let take = |document: &Document| {
         let name = document.number.map(|number| number.to_string()).unwrap_or_else(|| {
             unnumbered += 1;

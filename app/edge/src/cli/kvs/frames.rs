@@ -1,7 +1,9 @@
 //! `frames`: decoded pictures as JPEG files or as raw bytes.
 
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use analytics::encode;
 use clap::Args;
@@ -29,6 +31,9 @@ pub(crate) struct Frames {
     ratio: u32,
     #[command(flatten)]
     to: To,
+    /// Go on where an earlier run of the same command ended: fragments whose pictures are there are not fetched again.
+    #[arg(long, requires = "jpeg")]
+    resume: bool,
     /// Of the JPEG files, 1 to 100.
     #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with = "raw")]
     quality: u8,
@@ -51,10 +56,14 @@ pub(super) async fn run(
     out: &mut (impl Write + Send),
     stop: &CancellationToken,
 ) -> Result<(), Failed> {
-    let Frames { what, ratio, to, quality } = frames;
+    let Frames { what, ratio, to, resume, quality } = frames;
     if let Some(folder) = &to.jpeg {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
+    let done = match &to.jpeg {
+        Some(folder) if resume => done(folder).map_err(|error| format!("{}: {error}", folder.display()))?,
+        _ => BTreeSet::new(),
+    };
     let (documents, source) = DocumentSource::channel(WAITING);
     let options = FrameOptions {
         name: "frames".to_owned(),
@@ -70,7 +79,8 @@ pub(super) async fn run(
     let (reading, picture) = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
             let pictures = scope.spawn(|| pictures(&decoded, &mut pick, &mut target));
-            let reading = tokio::runtime::Handle::current().block_on(feed(what, documents, stop, &decoded));
+            let reading =
+                tokio::runtime::Handle::current().block_on(feed(what, &done, documents, stop, &decoded));
             (reading, pictures.join())
         })
     });
@@ -85,8 +95,26 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Fragments whose pictures are all there: they come one after the other, so all but the one that was written to last.
+fn done(folder: &Path) -> io::Result<BTreeSet<FragmentNumber>> {
+    let mut written = BTreeMap::<FragmentNumber, SystemTime>::new();
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".jpg")?.split_once('-'));
+        let Some(Ok(number)) = number.map(|(number, _)| number.parse()) else { continue };
+        let at = entry.metadata()?.modified()?;
+        let last = written.entry(number).or_insert(at);
+        *last = at.max(*last);
+    }
+    let newest = written.values().max().copied();
+    written.retain(|_, at| Some(*at) != newest);
+    Ok(written.into_keys().collect())
+}
+
 async fn feed(
     what: What,
+    done: &BTreeSet<FragmentNumber>,
     documents: mpsc::Sender<Document>,
     stop: &CancellationToken,
     decoded: &Decoded,
@@ -99,7 +127,14 @@ async fn feed(
         let sent = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(send));
         sent.map_err(|()| gone())
     };
-    read(Wanted::all(what, stop), take).await.map(drop)
+    let wanted = Wanted {
+        what,
+        wanted: |number: &str| number.parse().map_or(true, |number| !done.contains(&number)),
+        after: done.last().copied(),
+        empty: false,
+        stop,
+    };
+    read(wanted, take).await.map(drop)
 }
 
 /// Until they end.

@@ -26,6 +26,9 @@ pub(crate) struct BenchLatency {
     /// Seconds before that, in which readers catch up with the live edge.
     #[arg(long, default_value_t = 15)]
     warm_up: u64,
+    /// Ends sooner, once each has measured so many pictures.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pictures: Option<u64>,
     #[arg(long)]
     json: bool,
 }
@@ -50,10 +53,12 @@ pub(super) async fn run(
     out: &mut impl Write,
     stop: &CancellationToken,
 ) -> Result<(), Failed> {
-    let BenchLatency { account, seconds, warm_up, json } = bench;
+    let BenchLatency { account, seconds, warm_up, pictures, json } = bench;
     let (client, stream) = account.open().await?;
     let (clock, progress) = (Clock::system(), Progress::endless("s"));
-    let until = (clock.now() + Duration::from_secs(warm_up), Duration::from_secs(seconds));
+    let warm = clock.now() + Duration::from_secs(warm_up);
+    let pictures = pictures.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let until = Until { warm, end: warm + Duration::from_secs(seconds), pictures };
     let watch = async {
         let mut turns = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -104,11 +109,19 @@ pub(super) async fn run(
     if silent.is_empty() || stop.is_cancelled() { Ok(()) } else { Err(silent.join("; ").into()) }
 }
 
+/// What is measured: from `warm` on, up to the first of both ends.
+#[derive(Clone, Copy)]
+struct Until {
+    warm: std::time::Instant,
+    end: std::time::Instant,
+    pictures: usize,
+}
+
 async fn measure(
     client: &Client,
     stream: &StreamId,
     mode: SourceMode,
-    (warm, length): (std::time::Instant, Duration),
+    until: Until,
     clock: &Clock,
     stop: &CancellationToken,
 ) -> Result<Row, Failed> {
@@ -116,10 +129,9 @@ async fn measure(
     let options = SourceOptions::new(mode);
     let mut source = Source::new(client, stream, &options).map_err(|error| error.to_string())?;
     let (mut ages, mut first) = (Vec::new(), None);
-    let end = warm + length;
-    loop {
+    while ages.len() < until.pictures {
         let next = tokio::select! {
-            () = clock.sleep_until(end) => break,
+            () = clock.sleep_until(until.end) => break,
             () = stop.cancelled() => break,
             next = source.next() => next,
         };
@@ -128,7 +140,7 @@ async fn measure(
         let (now, wall_ms) = (clock.now(), i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX));
         let age = wall_ms.saturating_sub(i64::try_from(unit.timestamp.as_millis()).unwrap_or(i64::MAX));
         first.get_or_insert((now.saturating_duration_since(begun), age));
-        if now >= warm {
+        if now >= until.warm {
             ages.push(age);
         }
     }

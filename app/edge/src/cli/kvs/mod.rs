@@ -204,10 +204,12 @@ async fn execute(
         Kvs::Get { what, output, .. } if output == Path::new("-") => copy::to_output(what, out, stop).await,
         Kvs::Get { what, output, resume } => copy::to_file(what, &output, resume, stop).await,
         Kvs::Tags { what } => {
-            read(Wanted::all(what, stop), |document| print_tags(document, out)).await.map(drop)
+            let wanted = Wanted { empty: true, ..Wanted::all(what, stop) };
+            read(wanted, |document| print_tags(document, out)).await.map(drop)
         }
         Kvs::Tree { what, json } => {
-            read(Wanted::all(what, stop), |document| print_tree(document, json, out)).await.map(drop)
+            let wanted = Wanted { empty: true, ..Wanted::all(what, stop) };
+            read(wanted, |document| print_tree(document, json, out)).await.map(drop)
         }
         Kvs::Save { what, folder } => copy::save(what, &folder, out, stop).await,
         Kvs::Frames(frames) => frames::run(frames, out, stop).await,

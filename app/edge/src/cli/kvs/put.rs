@@ -11,6 +11,8 @@
 
 mod plan;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,7 +23,8 @@ use std::time::Duration;
 use clap::Args;
 use clock::Clock;
 use config::{Camera, Upload};
-use kvs_client::kvs::api::milliseconds;
+use kvs_client::Client;
+use kvs_client::kvs::api::{StreamId, milliseconds};
 use kvs_client::kvs::ledger::Change;
 use kvs_client::kvs::{FragmentIds, RunId};
 use kvs_edge::camera::Ending;
@@ -43,8 +46,8 @@ use source::FileSource;
 const EARLIEST: ProducerTimestamp = ProducerTimestamp::from_millis(946_684_800_000);
 /// Without one fragment persisted for so long it gives up.
 const GIVE_UP: Duration = Duration::from_secs(300);
-/// For the fragments that are on their way at the end.
-const LAST_FRAGMENTS: Duration = Duration::from_secs(300);
+/// For the fragments that are on their way at the end: for as long as some get there, which [`GIVE_UP`] judges.
+const LAST_FRAGMENTS: Duration = Duration::from_secs(24 * 3_600);
 /// In the identity tag, in place of the box.
 const DEVICE: &str = "put";
 
@@ -76,71 +79,102 @@ fn start(text: &str) -> Result<Start, String> {
 pub(super) async fn run(put: Put, out: &mut impl Write, stop: &CancellationToken) -> Result<(), Failed> {
     let Put { account, file, start, again } = put;
     let clock = Clock::system();
-    let upload = Upload { stop_grace: LAST_FRAGMENTS, ..Upload::default() };
-    let mut plan = Plan::of(&file, &upload)?;
-    let start = start.map(|start| match start {
-        Start::Now => ProducerTimestamp::from_millis(clock.wall_ms()),
-        Start::At(time) => time,
-    });
-    match start {
-        Some(start) => plan.move_to(start),
-        None if plan.begins() < EARLIEST => {
-            let (file, begins) = (file.display(), plan.begins());
-            return Err(format!(
+    let job = Job::of(file, start, again, &clock)?;
+    let (client, stream) = account.open().await?;
+    job.run(client, stream, &clock, out, stop).await
+}
+
+/// A file that can be sent, and how.
+struct Job {
+    file: PathBuf,
+    plan: Plan,
+    /// To which its times are moved.
+    start: Option<ProducerTimestamp>,
+    again: bool,
+}
+
+impl Job {
+    fn of(file: PathBuf, start: Option<Start>, again: bool, clock: &Clock) -> Result<Self, Failed> {
+        let mut plan = Plan::of(&file, &upload())?;
+        let start = start.map(|start| match start {
+            Start::Now => ProducerTimestamp::from_millis(clock.wall_ms()),
+            Start::At(time) => time,
+        });
+        match start {
+            Some(start) => plan.move_to(start),
+            None if plan.begins() < EARLIEST => {
+                let (file, begins) = (file.display(), plan.begins());
+                return Err(format!(
                 "the times in {file} begin at {begins}, which is no time of day: say when its first picture was taken by --start"
             )
             .into());
+            }
+            None => {}
         }
-        None => {}
+        Ok(Self { file, plan, start, again })
     }
-    let (client, stream) = account.open().await?;
-    let range = selector(plan.begins().as_millis(), plan.ends().as_millis())?;
-    let listed = stored(&client, &stream, range).await?;
-    let lengths = listed.iter().filter(|_| !again).map(|fragment| {
-        (milliseconds(fragment.producer_timestamp), fragment.fragment_length_in_milliseconds)
-    });
-    let mut longest = BTreeMap::new();
-    for (start_ms, length_ms) in lengths {
-        let known = longest.entry(start_ms).or_insert(length_ms);
-        *known = length_ms.max(*known);
+
+    async fn run(
+        self,
+        client: Client,
+        stream: StreamId,
+        clock: &Clock,
+        out: &mut impl Write,
+        stop: &CancellationToken,
+    ) -> Result<(), Failed> {
+        let Self { file, mut plan, start, again } = self;
+        let range = selector(plan.begins().as_millis(), plan.ends().as_millis())?;
+        let listed = stored(&client, &stream, range).await?;
+        let lengths = listed.iter().filter(|_| !again).map(|fragment| {
+            (milliseconds(fragment.producer_timestamp), fragment.fragment_length_in_milliseconds)
+        });
+        let mut longest = BTreeMap::new();
+        for (start_ms, length_ms) in lengths {
+            let known = longest.entry(start_ms).or_insert(length_ms);
+            *known = length_ms.max(*known);
+        }
+        plan.leave_out(&longest);
+        let (all, missing) = (plan.fragments(), plan.missing());
+        let progress = Progress::of(missing, "fragments");
+        if missing < all {
+            progress.note(format_args!("{} of {all} fragments are stored already", all - missing));
+        }
+        let cut = plan.cut.clone();
+        if missing > 0 {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let keep = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
+            let id: String = name.chars().take(48).map(keep).collect();
+            let url = Url::parse("file:///").map_err(|error| error.to_string())?;
+            let name = stream.stream_name.clone().unwrap_or_default();
+            let camera = Camera { stream: name, upload: upload(), ..Camera::new(id, url) };
+            let (report, watched) = watch::channel(UploadReport::new(clock.wall()));
+            let source = FileSource::open(&file, Arc::new(plan), watched, stop.clone())?;
+            let uploader = Uploader {
+                camera: Arc::new(camera),
+                device: DEVICE.to_owned(),
+                ids: FragmentIds::new(RunId::new(rand::random())),
+                client,
+                clock: clock.clone(),
+                ledger: SharedLedger::default(),
+                report,
+                pulse: Pulses::new(clock.clone()).add(DEVICE),
+                spool: None,
+                orders: Default::default(),
+            };
+            send(uploader, source, &progress, out, stop, clock).await?;
+        }
+        if let Some(cut) = cut {
+            return Err(format!("{}: {cut}; what is whole before it is stored", file.display()).into());
+        }
+        if let (Some(start), true) = (start, stop.is_cancelled()) {
+            progress.note(format_args!("--start {start} goes on where this stopped"));
+        }
+        Ok(())
     }
-    plan.leave_out(&longest);
-    let (all, missing) = (plan.fragments(), plan.missing());
-    let progress = Progress::of(missing, "fragments");
-    if missing < all {
-        progress.note(format_args!("{} of {all} fragments are stored already", all - missing));
-    }
-    let cut = plan.cut.clone();
-    if missing > 0 {
-        let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        let keep = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
-        let id: String = name.chars().take(48).map(keep).collect();
-        let url = Url::parse("file:///").map_err(|error| error.to_string())?;
-        let name = stream.stream_name.clone().unwrap_or_default();
-        let camera = Camera { stream: name, upload, ..Camera::new(id, url) };
-        let (report, watched) = watch::channel(UploadReport::new(clock.wall()));
-        let source = FileSource::open(&file, Arc::new(plan), watched, stop.clone())?;
-        let uploader = Uploader {
-            camera: Arc::new(camera),
-            device: DEVICE.to_owned(),
-            ids: FragmentIds::new(RunId::new(rand::random())),
-            client,
-            clock: clock.clone(),
-            ledger: SharedLedger::default(),
-            report,
-            pulse: Pulses::new(clock.clone()).add(DEVICE),
-            spool: None,
-            orders: Default::default(),
-        };
-        send(uploader, source, &progress, out, stop, &clock).await?;
-    }
-    if let Some(cut) = cut {
-        return Err(format!("{}: {cut}; what is whole before it is stored", file.display()).into());
-    }
-    if let (Some(start), true) = (start, stop.is_cancelled()) {
-        progress.note(format_args!("--start {start} goes on where this stopped"));
-    }
-    Ok(())
+}
+
+fn upload() -> Upload {
+    Upload { stop_grace: LAST_FRAGMENTS, ..Upload::default() }
 }
 
 async fn send(

@@ -46,17 +46,20 @@ pub(super) struct Wanted<'a, F> {
     pub(super) wanted: F,
     /// Live: behind this one, in place of now.
     pub(super) after: Option<FragmentNumber>,
+    /// What ends behind the tags that open a fragment, too.
+    pub(super) empty: bool,
     pub(super) stop: &'a CancellationToken,
 }
 
 impl<'a> Wanted<'a, fn(&str) -> bool> {
     pub(super) fn all(what: What, stop: &'a CancellationToken) -> Self {
-        Self { what, wanted: |_| true, after: None, stop }
+        Self { what, wanted: |_| true, after: None, empty: false, stop }
     }
 }
 
 struct Taking<'a, T> {
     take: T,
+    empty: bool,
     found: usize,
     most: usize,
     bytes: u64,
@@ -74,8 +77,8 @@ impl<T: FnMut(&Document) -> Result<(), Failed>> Taking<'_, T> {
         if !document.complete {
             return Err(format!("the answer broke off inside {}", number()).into());
         }
-        if document.blocks == 0 {
-            return Ok(true); // it ended behind the tags that open a fragment
+        if document.blocks == 0 && !self.empty {
+            return Ok(true);
         }
         self.progress.aside(|| (self.take)(document))?;
         self.found += 1;
@@ -90,14 +93,14 @@ pub(super) async fn read<F: Fn(&str) -> bool>(
     wanted: Wanted<'_, F>,
     take: impl FnMut(&Document) -> Result<(), Failed>,
 ) -> Result<usize, Failed> {
-    let Wanted { what, wanted, after, stop } = wanted;
+    let Wanted { what, wanted, after, empty, stop } = wanted;
     let most = what.count.unwrap_or(usize::MAX);
     if most == 0 {
         return Ok(0);
     }
     if let Some(file) = &what.file {
         let progress = Progress::endless("fragments");
-        let mut taking = Taking { take, found: 0, most, bytes: 0, progress: &progress };
+        let mut taking = Taking { take, empty, found: 0, most, bytes: 0, progress: &progress };
         of_file(file, stop, |document| taking.take(&document))?;
         return Ok(taking.found);
     }
@@ -106,7 +109,7 @@ pub(super) async fn read<F: Fn(&str) -> bool>(
     if what.live {
         let start = after.map_or_else(StartSelector::now, StartSelector::after);
         let progress = Progress::endless("fragments");
-        let mut taking = Taking { take, found: 0, most, bytes: 0, progress: &progress };
+        let mut taking = Taking { take, empty, found: 0, most, bytes: 0, progress: &progress };
         let answer = stop.run_until_cancelled(client.get_media(&stream, start)).await;
         if let Some(answer) = answer {
             of_answer(FragmentStream::new(answer.map_err(call)?), stop, &mut taking).await?;
@@ -128,7 +131,7 @@ pub(super) async fn read<F: Fn(&str) -> bool>(
     if nothing {
         progress.note("no fragment of this stream begins in that range");
     }
-    let mut taking = Taking { take, found: 0, most, bytes: 0, progress: &progress };
+    let mut taking = Taking { take, empty, found: 0, most, bytes: 0, progress: &progress };
     for batch in numbers.chunks(BATCH) {
         let input = GetMediaForFragmentListInput { stream: stream.clone(), fragments: batch.to_vec() };
         let answer = stop.run_until_cancelled(client.get_media_for_fragment_list(&input)).await;

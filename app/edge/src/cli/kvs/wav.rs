@@ -32,7 +32,8 @@ pub(crate) struct Wav {
     /// Join what was recorded, without silence where nothing was: sides of a call are then not in step.
     #[arg(long)]
     joined: bool,
-    /// One file for each fragment and track, as AWS's consumer library has it: NUMBER-TRACK.wav.
+    /// One file for each fragment and track, as AWS's consumer library has it: NUMBER-TRACK.wav. Can be repeated: of what
+    /// is stored, fragments whose files are there are not fetched again.
     #[arg(long, conflicts_with = "joined")]
     per_fragment: bool,
 }
@@ -61,18 +62,29 @@ pub(super) async fn run(wav: Wav, out: &mut impl Write, stop: &CancellationToken
         });
         for track in &tracks {
             let Some(wav) = contents.wav(track) else { continue };
-            let path = folder.join(format!("{number}-{}.wav", file_name(track)));
-            std::fs::write(&path, wav).map_err(|error| format!("{}: {error}", path.display()))?;
+            let path = path(&folder, &number, track);
+            // Written aside first, so that a file of this name is always whole.
+            let aside = folder.join(".part");
+            let written = std::fs::write(&aside, wav).and_then(|()| std::fs::rename(&aside, &path));
+            written.map_err(|error| format!("{}: {error}", path.display()))?;
             sounds += 1;
             write(out, format_args!("{}", path.display()))?;
         }
         Ok(())
     };
-    let fragments = read(Wanted::all(what, stop), take).await?;
+    let is_there =
+        |number: &str| per_fragment && tracks.iter().all(|track| path(&folder, number, track).exists());
+    let wanted = Wanted { what, wanted: |number: &str| !is_there(number), after: None, empty: false, stop };
+    let fragments = read(wanted, take).await?;
     if sounds == 0 && fragments > 0 {
         return Err(format!("none of {fragments} fragments has a track named {}", tracks.join(" or ")).into());
     }
     Ok(())
+}
+
+/// Of one fragment's track.
+fn path(folder: &Path, number: &str, track: &str) -> PathBuf {
+    folder.join(format!("{number}-{}.wav", file_name(track)))
 }
 
 /// Of something that came from outside, what can stand in the name of a file.
