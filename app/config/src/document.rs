@@ -6,6 +6,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::schema::Kind;
 use super::{Environment, Mistake};
 
 /// Longest configuration file that is read.
@@ -30,8 +31,8 @@ pub(super) struct Report<'a> {
     mistakes: Vec<(usize, Mistake)>,
     warnings: Vec<(usize, Mistake)>,
     /// Keys that some section was asked for, as `camera.upload.fragment_ms`: without indices.
-    #[cfg(test)]
-    pub(super) asked: std::collections::BTreeSet<String>,
+    #[cfg(any(test, feature = "schema"))]
+    pub(super) asked: std::collections::BTreeMap<String, Kind>,
 }
 
 impl<'a> Report<'a> {
@@ -41,7 +42,7 @@ impl<'a> Report<'a> {
             text,
             mistakes: Vec::new(),
             warnings: Vec::new(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "schema"))]
             asked: Default::default(),
         }
     }
@@ -174,12 +175,20 @@ impl<'d> Section<'d> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    #[cfg_attr(not(test), expect(unused_variables, reason = "only tests record what was asked for"))]
-    fn ask(&mut self, report: &mut Report, key: &'static str) -> Option<(usize, &'d DeValue<'d>)> {
+    #[cfg_attr(
+        not(any(test, feature = "schema")),
+        expect(unused_variables, reason = "only the schema tells what was asked for")
+    )]
+    fn ask(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        kind: impl FnOnce() -> Kind,
+    ) -> Option<(usize, &'d DeValue<'d>)> {
         self.asked.push(key);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "schema"))]
         {
-            report.asked.insert(header(&self.path(key)));
+            report.asked.insert(header(&self.path(key)), kind());
         }
         let value = self.table?.get(key)?;
         Some((value.span().start, value.get_ref()))
@@ -203,7 +212,16 @@ impl<'d> Section<'d> {
     }
 
     pub(super) fn string(&mut self, report: &mut Report, key: &'static str) -> Option<At<String>> {
-        let (at, value) = self.ask(report, key)?;
+        self.text(report, key, || Kind::Text)
+    }
+
+    fn text(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        kind: impl FnOnce() -> Kind,
+    ) -> Option<At<String>> {
+        let (at, value) = self.ask(report, key, kind)?;
         match value {
             DeValue::String(text) => Some(At { value: text.clone().into_owned(), at }),
             other => {
@@ -232,8 +250,8 @@ impl<'d> Section<'d> {
         range: RangeInclusive<u64>,
         default: u64,
     ) -> Option<At<u64>> {
-        let (at, value) = self.ask(report, key)?;
         let (low, high) = (range.start(), range.end());
+        let (at, value) = self.ask(report, key, || Kind::Integer { low: *low, high: *high, default })?;
         let expected = format!("an integer from {low} to {high}");
         let DeValue::Integer(integer) = value else {
             self.wrong_type(report, at, key, value, &expected, &format!("write {key} = {default}"));
@@ -257,7 +275,8 @@ impl<'d> Section<'d> {
         range: RangeInclusive<f64>,
         default: f64,
     ) -> Option<At<f64>> {
-        let (at, value) = self.ask(report, key)?;
+        let (low, high) = (*range.start(), *range.end());
+        let (at, value) = self.ask(report, key, || Kind::Number { low, high, default })?;
         let expected = format!("a number from {} to {}", range.start(), range.end());
         match number(value) {
             // False for what is not a number.
@@ -276,7 +295,7 @@ impl<'d> Section<'d> {
 
     /// A list of strings. `None`: absent or wrong.
     pub(super) fn strings(&mut self, report: &mut Report, key: &'static str) -> Option<Vec<At<String>>> {
-        let (at, value) = self.ask(report, key)?;
+        let (at, value) = self.ask(report, key, || Kind::Texts)?;
         let (expected, fix) = ("a list of strings", format!("write {key} = [\"...\", \"...\"]"));
         let DeValue::Array(array) = value else {
             self.wrong_type(report, at, key, value, expected, &fix);
@@ -298,13 +317,13 @@ impl<'d> Section<'d> {
 
     /// A place in the picture, `[x, y]`. `None`: absent or wrong.
     pub(super) fn point(&mut self, report: &mut Report, key: &'static str) -> Option<At<[f64; 2]>> {
-        let (at, value) = self.ask(report, key)?;
+        let (at, value) = self.ask(report, key, || Kind::Point)?;
         point(report, &self.path(key), at, value)
     }
 
     /// A list of places in the picture, and where the list stands. `None`: absent or wrong.
     pub(super) fn points(&mut self, report: &mut Report, key: &'static str) -> Option<At<Vec<At<[f64; 2]>>>> {
-        let (at, value) = self.ask(report, key)?;
+        let (at, value) = self.ask(report, key, || Kind::Points)?;
         let DeValue::Array(array) = value else {
             let fix = format!("write {key} = [[0.1, 0.5], [0.9, 0.5], [0.5, 0.9]]");
             self.wrong_type(report, at, key, value, "a list of corners", &fix);
@@ -320,6 +339,8 @@ impl<'d> Section<'d> {
 
     /// The tables inside this one, each under a name of the operator's choice.
     pub(super) fn named(self, report: &mut Report) -> Vec<(At<String>, Section<'d>)> {
+        #[cfg(any(test, feature = "schema"))]
+        report.asked.insert(header(&self.path), Kind::Named);
         let mut sections = Vec::new();
         for (name, value) in self.table.into_iter().flatten() {
             let (key, at): (&str, _) = (name.get_ref(), name.span().start);
@@ -342,7 +363,7 @@ impl<'d> Section<'d> {
     }
 
     pub(super) fn boolean(&mut self, report: &mut Report, key: &'static str, default: bool) -> bool {
-        match self.ask(report, key) {
+        match self.ask(report, key, || Kind::Boolean { default }) {
             None => default,
             Some((_, DeValue::Boolean(value))) => *value,
             Some((at, other)) => {
@@ -359,7 +380,8 @@ impl<'d> Section<'d> {
         key: &'static str,
         words: &[(&str, T)],
     ) -> Option<T> {
-        let text = self.string(report, key)?;
+        let kind = || Kind::Words(words.iter().map(|(word, _)| (*word).to_owned()).collect());
+        let text = self.text(report, key, kind)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
             return Some(*value);
         }
@@ -375,7 +397,7 @@ impl<'d> Section<'d> {
     /// A table inside this one.
     pub(super) fn section(&mut self, report: &mut Report, key: &'static str) -> Section<'d> {
         let mut section = Section { path: self.path(key), table: None, at: self.at, asked: Vec::new() };
-        match self.ask(report, key) {
+        match self.ask(report, key, || Kind::Table) {
             None => {}
             Some((at, DeValue::Table(table))) => (section.at, section.table) = (at, Some(table)),
             Some((at, other)) => {
@@ -389,7 +411,7 @@ impl<'d> Section<'d> {
     /// An array of tables.
     pub(super) fn sections(&mut self, report: &mut Report, key: &'static str) -> Vec<Section<'d>> {
         let fix = format!("write [[{}]] with two brackets before each one", header(&self.path(key)));
-        let Some((at, value)) = self.ask(report, key) else { return Vec::new() };
+        let Some((at, value)) = self.ask(report, key, || Kind::Tables) else { return Vec::new() };
         let DeValue::Array(array) = value else {
             self.wrong_type(report, at, key, value, "an array of tables", &fix);
             return Vec::new();

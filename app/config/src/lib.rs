@@ -11,6 +11,7 @@ mod detect;
 mod document;
 mod mistake;
 pub mod models;
+mod schema;
 mod secret;
 
 use std::num::NonZeroU64;
@@ -21,6 +22,8 @@ use url::Url;
 
 pub use detect::{CameraDetect, Detect, DetectBackend, Model};
 pub use mistake::{ConfigErrors, Mistake};
+#[cfg(any(test, feature = "schema"))]
+pub use schema::schema;
 pub use secret::{Secret, SecretError};
 
 /// The complete sample file; every default in it is the real one.

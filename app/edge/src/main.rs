@@ -1,6 +1,8 @@
 //! Arguments, signals and the exit code.
 
 mod cli;
+#[cfg(any(test, feature = "documents"))]
+mod documents;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -124,6 +126,11 @@ enum ProbeTransport {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "documents")]
+    if let Some(folder) = std::env::var_os("KVS_EDGE_DOCUMENTS") {
+        let written = documents::write(&<Arguments as clap::CommandFactory>::command(), folder.as_ref());
+        return written.map_or_else(|error| fail(&error.to_string()), |()| ExitCode::SUCCESS);
+    }
     let arguments = Arguments::parse();
     let quiet = !matches!(arguments.command, Command::Run { .. });
     start_log(arguments.log_json, quiet);

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{commit, cross, image, model, python, run, supply};
+use crate::{cargo, commit, cross, image, model, python, run, supply};
 
 pub(crate) const USAGE: &str = "\
 cargo xtask deb                Debian packages of the daemon with its units and of the detector, in target/deb
@@ -64,6 +64,7 @@ pub(crate) fn build(architecture: Architecture) -> Result<PathBuf, String> {
     copy(&top().join("app/config/kvs-edge.example.toml"), &tree.join("kvs-edge.example.toml"))?;
     copy(&top().join("README.md"), &tree.join("README.md"))?;
     copy(&top().join("app/CHANGELOG.md"), &tree.join("WHATS-NEW.md"))?;
+    documents(&tree.join("documents"))?;
     supply::sbom(&binary, &tree.join("kvs-edge.cdx.json"))?;
     model::install(Some(tree.join("models")))?;
 
@@ -80,7 +81,7 @@ pub(crate) fn build(architecture: Architecture) -> Result<PathBuf, String> {
     package.args(["--build=binary", "--unsigned-changes", "--no-check-builddeps"]).current_dir(&tree);
     package.env("SOURCE_DATE_EPOCH", commit("%at")?);
     if architecture == Architecture::Arm64 {
-        for_arm64(&mut package, &tree, &binary)?;
+        for_arm64(&mut package, &tree)?;
     }
     run(&mut package)?;
     let packages = packages(&folder)?;
@@ -93,8 +94,20 @@ pub(crate) fn build(architecture: Architecture) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
+/// Man pages, completions and the schema of the configuration, written by a program with the arguments of the shipped one.
+fn documents(folder: &Path) -> Result<(), String> {
+    let mut writer = cargo();
+    writer.args(["run", "--quiet", "--package", "kvs-edge", "--no-default-features"]);
+    writer.args(["--features", "bench,documents"]).env("KVS_EDGE_DOCUMENTS", folder);
+    run(&mut writer)?;
+    // bash finds completions by the name of the program alone.
+    let completions = folder.join("completions");
+    fs::rename(completions.join("kvs-edge.bash"), completions.join("kvs-edge"))
+        .map_err(|error| format!("{}: {error}", completions.display()))
+}
+
 /// The package manager of this machine knows no library of arm64: the sysroot's packages tell which has which.
-fn for_arm64(package: &mut Command, tree: &Path, binary: &Path) -> Result<(), String> {
+fn for_arm64(package: &mut Command, tree: &Path) -> Result<(), String> {
     let tools = cross::Tools::ensure()?;
     copy(&tools.shlibs(), &tree.join("debian/shlibs.local"))?;
     let [loader, others] = tools.libraries();
@@ -102,7 +115,6 @@ fn for_arm64(package: &mut Command, tree: &Path, binary: &Path) -> Result<(), St
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([tools.bin()].into_iter().chain(std::env::split_paths(&path)));
     package.arg("--host-arch=arm64").env("KVS_EDGE_SHLIBDEPS", folders);
-    package.env("KVS_EDGE_PROGRAM", tools.emulated(binary)?);
     package.env("PATH", path.map_err(|error| format!("PATH: {error}"))?);
     Ok(())
 }

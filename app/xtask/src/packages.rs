@@ -44,7 +44,7 @@ const PEERS: &[&str] = &[
 const MODEL: &[&str] = &["python3", "python3-venv"];
 
 /// What builds and checks Debian packages.
-const DEB: &[&str] = &["dpkg-dev", "debhelper", "help2man", "lintian"];
+const DEB: &[&str] = &["dpkg-dev", "debhelper", "lintian"];
 
 /// What BitBake calls, and what stands in for what it would build first.
 const BITBAKE: &[&str] = &[

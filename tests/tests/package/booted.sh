@@ -43,7 +43,22 @@ check folder-of-secrets "$(stat --format='%a %U %G' /etc/kvs-edge)" "750 root kv
 check enabled "$(systemctl is-enabled kvs-edge.service)" enabled
 check nothing-to-do-is-no-failure "$(show ActiveState) $(show ConditionResult)" "inactive no"
 check models "$(ls /usr/share/kvs-edge/models | wc -l)" 3
-check manual "$(man --path=/dev/null kvs-edge 2>/dev/null; ls /usr/share/man/man1/kvs-edge.1.gz)" "*kvs-edge.1.gz"
+check manual "$(cd /usr/share/man/man1 && echo kvs-edge*.1.gz)" "*kvs-edge-kvs-list.1.gz*kvs-edge-run.1.gz*kvs-edge.1.gz*"
+check manual-of-an-option "$(zcat /usr/share/man/man1/kvs-edge-run.1.gz)" "*save*video*"
+offered() { # WORD...: what bash completes the last one to
+	bash -c '. /usr/share/bash-completion/completions/kvs-edge
+		COMP_WORDS=(kvs-edge "$@") COMP_CWORD=$#
+		by=$(complete -p kvs-edge)
+		by=${by##*-F }
+		"${by%% *}" kvs-edge "${!#}" ""
+		echo "${COMPREPLY[*]}"' bash "$@"
+}
+check completes-commands "$(offered pro)" "*probe*provision*proof*"
+check completes-options "$(offered run --)" "*--config*"
+check nothing-of-the-demo "$(offered de)" ""
+check completions-of-zsh "$(zsh --no-exec /usr/share/zsh/vendor-completions/_kvs-edge 2>&1 && echo fine)" fine
+check completions-of-fish "$(fish --no-execute /usr/share/fish/vendor_completions.d/kvs-edge.fish 2>&1 && echo fine)" fine
+check schema "$(cat /usr/share/kvs-edge/kvs-edge.schema.json)" "*draft-07*fragment_ms*"
 
 # Configured: ready, as its own user, with the secrets that are there.
 install -d -m 700 /etc/credstore
@@ -94,6 +109,18 @@ dpkg --install /packages/2/*.deb
 check upgraded "$(version kvs-edge)" "*+next installed"
 check configuration-kept "$(sha256sum /etc/kvs-edge/kvs-edge.toml)" "$sum"
 check restarted "$(show ActiveState) $([ "$(show MainPID)" != "$pid" ] && echo another)" "active another"
+
+# A unit that somebody edited to something invalid: systemd names the line and refuses to restart, what runs goes on.
+mkdir -p /etc/systemd/system/kvs-edge.service.d
+printf '[Service]\nWatchdogSec=often\nExecStart=\n' >/etc/systemd/system/kvs-edge.service.d/wrong.conf
+systemctl daemon-reload
+check invalid-unit "$(systemctl restart kvs-edge.service 2>&1)" "*bad unit file setting*"
+check invalid-unit-is-named "$(journalctl --boot | grep --count 'wrong.conf:2: .*often')" "[1-9]*"
+check invalid-unit-costs-nothing "$(show ActiveState)" active
+rm -r /etc/systemd/system/kvs-edge.service.d
+systemctl daemon-reload
+systemctl restart kvs-edge.service
+check valid-unit-again "$(show LoadState) $(show ActiveState)" "loaded active"
 
 # A disk that is full in the middle of an installation costs the installation and nothing else.
 mount -t tmpfs -o size=1M tmpfs /usr/share/kvs-edge/models

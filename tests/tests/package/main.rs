@@ -48,7 +48,8 @@ fn debs(folder: &Path) -> Vec<PathBuf> {
 
 /// A small Debian with systemd and what the packages depend on.
 fn debian(root: &Path, debs: &[PathBuf]) {
-    let mut wanted = vec!["systemd".to_owned(), "systemd-sysv".to_owned(), "dbus".to_owned()];
+    // The shells read their completions.
+    let mut wanted = ["systemd", "systemd-sysv", "dbus", "zsh", "fish"].map(str::to_owned).to_vec();
     for deb in debs {
         let depends = output(Command::new("dpkg-deb").arg("--field").arg(deb).arg("Depends"));
         // The first of alternatives, without its version.
