@@ -182,7 +182,10 @@ impl App {
             mqtt: mqtt_task,
             mqtt_stop,
             stop_reason,
-            watchdog: tokio::spawn(watchdog::run(pulses, views.clone(), margin, manager.clone(), clock)),
+            watchdog: {
+                let limit = sd_notify::watchdog_enabled();
+                tokio::spawn(watchdog::run(pulses, views.clone(), margin, manager.clone(), clock, limit))
+            },
             manager,
             checks: tokio::spawn(check_streams(client, views)),
             spool,

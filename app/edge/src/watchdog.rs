@@ -81,15 +81,15 @@ impl Pulses {
     }
 }
 
-/// Feeds the watchdog only while every loop turns, and says how many cameras are live.
+/// Feeds the watchdog only while every loop turns, and says how many cameras are live. `limit`: that of the watchdog in the unit.
 pub async fn run(
     pulses: Pulses,
     cameras: watch::Receiver<Views>,
     margin: watch::Sender<Option<Duration>>,
     manager: ServiceManager,
     clock: Clock,
+    limit: Option<Duration>,
 ) {
-    let limit = sd_notify::watchdog_enabled();
     let every = limit.map_or(LOOK, |limit| (limit / 4).min(LOOK));
     let mut fed = clock.now();
     let mut said = String::new();
@@ -122,9 +122,54 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
     use std::time::UNIX_EPOCH;
 
     use super::*;
+
+    /// systemd kills what has not fed its watchdog for the limit in the unit: a daemon of which one loop hangs, though all others
+    /// turn.
+    #[tokio::test(start_paused = true)]
+    async fn while_one_loop_hangs_the_watchdog_is_not_fed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let fed = || {
+            let mut buffer = [0; 4096];
+            let mut lines = 0;
+            while let Ok(bytes) = socket.recv(&mut buffer) {
+                lines += String::from_utf8_lossy(&buffer[..bytes]).matches("WATCHDOG=1\n").count();
+            }
+            lines
+        };
+        let clock = Clock::simulated(UNIX_EPOCH);
+        let pulses = Pulses::new(clock.clone());
+        let (turns, hangs) = (pulses.add("camera a"), pulses.add("camera b"));
+        let seconds = async |number: u64, both: bool| {
+            let mut times = 0;
+            for _ in 0..number {
+                clock.sleep(Duration::from_secs(1)).await;
+                turns.beat();
+                if both {
+                    hangs.beat();
+                }
+                times += fed();
+            }
+            times
+        };
+        let (_views, cameras) = watch::channel(Views::default());
+        let manager = ServiceManager::at(&path.into_os_string()).unwrap();
+        let limit = Some(Duration::from_secs(30));
+        let margin = watch::channel(None).0;
+        let watchdog = tokio::spawn(run(pulses.clone(), cameras, margin, manager, clock.clone(), limit));
+
+        assert!(seconds(20, true).await >= 15, "it is fed while both turn");
+        seconds(STUCK.as_secs() + 1, false).await;
+        assert_eq!(seconds(40, false).await, 0, "longer than the limit, and nothing comes");
+        assert!(seconds(20, true).await >= 15, "both turn again");
+        watchdog.abort();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_pulse_decides_and_who_is_gone_is_not_missed() {
