@@ -8,17 +8,20 @@
 //!              now()  monotonic: deadlines, back-off, ages     never steps
 //!  Clock ------wall() UTC: stamps, tags, logs, signatures      steps when somebody sets it
 //!              trust() whether wall() may be written into footage
+//!              boot() which life of the machine this is, and its age   one for all processes of it
 //! ```
 
 #![expect(clippy::disallowed_methods, reason = "this is the one place")]
 
+mod boot;
 mod judge;
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use boot::Boot;
 pub use judge::{Reading, Verdict, WallJudge, Witness};
 
 /// A clock that drivers ask; clones are the same clock.
@@ -26,6 +29,8 @@ pub use judge::{Reading, Verdict, WallJudge, Witness};
 pub struct Clock {
     wall: Wall,
     trust: Arc<AtomicU8>,
+    /// Its judge has vouched for it once.
+    vouched: Arc<AtomicBool>,
     /// Microseconds to add to the wall's time.
     correction: Arc<AtomicI64>,
     /// Monotonic time when this clock was made.
@@ -51,10 +56,11 @@ enum Wall {
     Simulated(Arc<Mutex<Simulated>>),
 }
 
-/// Wall time `wall` was at monotonic time `at`.
+/// Wall time `wall` was at monotonic time `at`, and the machine was `boot.up` old.
 struct Simulated {
     at: Instant,
     wall: SystemTime,
+    boot: Boot,
 }
 
 impl Clock {
@@ -66,13 +72,43 @@ impl Clock {
     /// Wall time begins at `start` and runs with monotonic time; [`step_to`](Self::step_to) sets it. For tests: on a
     /// runtime with paused time nothing in it depends on the machine.
     pub fn simulated(start: SystemTime) -> Self {
-        let simulated = Simulated { at: monotonic(), wall: start };
+        let boot = Boot { id: 1, up: Duration::from_secs(60) };
+        let simulated = Simulated { at: monotonic(), wall: start, boot };
         Self::with(Wall::Simulated(Arc::new(Mutex::new(simulated))))
     }
 
     fn with(wall: Wall) -> Self {
         let trust = Arc::new(AtomicU8::new(Trust::Unknown as u8));
-        Self { wall, trust, correction: Arc::default(), begun: monotonic() }
+        let (vouched, correction) = (Arc::default(), Arc::default());
+        Self { wall, trust, vouched, correction, begun: monotonic() }
+    }
+
+    /// The same clocks, as another process begins with them: nobody has judged them yet. For tests.
+    #[must_use]
+    pub fn for_another_process(&self) -> Self {
+        Self::with(self.wall.clone())
+    }
+
+    /// The machine of a simulated clock has started anew, or was `boot.up` old at this moment. For tests.
+    pub fn rebooted(&self, boot: Boot) {
+        if let Wall::Simulated(simulated) = &self.wall {
+            let mut simulated = simulated.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = monotonic();
+            let wall = simulated.wall + at.saturating_duration_since(simulated.at);
+            *simulated = Simulated { at, wall, boot };
+        }
+    }
+
+    /// Which life of the machine this is, and how long it has lasted.
+    pub fn boot(&self) -> Boot {
+        match &self.wall {
+            Wall::System => Boot::of_machine(),
+            Wall::Simulated(simulated) => {
+                let simulated = simulated.lock().unwrap_or_else(PoisonError::into_inner);
+                let since = monotonic().saturating_duration_since(simulated.at);
+                Boot { up: simulated.boot.up + since, ..simulated.boot }
+            }
+        }
     }
 
     /// Whether wall time is the machine's own: what the system says of its clock is said of this one.
@@ -92,7 +128,16 @@ impl Clock {
 
     /// Whoever judges the wall clock says so here.
     pub fn set_trust(&self, trust: Trust) {
+        if matches!(trust, Trust::Unknown | Trust::Trusted) {
+            self.vouched.store(true, Ordering::Relaxed);
+        }
         self.trust.store(trust as u8, Ordering::Relaxed);
+    }
+
+    /// Whether wall time may be written into footage: nobody judges it, or somebody has vouched for it once in this process. It
+    /// may still be set: then all that follows has another time.
+    pub fn is_vouched_for(&self) -> bool {
+        self.vouched.load(Ordering::Relaxed) || matches!(self.trust(), Trust::Unknown | Trust::Trusted)
     }
 
     /// Of all clones: what the judge found.
@@ -144,8 +189,10 @@ impl Clock {
     /// never set.
     pub fn step_to(&self, wall: SystemTime) {
         if let Wall::Simulated(simulated) = &self.wall {
-            let now = Simulated { at: monotonic(), wall };
-            *simulated.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            let mut simulated = simulated.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = monotonic();
+            let up = simulated.boot.up + at.saturating_duration_since(simulated.at);
+            *simulated = Simulated { at, wall, boot: Boot { up, ..simulated.boot } };
         }
     }
 
@@ -252,6 +299,37 @@ mod tests {
             assert_eq!(same.wall_ms().cast_signed() / 1000 - start_s, correction_us / 1_000_000);
             assert_eq!((same.trust(), same.reading().wall), (Trust::Trusted, UNIX_EPOCH + START));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_grows_older_whatever_its_wall_clock_does() {
+        let clock = Clock::simulated(UNIX_EPOCH);
+        let first = clock.boot();
+        clock.sleep(Duration::from_secs(10)).await;
+        clock.step_to(UNIX_EPOCH + START);
+        clock.sleep(Duration::from_secs(5)).await;
+        assert_eq!(clock.boot(), Boot { up: first.up + Duration::from_secs(15), ..first });
+        assert_eq!(clock.wall(), UNIX_EPOCH + START + Duration::from_secs(5));
+        let next = Boot { id: 2, up: Duration::from_secs(20) };
+        clock.rebooted(next);
+        clock.sleep(Duration::from_secs(1)).await;
+        assert_eq!(clock.boot(), Boot { up: Duration::from_secs(21), ..next });
+        assert_eq!(clock.wall(), UNIX_EPOCH + START + Duration::from_secs(6), "the wall clock went on");
+    }
+
+    #[test]
+    fn who_was_vouched_for_once_stays_so_in_this_process() {
+        let clock = Clock::simulated(UNIX_EPOCH + START);
+        assert!(clock.is_vouched_for(), "nobody judges it");
+        clock.set_trust(Trust::Pending);
+        assert!(!clock.is_vouched_for());
+        clock.set_trust(Trust::Trusted);
+        clock.set_trust(Trust::Pending);
+        assert!(clock.is_vouched_for() && clock.clone().is_vouched_for());
+        let next = clock.for_another_process();
+        next.set_trust(Trust::Pending);
+        assert!(!next.is_vouched_for());
+        assert_eq!(next.boot().id, clock.boot().id);
     }
 
     #[test]
