@@ -23,6 +23,7 @@ use media::{AccessUnit, AudioFormat, AudioFrame, ProducerTimestamp, VideoFormat}
 
 use crate::cluster_sums::{ClusterHasher, ClusterSums};
 use crate::identity::{self, FragmentIdentity};
+use crate::stamping::{BootId, FootageClock};
 use crate::{FragmentId, FragmentIds};
 
 /// More audio is not kept while no fragment takes it; ten seconds of the shortest usual frames.
@@ -79,6 +80,8 @@ pub enum Part {
 pub struct FragmentStart {
     pub id: FragmentId,
     pub timecode: ProducerTimestamp,
+    /// What its times are.
+    pub clock: FootageClock,
     pub header: Arc<StreamHeader>,
     /// Opening bytes of the cluster.
     pub head: Bytes,
@@ -100,6 +103,8 @@ pub struct FragmentEnd {
 pub struct FragmentSummary {
     pub id: FragmentId,
     pub timecode: ProducerTimestamp,
+    /// What its times are.
+    pub clock: FootageClock,
     /// First to last block time.
     pub duration_ms: u64,
     pub blocks: u32,
@@ -135,6 +140,8 @@ pub struct FragmenterStats {
 
 pub struct Fragmenter {
     config: FragmenterConfig,
+    /// What the times of all that comes are.
+    clock: FootageClock,
     open: Option<Open>,
     header: Option<Header>,
     /// The latest time in any finished fragment.
@@ -161,6 +168,7 @@ struct Header {
 
 struct Open {
     id: FragmentId,
+    clock: FootageClock,
     timecode_ms: u64,
     last_ms: u64,
     blocks: u32,
@@ -174,6 +182,7 @@ impl Fragmenter {
     pub fn new(config: FragmenterConfig) -> Self {
         Self {
             config,
+            clock: FootageClock::Utc,
             open: None,
             header: None,
             border_ms: None,
@@ -281,10 +290,20 @@ impl Fragmenter {
         self.release_held();
     }
 
-    /// Time went far back: what follows is another timeline. KVS takes earlier times only in another session, so
+    /// Time went far back: what follows is another timeline, in UTC. KVS takes earlier times only in another session, so
     /// the header changes with the `segment_uid`.
     pub fn new_timeline(&mut self, segment_uid: [u8; 16]) {
+        self.begin_timeline(segment_uid, FootageClock::Utc);
+    }
+
+    /// Nobody vouches for the wall clock: what follows has times since this boot.
+    pub fn boot_timeline(&mut self, segment_uid: [u8; 16], boot: BootId) {
+        self.begin_timeline(segment_uid, FootageClock::Boot(boot));
+    }
+
+    fn begin_timeline(&mut self, segment_uid: [u8; 16], clock: FootageClock) {
         self.finish();
+        self.clock = clock;
         self.config.segment_uid = segment_uid;
         self.header = None;
         self.border_ms = None;
@@ -340,6 +359,7 @@ impl Fragmenter {
         self.stats.forced_cuts += u64::from(forced);
         let mut open = Open {
             id: self.config.ids.next_id(),
+            clock: self.clock,
             timecode_ms,
             last_ms: timecode_ms,
             blocks: 0,
@@ -352,6 +372,7 @@ impl Fragmenter {
         self.parts.push_back(Part::Start(FragmentStart {
             id: open.id,
             timecode: ProducerTimestamp::from_millis(timecode_ms),
+            clock: open.clock,
             header,
             head,
             forced,
@@ -414,6 +435,7 @@ impl Fragmenter {
         let summary = FragmentSummary {
             id: open.id,
             timecode: ProducerTimestamp::from_millis(open.timecode_ms),
+            clock: open.clock,
             duration_ms: open.last_ms - open.timecode_ms,
             blocks: open.blocks,
             audio_blocks: open.audio_blocks,

@@ -296,6 +296,18 @@ impl Ledger {
         self.tell(id, timecode, now, Change::Complete(summary));
     }
 
+    /// A fragment is complete that was recorded without a clock: it is counted, and begins once it has its time and is
+    /// [recalled](Self::recall).
+    pub fn complete_undated(&mut self) {
+        self.counts.begun += 1;
+        self.counts.complete += 1;
+    }
+
+    /// Such a fragment is lost, and nobody knows of when it was.
+    pub fn lost_undated(&mut self) {
+        self.counts.lost += 1;
+    }
+
     /// A session begins to send it, for the first time or again.
     pub fn sending(&mut self, id: FragmentId) {
         self.climb(id, Stage::Sending);

@@ -20,6 +20,7 @@ pub mod identity;
 pub mod ledger;
 pub mod proof;
 pub mod read;
+pub mod stamping;
 pub mod tag;
 #[cfg(test)]
 mod testing;

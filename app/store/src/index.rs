@@ -11,13 +11,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use kvs::stamping::{BootId, Estimate, RunStamp, Stretch};
 use kvs::upload::{Dropped, Place, Settled, Waiting};
 use kvs::{FragmentId, RunId};
 use media::ProducerTimestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 /// Each step adds to the schema of the one before; the version of a file is the number of steps that it has.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE camera (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
     CREATE TABLE segment (
         camera INTEGER NOT NULL,
@@ -46,7 +48,30 @@ const STEPS: [&str; 1] = ["
     CREATE INDEX fragment_waiting ON fragment (camera, segment, offset) WHERE state = 0;
     CREATE TABLE schema (oldest_reader INTEGER NOT NULL);
     INSERT INTO schema VALUES (1);
-"];
+",
+    "
+    -- Of what was recorded without a clock: the boot, and times since it. Its state is 4, or 5 as a local recording, until it has
+    -- its time; until then timecode_ms and end_ms are the latest real time before it. The release before leaves it alone.
+    ALTER TABLE fragment ADD COLUMN boot BLOB;
+    ALTER TABLE fragment ADD COLUMN boot_from_ms INTEGER;
+    ALTER TABLE fragment ADD COLUMN boot_to_ms INTEGER;
+    CREATE INDEX fragment_undated ON fragment (camera, run) WHERE boot IS NOT NULL;
+    CREATE TABLE stamp (
+        camera INTEGER NOT NULL,
+        run INTEGER NOT NULL,
+        -- To be added to times since boot.
+        offset_ms INTEGER NOT NULL,
+        estimated INTEGER NOT NULL,
+        -- How much earlier it may have been; absent where nobody knows.
+        earlier_ms INTEGER,
+        PRIMARY KEY (camera, run)
+    ) WITHOUT ROWID;
+",
+];
+
+/// What an [`IndexRow`] is read from.
+const COLUMNS: &str =
+    "segment, offset, run, sequence, timecode_ms, end_ms, bytes, boot, boot_from_ms, boot_to_ms";
 
 /// Rows that a power cut may cost the index; they are read from the segments again.
 const COMMIT_EVERY: u32 = 32;
@@ -72,6 +97,18 @@ pub(crate) struct IndexRow {
     pub(crate) bytes: u64,
     /// A local recording, not to be sent.
     pub(crate) local: bool,
+    /// It was recorded without a clock.
+    pub(crate) boot: Option<BootTimes>,
+}
+
+/// Times of a fragment since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BootTimes {
+    pub(crate) boot: BootId,
+    pub(crate) from_ms: u64,
+    pub(crate) to_ms: u64,
+    /// It has its time by now.
+    pub(crate) dated: bool,
 }
 
 /// What a segment holds.
@@ -80,6 +117,8 @@ pub(crate) struct Contents {
     pub(crate) fragments: usize,
     /// Of these, those that are to be sent.
     pub(crate) waiting: usize,
+    /// Of all, those that have no time yet.
+    pub(crate) undated: usize,
     /// The latest time of any of its blocks.
     pub(crate) newest_ms: u64,
 }
@@ -174,11 +213,12 @@ impl Index {
 
     pub(crate) fn contents(&self, camera: i64) -> Result<BTreeMap<u64, Contents>, IndexError> {
         let mut query = self.db.prepare_cached(
-            "SELECT segment, COUNT(*), SUM(state = 0), MAX(end_ms) FROM fragment WHERE camera = ?1 GROUP BY segment",
+            "SELECT segment, COUNT(*), SUM(state IN (0, 4)), SUM(state >= 4), MAX(end_ms) FROM fragment
+             WHERE camera = ?1 GROUP BY segment",
         )?;
         let rows = query.query_map([camera], |row| {
-            let contents =
-                Contents { fragments: size(row, 1)?, waiting: size(row, 2)?, newest_ms: number(row, 3)? };
+            let (fragments, waiting, undated) = (size(row, 1)?, size(row, 2)?, size(row, 3)?);
+            let contents = Contents { fragments, waiting, undated, newest_ms: number(row, 4)? };
             Ok((number(row, 0)?, contents))
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -213,9 +253,10 @@ impl Index {
     /// False if there is one of this name already.
     pub(crate) fn insert(&mut self, camera: i64, row: &IndexRow) -> Result<bool, IndexError> {
         let sql_text = "INSERT OR IGNORE INTO fragment
-             (camera, segment, offset, run, sequence, timecode_ms, end_ms, bytes, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-        let IndexRow { id, place, timecode_ms, end_ms, bytes, local } = *row;
+             (camera, segment, offset, run, sequence, timecode_ms, end_ms, bytes, state, boot, boot_from_ms, boot_to_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let IndexRow { id, place, timecode_ms, end_ms, bytes, local, boot } = *row;
+        let undated = boot.is_some_and(|boot| !boot.dated);
         let values = params![
             camera,
             sql(place.segment),
@@ -225,7 +266,15 @@ impl Index {
             sql(timecode_ms),
             sql(end_ms),
             sql(bytes),
-            if local { 3 } else { 0 }
+            match (local, undated) {
+                (false, false) => 0,
+                (true, false) => 3,
+                (false, true) => 4,
+                (true, true) => 5,
+            },
+            boot.map(|boot| boot.boot.0.to_le_bytes()),
+            boot.map(|boot| sql(boot.from_ms)),
+            boot.map(|boot| sql(boot.to_ms)),
         ];
         Ok(self.change(sql_text, values)? > 0)
     }
@@ -238,15 +287,16 @@ impl Index {
         settled: Settled,
     ) -> Result<Option<u64>, IndexError> {
         let Some((row, waits)) = self.find(camera, id)? else { return Ok(None) };
+        let undated = row.boot.is_some_and(|boot| !boot.dated);
         if settled == Settled::Wanted {
-            if row.local {
+            if row.local && !undated {
                 let place = row.place;
                 self.change(
                     "UPDATE fragment SET state = 0 WHERE camera = ?1 AND segment = ?2 AND offset = ?3",
                     params![camera, sql(place.segment), sql(place.offset)],
                 )?;
             }
-            return Ok(row.local.then_some(row.place.segment));
+            return Ok((row.local && !undated).then_some(row.place.segment));
         }
         if !waits {
             return Ok(None);
@@ -266,13 +316,14 @@ impl Index {
 
     /// A fragment, and whether it is to be sent.
     pub(crate) fn find(&self, camera: i64, id: FragmentId) -> Result<Option<(IndexRow, bool)>, IndexError> {
-        let mut query = self.db.prepare_cached(
-            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes, state FROM fragment
-             WHERE camera = ?1 AND run = ?2 AND sequence = ?3",
-        )?;
+        let mut query = self.db.prepare_cached(&format!(
+            "SELECT {COLUMNS}, state FROM fragment WHERE camera = ?1 AND run = ?2 AND sequence = ?3"
+        ))?;
         let found = query.query_row(params![camera, sql(id.run.as_u64()), sql(id.sequence)], |row| {
-            let state: i64 = row.get(7)?;
-            Ok((IndexRow { local: state == 3, ..index_row(row)? }, state == 0))
+            let state: i64 = row.get(10)?;
+            let mut found = IndexRow { local: matches!(state, 3 | 5), ..index_row(row)? };
+            found.boot.iter_mut().for_each(|boot| boot.dated = state < 4);
+            Ok((found, state == 0))
         });
         Ok(found.optional()?)
     }
@@ -285,20 +336,20 @@ impl Index {
         most: usize,
     ) -> Result<Vec<IndexRow>, IndexError> {
         let (segment, offset) = behind(after);
-        let mut query = self.db.prepare_cached(
-            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes FROM fragment
-             WHERE camera = ?1 AND state = 0 AND (segment, offset) > (?2, ?3) ORDER BY segment, offset LIMIT ?4",
-        )?;
+        let mut query = self.db.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM fragment
+             WHERE camera = ?1 AND state = 0 AND (segment, offset) > (?2, ?3) ORDER BY segment, offset LIMIT ?4"
+        ))?;
         let rows = query.query_map(params![camera, segment, offset, sql(most as u64)], index_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The local recordings with a block from `from_ms` to `to_ms`, in order of recording.
     pub(crate) fn local(&self, camera: i64, from_ms: u64, to_ms: u64) -> Result<Vec<IndexRow>, IndexError> {
-        let mut query = self.db.prepare_cached(
-            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes FROM fragment
-             WHERE camera = ?1 AND state = 3 AND end_ms >= ?2 AND timecode_ms <= ?3 ORDER BY segment, offset",
-        )?;
+        let mut query = self.db.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM fragment
+             WHERE camera = ?1 AND state = 3 AND end_ms >= ?2 AND timecode_ms <= ?3 ORDER BY segment, offset"
+        ))?;
         let rows = query.query_map(params![camera, sql(from_ms), sql(to_ms)], index_row)?;
         rows.map(|row| Ok(IndexRow { local: true, ..row? })).collect()
     }
@@ -314,12 +365,11 @@ impl Index {
         })?)
     }
 
-    /// What in a segment is to be sent.
+    /// What in a segment is to be sent. What has no time yet has the latest one before it.
     pub(crate) fn waiting_in(&self, camera: i64, segment: u64) -> Result<Vec<Dropped>, IndexError> {
-        let mut query = self.db.prepare_cached(
-            "SELECT segment, offset, run, sequence, timecode_ms, end_ms, bytes FROM fragment
-             WHERE camera = ?1 AND state = 0 AND segment = ?2 ORDER BY offset",
-        )?;
+        let mut query = self.db.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM fragment WHERE camera = ?1 AND state IN (0, 4) AND segment = ?2 ORDER BY offset"
+        ))?;
         let rows = query.query_map(params![camera, sql(segment)], index_row)?;
         let dropped = |row: IndexRow| Dropped {
             id: row.id,
@@ -329,6 +379,61 @@ impl Index {
             bytes: row.bytes,
         };
         Ok(rows.map(|row| row.map(dropped)).collect::<Result<_, _>>()?)
+    }
+
+    /// What has no time yet, by run and in order of recording, and how many fragments that are.
+    pub(crate) fn undated(&self, camera: i64) -> Result<Vec<(Stretch, usize)>, IndexError> {
+        // Each start begins a new segment, so no two runs share one.
+        let mut query = self.db.prepare_cached(
+            "SELECT run, boot, MIN(boot_from_ms), MAX(boot_to_ms), MIN(end_ms), COUNT(*) FROM fragment
+             WHERE camera = ?1 AND boot IS NOT NULL AND state >= 4 GROUP BY run ORDER BY MIN(segment), run",
+        )?;
+        let rows = query.query_map([camera], |row| {
+            let run = RunId::from_u64(number(row, 0)?).unwrap_or(RunId::UNKNOWN);
+            let (boot, from_ms, to_ms) = (boot_id(row, 1)?, number(row, 2)?, number(row, 3)?);
+            let after_ms = number(row, 4)?;
+            let boot = boot.unwrap_or(BootId::UNKNOWN);
+            Ok((Stretch { run, boot, from_ms, to_ms, after_ms }, size(row, 5)?))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// All of a run has its time. The last stamp counts.
+    pub(crate) fn stamp(&mut self, camera: i64, stamp: &RunStamp) -> Result<(), IndexError> {
+        let (run, estimate) = (sql(stamp.run.as_u64()), stamp.estimate);
+        let earlier_ms = estimate.and_then(|estimate| estimate.earlier_ms).map(sql);
+        self.change(
+            "INSERT OR REPLACE INTO stamp VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![camera, run, stamp.offset_ms, estimate.is_some(), earlier_ms],
+        )?;
+        self.change(
+            "UPDATE fragment SET state = CASE state WHEN 4 THEN 0 WHEN 5 THEN 3 ELSE state END,
+             timecode_ms = boot_from_ms + (SELECT offset_ms FROM stamp WHERE camera = ?1 AND run = ?2),
+             end_ms = boot_to_ms + (SELECT offset_ms FROM stamp WHERE camera = ?1 AND run = ?2)
+             WHERE camera = ?1 AND run = ?2 AND boot IS NOT NULL",
+            params![camera, run],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn stamp_of(&self, camera: i64, run: RunId) -> Result<Option<RunStamp>, IndexError> {
+        let text = "SELECT run, offset_ms, estimated, earlier_ms FROM stamp WHERE camera = ?1 AND run = ?2";
+        let mut query = self.db.prepare_cached(text)?;
+        Ok(query.query_row(params![camera, sql(run.as_u64())], run_stamp).optional()?)
+    }
+
+    /// Whether anything of a run that was recorded without a clock is there.
+    pub(crate) fn has_boot_times(&self, camera: i64, run: RunId) -> Result<bool, IndexError> {
+        let text =
+            "SELECT EXISTS (SELECT 1 FROM fragment WHERE camera = ?1 AND run = ?2 AND boot IS NOT NULL)";
+        let mut query = self.db.prepare_cached(text)?;
+        Ok(query.query_row(params![camera, sql(run.as_u64())], |row| row.get(0))?)
+    }
+
+    pub(crate) fn forget_stamp(&mut self, camera: i64, run: RunId) -> Result<(), IndexError> {
+        let text = "DELETE FROM stamp WHERE camera = ?1 AND run = ?2";
+        self.change(text, params![camera, sql(run.as_u64())])?;
+        Ok(())
     }
 
     /// The greatest run of any fragment.
@@ -415,7 +520,22 @@ fn index_row(row: &Row<'_>) -> rusqlite::Result<IndexRow> {
     let run = RunId::from_u64(number(row, 2)?).unwrap_or(RunId::UNKNOWN);
     let id = FragmentId { run, sequence: number(row, 3)? };
     let (timecode_ms, end_ms, bytes) = (number(row, 4)?, number(row, 5)?, number(row, 6)?);
-    Ok(IndexRow { id, place, timecode_ms, end_ms, bytes, local: false })
+    let (from_ms, to_ms) = (number(row, 8)?, number(row, 9)?);
+    let boot = boot_id(row, 7)?.map(|boot| BootTimes { boot, from_ms, to_ms, dated: true });
+    Ok(IndexRow { id, place, timecode_ms, end_ms, bytes, local: false, boot })
+}
+
+fn boot_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<BootId>> {
+    let bytes: Option<[u8; 16]> = row.get(column)?;
+    Ok(bytes.map(|bytes| BootId(u128::from_le_bytes(bytes))))
+}
+
+fn run_stamp(row: &Row<'_>) -> rusqlite::Result<RunStamp> {
+    let run = RunId::from_u64(number(row, 0)?).unwrap_or(RunId::UNKNOWN);
+    let earlier_ms: Option<i64> = row.get(3)?;
+    let earlier_ms = earlier_ms.and_then(|ms| u64::try_from(ms).ok());
+    let estimate = row.get::<_, bool>(2)?.then_some(Estimate { earlier_ms });
+    Ok(RunStamp { run, offset_ms: row.get(1)?, estimate })
 }
 
 /// SQLite has signed numbers; ours are far below their end.
@@ -446,6 +566,7 @@ mod tests {
             end_ms: sequence * 1000 + 800,
             bytes: 100,
             local: false,
+            boot: None,
         }
     }
 
@@ -456,20 +577,21 @@ mod tests {
         index.insert(camera, &row(1, 24)).expect("it is taken");
         index.commit().expect("it is kept");
         // The next release adds a column and a table; this one goes on.
-        let next = [STEPS[0], "ALTER TABLE fragment ADD COLUMN seen INTEGER; CREATE TABLE later (x);"];
+        let step = "ALTER TABLE fragment ADD COLUMN seen INTEGER; CREATE TABLE later (x);";
+        let next = [STEPS[0], STEPS[1], step];
         upgrade(&mut index.db, &next).expect("a step is added");
         upgrade(&mut index.db, &STEPS).expect("the release before goes on");
         assert!(index.insert(camera, &row(2, 200)).expect("it is taken"));
         assert_eq!(index.waiting(camera, None, 9).expect("rows").len(), 2);
         index.commit().expect("it is kept");
-        index.db.execute_batch("UPDATE schema SET oldest_reader = 2").expect("it is changed");
-        assert!(matches!(upgrade(&mut index.db, &STEPS), Err(IndexError::Later { found: 2, known: 1 })));
+        index.db.execute_batch("UPDATE schema SET oldest_reader = 3").expect("it is changed");
+        assert!(matches!(upgrade(&mut index.db, &STEPS), Err(IndexError::Later { found: 3, known: 2 })));
     }
 
     #[test]
     fn a_step_that_fails_leaves_the_file_as_it_was() {
         let mut index = Index::in_memory().expect("it opens");
-        let broken = [STEPS[0], "CREATE TABLE later (x); CREATE TABLE camera (x);"];
+        let broken = [STEPS[0], STEPS[1], "CREATE TABLE later (x); CREATE TABLE camera (x);"];
         assert!(upgrade(&mut index.db, &broken).is_err());
         let tables: i64 = index
             .db
@@ -500,10 +622,64 @@ mod tests {
         let count = index.count_waiting(camera, Some(row(3, 24).place)).expect("asked");
         assert_eq!((count.fragments, count.bytes), (1, 100));
         let contents = index.contents(camera).expect("asked");
-        assert_eq!(contents[&1], Contents { fragments: 3, waiting: 2, newest_ms: 3800 });
+        assert_eq!(contents[&1], Contents { fragments: 3, waiting: 2, undated: 0, newest_ms: 3800 });
         assert_eq!(index.newest_run().expect("asked"), Some(RunId::new(7)));
         index.forget_segment(camera, 1).expect("it is forgotten");
         assert_eq!(waiting(&index, None), [0; 0]);
+    }
+
+    /// Recorded without a clock, in boot 5.
+    fn undated(sequence: u64, offset: u64, local: bool) -> IndexRow {
+        let (from_ms, to_ms) = (60_000 + sequence * 1000, 60_800 + sequence * 1000);
+        let boot = Some(BootTimes { boot: BootId(5), from_ms, to_ms, dated: false });
+        IndexRow { timecode_ms: 700, end_ms: 700, local, boot, ..row(sequence, offset) }
+    }
+
+    #[test]
+    fn what_has_no_time_waits_for_it_and_is_sent_or_kept_then() {
+        let mut index = Index::in_memory().expect("it opens");
+        let camera = index.camera("cam").expect("it is made");
+        for one in [undated(1, 24, false), undated(2, 200, true), undated(3, 300, false)] {
+            assert!(index.insert(camera, &one).expect("it is taken"));
+        }
+        assert!(index.waiting(camera, None, 9).expect("rows").is_empty());
+        assert_eq!(index.waiting_in(camera, 1).expect("rows").len(), 2, "they are lost with their segment");
+        let contents = Contents { fragments: 3, waiting: 2, undated: 3, newest_ms: 700 };
+        assert_eq!(index.contents(camera).expect("asked")[&1], contents);
+        let stretch =
+            Stretch { run: RunId::new(7), boot: BootId(5), from_ms: 61_000, to_ms: 63_800, after_ms: 700 };
+        assert_eq!(index.undated(camera).expect("asked"), [(stretch, 3)]);
+        let estimate = Some(Estimate { earlier_ms: Some(9) });
+        let stamp = RunStamp { run: RunId::new(7), offset_ms: 1_000_000, estimate };
+        index.stamp(camera, &RunStamp { offset_ms: 5, ..stamp }).expect("it is taken");
+        index.stamp(camera, &stamp).expect("the last one counts");
+        assert_eq!(index.stamp_of(camera, RunId::new(7)).expect("asked"), Some(stamp));
+        let waiting = index.waiting(camera, None, 9).expect("rows");
+        let times: Vec<_> = waiting.iter().map(|row| (row.timecode_ms, row.end_ms)).collect();
+        assert_eq!(times, [(1_061_000, 1_061_800), (1_063_000, 1_063_800)]);
+        assert_eq!(index.local(camera, 1_062_000, 1_062_000).expect("rows").len(), 1);
+        assert_eq!(index.undated(camera).expect("asked"), []);
+        index.forget_segment(camera, 1).expect("it is forgotten");
+        assert!(!index.has_boot_times(camera, RunId::new(7)).expect("asked"), "nobody needs its stamp");
+    }
+
+    #[test]
+    fn the_release_before_leaves_alone_what_has_no_time() {
+        let mut index = Index::in_memory().expect("it opens");
+        let camera = index.camera("cam").expect("it is made");
+        index.insert(camera, &undated(1, 24, false)).expect("it is taken");
+        index.insert(camera, &row(2, 200)).expect("it is taken");
+        index.commit().expect("it is kept");
+        upgrade(&mut index.db, &STEPS[..1]).expect("it goes on with this file");
+        // As that release writes, and asks what waits.
+        let insert = "INSERT OR IGNORE INTO fragment (camera, segment, offset, run, sequence, timecode_ms, end_ms, bytes, state)
+             VALUES (?1, 2, 24, 8, 1, 5, 6, 7, 0)";
+        index.db.execute(insert, [camera]).expect("it is taken");
+        index.db.execute("INSERT INTO segment VALUES (?1, 2, 100)", [camera]).expect("it is taken");
+        let text = "SELECT COUNT(*) FROM fragment WHERE camera = ?1 AND state = 0";
+        let waiting: i64 = index.db.query_row(text, [camera], |row| row.get(0)).expect("it can be asked");
+        assert_eq!(waiting, 2, "its own, and the one with a time");
+        assert_eq!(index.undated(camera).expect("asked").len(), 1, "still there");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! What became of fragments since it was last written down is remembered here, so that a new store of the same process knows
 //! it too.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -39,6 +39,8 @@ const MOST_UNSAVED: usize = 16 << 10;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Opened {
     pub(crate) newest_run: Option<RunId>,
+    /// Cameras of which something was recorded without a clock, and has no time yet.
+    pub(crate) undated: Arc<BTreeSet<String>>,
     pub(crate) found: Arc<[Finding]>,
 }
 
@@ -116,11 +118,11 @@ impl Keeper {
             Job::Request { camera, request } => {
                 self.open_if_due();
                 let refused = refusal(&request);
-                if let Request::Settle(id, settled) = &request {
+                if let Request::Settle(id, settled) = &*request {
                     self.remember(&camera, *id, *settled);
                 }
                 let what = "working for an upload";
-                if !self.guard(what, |keeper| keeper.answer(&camera, request)) {
+                if !self.guard(what, |keeper| keeper.answer(&camera, *request)) {
                     refused.into_iter().for_each(|refused| self.send(&camera, refused));
                 }
             }
@@ -170,7 +172,8 @@ impl Keeper {
         }
         let found: Vec<_> = finding.into_iter().chain(store.findings()).collect();
         found.iter().for_each(tell);
-        self.opened.send_replace(Opened { newest_run: store.newest_run(), found: found.into() });
+        let (newest_run, undated) = (store.newest_run(), Arc::new(store.undated()));
+        self.opened.send_replace(Opened { newest_run, undated, found: found.into() });
         Ok(())
     }
 
@@ -260,6 +263,11 @@ impl Keeper {
                 if let Err(error) = store.settle(camera, id, settled) {
                     self.judge(Some(&error));
                 }
+            }
+            Request::Stamp(trusted) => {
+                let stamped = store.stamp(camera, &trusted);
+                self.judge(stamped.as_ref().err());
+                self.send(camera, stamped.map_or(Answer::NotStamped, Answer::Stamped));
             }
             Request::Read(id) => {
                 let read = store.read(camera, id);

@@ -4,6 +4,7 @@
 //!  FOLDER/lock                              one process at a time
 //!  FOLDER/cameras/CAMERA/0000000017.seg     fragments, appended: the truth
 //!  FOLDER/cameras/CAMERA/0000000003.gone    what of a segment that had to go was not in KVS, until somebody was told
+//!  FOLDER/stamps/CAMERA/0000000002.stamps   times of what was recorded without a clock, until nothing of that is left
 //!  FOLDER/index.sqlite                      where each lies, and what became of it: made anew from the segments
 //!  FOLDER/proofs                            records of what was proven, see `proofs.rs`
 //! ```
@@ -29,6 +30,11 @@
 //! [`WhenFull::StopRecording`] new fragments are not taken any more, and wait in memory. What is in KVS stays for `keep`, what
 //! waits is given up after `backlog`.
 //!
+//! **Without a clock** footage has times since boot, in a record of a kind that an older release leaves alone. Once the clock is
+//! set, one small file says what is to be added to the times of each run ([`kvs::stamping`]): it is there for good before anybody
+//! gets the footage with its time. Whoever reads a fragment gets it stamped; it is never written again, so a power cut at any
+//! moment leaves it either without a time or with the one that it keeps. While it has no time it counts as being as old as the latest real time before it, and is never too old.
+//!
 //! Before a segment goes that holds what is not in KVS, its names are written down beside it, so that neither a power cut nor
 //! a lost index makes a gap that nobody knows of.
 //!
@@ -49,6 +55,7 @@ mod record;
 mod seal;
 mod segment;
 mod spool;
+mod stamps;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -58,7 +65,7 @@ use std::time::Duration;
 
 pub use files::{Entry, Files, NewFile, RealFiles};
 pub use finding::{Finding, FindingKind};
-pub use look::{Checked, CheckedCamera, Footage, check, footage, repair};
+pub use look::{Checked, CheckedCamera, Footage, Handed, check, footage, repair};
 pub use proofs::{CameraProofs, ProofOptions, Proofs, ProofsAt, Resumed, proofs_at};
 pub use seal::{KeyError, KeyId, Keys};
 pub use spool::{CameraSpool, OpenError, Spool};
@@ -110,6 +117,11 @@ impl Options {
 
     fn cameras(&self) -> PathBuf {
         self.folder.join("cameras")
+    }
+
+    /// Times of what a camera recorded without a clock.
+    fn stamps(&self, camera: &str) -> PathBuf {
+        self.folder.join("stamps").join(camera)
     }
 
     fn index(&self) -> PathBuf {

@@ -1,21 +1,23 @@
 //! A look into the folder of a spool from outside, also while a daemon has it. Nothing in it is changed, but by [`repair`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use kvs::RunId;
 use kvs::fragmenter::{FragmentSummary, StreamHeader};
+use kvs::stamping::RunStamp;
 use kvs::upload::Settled;
 
 use crate::files::{Files, RealFiles};
 use crate::finding::Finding;
-use crate::record::{Meta, SegmentHead};
+use crate::record::{FragmentMeta, Meta, SegmentHead};
 use crate::seal::Keys;
 use crate::segment::{self, Found, Next, Scan};
 use crate::spool::{self, OpenError};
-use crate::{Options, gone, index};
+use crate::{Options, gone, index, stamps};
 
 /// What a spool holds.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +39,9 @@ pub struct CheckedCamera {
     pub waiting: usize,
     /// Set aside: KVS will never take them. They are exported like all others.
     pub refused: usize,
-    /// Producer time of the first block and of the last, in ms.
+    /// Of all, those that were recorded without a clock and have no time yet.
+    pub undated: usize,
+    /// Producer time of the first block and of the last, in ms, of those that have one.
     pub from_ms: Option<u64>,
     pub to_ms: Option<u64>,
 }
@@ -62,6 +66,7 @@ pub fn check(folder: &Path, keys: &Keys) -> io::Result<Checked> {
         }
         let mut camera = CheckedCamera { name: entry.name.clone(), ..CheckedCamera::default() };
         let (mut waiting, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        let stamps = stamps_of(folder, &entry.name)?;
         let mut locked = BTreeSet::new();
         let findings = walk(&cameras.join(&entry.name), keys, checked.in_use, &mut |item| {
             match item {
@@ -79,7 +84,10 @@ pub fn check(folder: &Path, keys: &Keys) -> io::Result<Checked> {
                         if !meta.local {
                             waiting.insert(summary.id);
                         }
-                        let (from, to) = (summary.timecode.as_millis(), summary.end().as_millis());
+                        let Some((from, to)) = times(summary, &stamps) else {
+                            camera.undated += 1;
+                            return Ok(None);
+                        };
                         camera.from_ms = Some(camera.from_ms.map_or(from, |before| before.min(from)));
                         camera.to_ms = camera.to_ms.max(Some(to));
                     }
@@ -104,7 +112,7 @@ pub fn check(folder: &Path, keys: &Keys) -> io::Result<Checked> {
                     Meta::Locked(id) if locked.insert(path.to_owned()) => {
                         return Ok(Some(Finding::locked(path.to_owned(), id)));
                     }
-                    Meta::Locked(_) | Meta::Unknown => {}
+                    Meta::Locked(_) | Meta::Stamps(_) | Meta::Unknown => {}
                 },
             }
             Ok(None)
@@ -122,35 +130,74 @@ pub fn check(folder: &Path, keys: &Keys) -> io::Result<Checked> {
     Ok(checked)
 }
 
-/// Hands out the fragments of a camera with a block from `from_ms` up to `to_ms`, in order of recording. Returns what could not
-/// be read.
+/// What came of handing footage out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// What could not be read.
+    pub findings: Vec<Finding>,
+    /// Fragments that were recorded without a clock: nobody can say yet whether they are of the time that was asked for.
+    pub undated: usize,
+}
+
+/// Hands out the fragments of a camera with a block from `from_ms` up to `to_ms`, in order of recording.
 pub fn footage(
     folder: &Path,
     keys: &Keys,
     camera: &str,
     (from_ms, to_ms): (u64, u64),
     take: &mut dyn FnMut(Footage) -> io::Result<()>,
-) -> io::Result<Vec<Finding>> {
-    let mut seen = BTreeSet::new();
-    let mut locked = BTreeSet::new();
-    walk(&folder.join("cameras").join(camera), keys, is_in_use(folder), &mut |item| {
+) -> io::Result<Handed> {
+    let folder_of_camera = folder.join("cameras").join(camera);
+    let stamps = stamps_of(folder, camera)?;
+    let (mut seen, mut locked, mut undated) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let findings = walk(&folder_of_camera, keys, is_in_use(folder), &mut |item| {
         let Item::Record { path, found } = item else { return Ok(None) };
         if let Meta::Locked(id) = found.meta {
             return Ok(locked.insert(path.to_owned()).then(|| Finding::locked(path.to_owned(), id)));
         }
         let Meta::Fragment(meta) = found.meta else { return Ok(None) };
-        let summary = meta.end.summary;
-        let is_inside = summary.end().as_millis() >= from_ms && summary.timecode.as_millis() < to_ms;
+        let id = meta.end.summary.id;
+        let Some((from, to)) = times(&meta.end.summary, &stamps) else {
+            undated += usize::from(seen.insert(id));
+            return Ok(None);
+        };
         // One whose sync failed may have been written twice.
-        if !is_inside || !seen.insert(summary.id) {
+        if to < from_ms || from >= to_ms || !seen.insert(id) {
             return Ok(None);
         }
-        match segment::body_at(&RealFiles, path, keys, found.offset)? {
-            Some(cluster) => take(Footage { header: meta.header, summary, cluster })?,
-            None => return Ok(Some(Finding::unreadable(path.to_owned(), summary.id, None))),
+        let FragmentMeta { header, end, undated, .. } = *meta;
+        let boot_ms = end.summary.timecode.as_millis();
+        let body = segment::body_at(&RealFiles, path, keys, found.offset)?;
+        let dated = match undated.zip(stamps.get(&id.run)) {
+            Some((undated, stamp)) => stamp.end(&end, &undated.heads).and_then(|end| {
+                let cluster = stamp.cluster(body.as_deref()?, boot_ms)?;
+                Some((end.summary, cluster))
+            }),
+            None => body.map(|body| (end.summary, body)),
+        };
+        match dated {
+            Some((summary, cluster)) => take(Footage { header, summary, cluster })?,
+            None => return Ok(Some(Finding::unreadable(path.to_owned(), id, None))),
         }
         Ok(None)
-    })
+    })?;
+    Ok(Handed { findings, undated })
+}
+
+/// When a fragment begins and ends; `None`: it has no time yet.
+fn times(summary: &FragmentSummary, stamps: &BTreeMap<RunId, RunStamp>) -> Option<(u64, u64)> {
+    let (from, to) = (summary.timecode.as_millis(), summary.end().as_millis());
+    if !summary.clock.is_boot() {
+        return Some((from, to));
+    }
+    let stamp = stamps.get(&summary.id.run)?;
+    Some((stamp.utc_ms(from), stamp.utc_ms(to)))
+}
+
+/// The times of what a camera recorded without a clock.
+fn stamps_of(folder: &Path, camera: &str) -> io::Result<BTreeMap<RunId, RunStamp>> {
+    let found = stamps::read(&RealFiles, &folder.join("stamps").join(camera))?;
+    Ok(found.into_iter().flat_map(|file| file.stamps).map(|stamp| (stamp.run, stamp)).collect())
 }
 
 /// Cuts off what was never finished and makes the index anew, as a start does where it has to. Nobody else may have the spool.

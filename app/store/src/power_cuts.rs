@@ -2,7 +2,8 @@
 //!
 //! What must hold, whatever happens: a fragment that was called written and neither settled nor dropped waits, with its own
 //! bytes; nothing waits that was never recorded; nothing comes back that was told as dropped. That holds for what had to make
-//! room too, when the power goes while it does and the index is lost.
+//! room too, when the power goes while it does and the index is lost. What was recorded without a clock waits for its time, and
+//! keeps the one that it was ever seen with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -11,10 +12,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use kvs::FragmentId;
+use kvs::stamping::{BootId, Trusted};
 use kvs::upload::{Settled, Whole};
 
 use crate::index::Index;
-use crate::testing::{TestFiles, Trouble, fragment};
+use crate::testing::{TestFiles, Trouble, fragment, fragment_of_boot};
 use crate::{Options, Store, WhenFull};
 
 /// xorshift64*: a failing seed is printed and does the same again.
@@ -59,6 +61,8 @@ struct Account {
     written: Vec<FragmentId>,
     settled: BTreeSet<FragmentId>,
     dropped: BTreeSet<FragmentId>,
+    /// Of what was recorded without a clock: its time, since somebody was told of it.
+    dated: BTreeMap<FragmentId, u64>,
 }
 
 struct Life {
@@ -70,6 +74,9 @@ struct Life {
     now: Instant,
     run: u64,
     sequence: u64,
+    boot: u64,
+    /// Of the present process.
+    has_clock: bool,
 }
 
 impl Life {
@@ -82,7 +89,34 @@ impl Life {
         options.when_full = if random.below(2) == 0 { WhenFull::DropOldest } else { WhenFull::StopRecording };
         let accounts = CAMERAS.map(|name| (name, Account::default())).into();
         let files = TestFiles::default();
-        Self { seed, random, files, options, accounts, now: epoch(), run: 0, sequence: 0 }
+        let (now, run, sequence, boot, has_clock) = (epoch(), 0, 0, 1, true);
+        Self { seed, random, files, options, accounts, now, run, sequence, boot, has_clock }
+    }
+
+    fn record(&mut self, name: &str, length: usize) -> Whole {
+        self.sequence += 1;
+        let whole = match self.has_clock {
+            true => fragment(self.run, self.sequence, length),
+            false => fragment_of_boot(self.run, self.sequence, length, BootId(self.boot.into())),
+        };
+        let account = self.accounts.get_mut(name).expect("known");
+        account.recorded.insert(whole.id(), whole.clone());
+        whole
+    }
+
+    /// The clock is set.
+    fn stamp(&mut self, store: &mut Store, name: &str) {
+        let offset_ms = 1_795_186_013_000;
+        let before_ms = 1_795_186_073_000 + (self.sequence + 10) * 1000;
+        let trusted = Trusted { boot: BootId(self.boot.into()), offset_ms, before_ms };
+        let Ok(stamps) = store.stamp(name, &trusted) else { return };
+        let account = self.accounts.get_mut(name).expect("known");
+        for (stamp, _) in stamps {
+            for id in account.written.iter().filter(|id| id.run == stamp.run) {
+                let boot_ms = account.recorded[id].end.summary.timecode.as_millis();
+                account.dated.entry(*id).or_insert(stamp.utc_ms(boot_ms));
+            }
+        }
     }
 
     fn open(&mut self, index: Index) -> Option<Store> {
@@ -91,6 +125,8 @@ impl Life {
         if self.seed.is_multiple_of(2) && self.run > self.seed % 5 {
             self.options.key_file = Some(key_file().to_owned());
         }
+        self.boot += self.random.below(2);
+        self.has_clock = self.random.below(2) == 0;
         let store = Store::open(Arc::new(self.files.clone()), self.options.clone(), index);
         let mut store = match store {
             Ok(store) => store,
@@ -110,27 +146,28 @@ impl Life {
             self.now += Duration::from_millis(self.random.below(4000));
             match self.random.below(10) {
                 0..=5 => {
-                    self.sequence += 1;
                     let length = usize::try_from(self.random.below(2500)).expect("small");
-                    let whole = fragment(self.run, self.sequence, length);
-                    let id = whole.id();
-                    let account = self.accounts.get_mut(name).expect("known");
-                    account.recorded.insert(id, whole.clone());
+                    let whole = self.record(name, length);
                     let r = store.write(name, &whole, self.now);
                     if r.is_ok() {
-                        account.written.push(id);
+                        self.accounts.get_mut(name).expect("known").written.push(whole.id());
                     }
                 }
                 6..=7 => {
                     let account = self.accounts.get_mut(name).expect("known");
-                    let open: Vec<_> =
-                        account.written.iter().filter(|id| !account.settled.contains(id)).copied().collect();
+                    // Nobody sends what has no time.
+                    let is_open = |id: &&FragmentId| {
+                        let undated = account.recorded[id].end.summary.clock.is_boot();
+                        !account.settled.contains(id) && (!undated || account.dated.contains_key(id))
+                    };
+                    let open: Vec<_> = account.written.iter().filter(is_open).copied().collect();
                     for id in open.iter().take(usize::try_from(self.random.below(6)).expect("small")) {
                         // What could not be written down may be asked for again; it is never lost by it.
                         let _ = store.settle(name, *id, Settled::Persisted(None));
                         account.settled.insert(*id);
                     }
                 }
+                8 if self.random.below(3) == 0 => self.stamp(store, name),
                 8 => {
                     let _ = store.flush();
                 }
@@ -157,10 +194,13 @@ impl Life {
         CAMERAS.iter().for_each(|name| store.told(name));
     }
 
-    /// Compares what the store says with what must be so. `fresh`: since the opening nothing was done.
-    fn check(&mut self, store: &mut Store) {
+    /// Compares what the store says with what must be so. `all`: the clock is set now.
+    fn check(&mut self, store: &mut Store, all: bool) {
         let seed = self.seed;
         for name in CAMERAS {
+            if all {
+                self.stamp(store, name);
+            }
             let (mut listed, mut after) = (Vec::new(), None);
             loop {
                 let (fragments, left) = store.list(name, after, 7).expect("nothing fails now");
@@ -172,11 +212,16 @@ impl Life {
                 }
             }
             let account = &self.accounts[name];
+            let mut fresh = Vec::new();
             let names: BTreeSet<_> = listed.iter().map(|spooled| spooled.end.summary.id).collect();
             assert_eq!(names.len(), listed.len(), "seed {seed} {name}: listed twice");
             assert!(listed.is_sorted_by_key(|spooled| spooled.place), "seed {seed} {name}");
             let gone = [&account.settled, &account.dropped];
             for id in &account.written {
+                let undated = account.recorded[id].end.summary.clock.is_boot();
+                if undated && !all && !account.dated.contains_key(id) {
+                    continue;
+                }
                 if !gone.iter().any(|gone| gone.contains(id)) {
                     assert!(names.contains(id), "seed {seed} {name}: fragment {id} is lost");
                 }
@@ -187,12 +232,24 @@ impl Life {
                     panic!("seed {seed} {name}: nobody recorded {id}")
                 };
                 assert!(!account.dropped.contains(&id), "seed {seed} {name}: {id} was dropped");
+                let cluster = store.read(name, id).expect("nothing fails now");
+                let summary = &spooled.end.summary;
+                if whole.end.summary.clock.is_boot() {
+                    let time = summary.timecode.as_millis();
+                    let told = account.dated.get(&id).copied().unwrap_or(time);
+                    assert_eq!(time, told, "seed {seed} {name}: {id} has another time");
+                    fresh.push((id, time));
+                    assert_eq!(summary.sums.payload, whole.end.summary.sums.payload, "seed {seed} {name}");
+                    let bytes = cluster.map(|cluster| cluster.len() as u64);
+                    assert_eq!(bytes, Some(summary.cluster_bytes), "seed {seed} {name} {id}");
+                    continue;
+                }
                 assert_eq!(spooled.end.summary, whole.end.summary, "seed {seed} {name}");
                 assert_eq!(spooled.end.tag, whole.end.tag, "seed {seed} {name}");
                 assert_eq!(spooled.header, whole.header, "seed {seed} {name}");
-                let cluster = store.read(name, id).expect("nothing fails now");
                 assert_eq!(cluster.as_deref(), Some(&*whole.pieces.concat()), "seed {seed} {name} {id}");
             }
+            self.accounts.get_mut(name).expect("known").dated.extend(fresh);
         }
     }
 }
@@ -205,7 +262,7 @@ fn index() -> Index {
 fn power_cuts(seed: u64) {
     let mut life = Life::new(seed);
     let mut kept = index();
-    for _ in 0..4 {
+    for turn in 0..4 {
         let end = life.random.below(4);
         if end != 0 {
             let cut = life.files.changes() + life.random.below(120);
@@ -230,7 +287,8 @@ fn power_cuts(seed: u64) {
         }
         files.mend();
         let mut store = life.open(kept).expect("the power is on");
-        life.check(&mut store);
+        let all = turn == 3 || life.random.below(3) == 0;
+        life.check(&mut store, all);
         kept = store.into_index().killed();
     }
 }
@@ -254,11 +312,10 @@ fn failing_disk(seed: u64) {
         life.live(&mut store);
         life.files.mend();
         life.now += Duration::from_secs(120);
-        life.check(&mut store);
+        let all = life.random.below(2) == 0;
+        life.check(&mut store, all);
         // It takes footage again at once.
-        life.sequence += 1;
-        let whole = fragment(life.run, life.sequence, 100);
-        life.accounts.get_mut("dock").expect("known").recorded.insert(whole.id(), whole.clone());
+        let whole = life.record("dock", 100);
         match store.write("dock", &whole, life.now) {
             Ok(_) => life.accounts.get_mut("dock").expect("known").written.push(whole.id()),
             Err(error) => assert!(
@@ -271,7 +328,7 @@ fn failing_disk(seed: u64) {
         if life.random.below(2) == 0 {
             let killed = store.into_index().killed();
             store = life.open(killed).expect("nothing fails now");
-            life.check(&mut store);
+            life.check(&mut store, true);
         }
     }
 }

@@ -5,7 +5,9 @@
 //!  record:   magic kind meta_length body_length head_crc | meta | body_crc body
 //!
 //!  fragment:     meta = name, times, sums, identity tag, stream header      body = the Cluster element, as it is sent
+//!  undated:      meta = likewise, with times since boot, the boot, and all of the cluster but its payloads
 //!  settlements:  meta = names with what became of them                      no body
+//!  stamps:       meta = runs with what is to be added to their times        no body; in a file of its own
 //! ```
 //!
 //! With a key (`seal.rs`) meta and body are sealed, in segments of version 2: the release before leaves those alone.
@@ -17,6 +19,7 @@ use bytes::Bytes;
 use kvs::cluster_sums::ClusterSums;
 use kvs::fragmenter::{FragmentEnd, FragmentSummary, StreamHeader};
 use kvs::identity::Sha256Sum;
+use kvs::stamping::{BootId, Estimate, FootageClock, RunStamp};
 use kvs::upload::{Settled, Whole};
 use kvs::{FragmentId, FragmentNumber, RunId};
 use media::ProducerTimestamp;
@@ -87,6 +90,9 @@ const FRAGMENT: u8 = 1;
 const SETTLEMENTS: u8 = 2;
 /// Beside one of them: meta and body are sealed.
 const SEALED: u8 = 0x10;
+/// A kind of its own: a release that does not know it must not send it with such times.
+const UNDATED: u8 = 3;
+const STAMPS: u8 = 4;
 
 impl Head {
     fn is_sealed(&self) -> bool {
@@ -125,6 +131,7 @@ pub(crate) enum Meta {
     Settlements(Vec<(FragmentId, Settled)>),
     /// Sealed with a key that is not there.
     Locked(KeyId),
+    Stamps(Vec<RunStamp>),
     /// Of a later release.
     Unknown,
 }
@@ -135,6 +142,17 @@ pub(crate) struct FragmentMeta {
     pub(crate) local: bool,
     pub(crate) header: StreamHeader,
     pub(crate) end: FragmentEnd,
+    /// Its times are since boot.
+    pub(crate) undated: Option<Undated>,
+}
+
+/// What it takes to give a fragment its time.
+#[derive(Debug)]
+pub(crate) struct Undated {
+    /// The latest real time that was known when it was recorded; 0: none.
+    pub(crate) after_ms: u64,
+    /// All of its cluster but the payloads.
+    pub(crate) heads: Bytes,
 }
 
 /// `bytes` begin with the record. `None`: it is damaged.
@@ -155,7 +173,9 @@ pub(crate) fn read_meta(head: &Head, bytes: &[u8], keys: &Keys) -> Option<Meta> 
         meta
     };
     match head.kind & !SEALED {
-        FRAGMENT => read_fragment(meta).map(|fragment| Meta::Fragment(Box::new(fragment))),
+        FRAGMENT => read_fragment(&mut Fields(meta)).map(|fragment| Meta::Fragment(Box::new(fragment))),
+        UNDATED => read_undated(meta).map(|fragment| Meta::Fragment(Box::new(fragment))),
+        STAMPS => read_stamps(meta).map(Meta::Stamps),
         SETTLEMENTS => read_settlements(meta).map(Meta::Settlements),
         _ => Some(Meta::Unknown),
     }
@@ -184,8 +204,14 @@ pub(crate) fn read_body(head: &Head, start: &[u8], mut bytes: Vec<u8>, keys: &Ke
     Some(Bytes::from(bytes).slice(from..from + length))
 }
 
-/// Appends the record of a fragment; `local`: it is not to be sent.
-pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole, local: bool, keys: &Keys) {
+/// Appends the record of a fragment; `local`: it is not to be sent. `after_ms`: the latest real time that is known.
+pub(crate) fn write_fragment(
+    buffer: &mut Vec<u8>,
+    fragment: &Whole,
+    local: bool,
+    after_ms: u64,
+    keys: &Keys,
+) {
     let mut meta = Vec::with_capacity(1024);
     let StreamHeader { bytes, video_only, has_audio } = &*fragment.header;
     let FragmentEnd { summary, tag, closing } = &fragment.end;
@@ -208,17 +234,26 @@ pub(crate) fn write_fragment(buffer: &mut Vec<u8>, fragment: &Whole, local: bool
     for text in [tag, bytes, video_only] {
         put_bytes(&mut meta, text);
     }
+    let kind = match summary.clock {
+        FootageClock::Boot(BootId(boot)) => {
+            meta.extend(boot.to_le_bytes());
+            meta.extend(after_ms.to_le_bytes());
+            put_bytes(&mut meta, &fragment.heads());
+            UNDATED
+        }
+        FootageClock::Utc | FootageClock::Estimated(_) => FRAGMENT,
+    };
     let body: usize = fragment.pieces.iter().map(Bytes::len).sum();
     if !keys.seals() {
-        put_head(buffer, FRAGMENT, &meta, body);
+        put_head(buffer, kind, &meta, body);
         let mut sum = crc32fast::Hasher::new();
         fragment.pieces.iter().for_each(|piece| sum.update(piece));
         buffer.extend(sum.finalize().to_le_bytes());
         fragment.pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
         return;
     }
-    let meta = sealed(&meta, FRAGMENT | SEALED, keys);
-    put_head(buffer, FRAGMENT | SEALED, &meta, body + SEAL);
+    let meta = sealed(&meta, kind | SEALED, keys);
+    put_head(buffer, kind | SEALED, &meta, body + SEAL);
     let sum_at = buffer.len();
     buffer.extend([0; BODY_SUM + SEAL_HEAD]);
     fragment.pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
@@ -256,6 +291,23 @@ pub(crate) fn write_settlements(buffer: &mut Vec<u8>, settled: &[(FragmentId, Se
     }
 }
 
+/// Appends a record of the times of what was recorded without a clock.
+pub(crate) fn write_stamps(buffer: &mut Vec<u8>, stamps: &[RunStamp]) {
+    let mut meta = Vec::with_capacity(stamps.len() * 25);
+    for RunStamp { run, offset_ms, estimate } in stamps {
+        meta.extend(run.as_u64().to_le_bytes());
+        meta.extend(offset_ms.to_le_bytes());
+        let (kind, earlier_ms) = match estimate {
+            None => (0, 0),
+            Some(Estimate { earlier_ms: Some(earlier_ms) }) => (1, *earlier_ms),
+            Some(Estimate { earlier_ms: None }) => (2, 0),
+        };
+        meta.push(kind);
+        meta.extend(earlier_ms.to_le_bytes());
+    }
+    put_head(buffer, STAMPS, &meta, 0);
+}
+
 fn put_head(buffer: &mut Vec<u8>, kind: u8, meta: &[u8], body: usize) {
     let start = buffer.len();
     buffer.extend(RECORD_MAGIC);
@@ -279,8 +331,32 @@ fn put_bytes(meta: &mut Vec<u8>, bytes: &[u8]) {
     meta.extend(bytes);
 }
 
-fn read_fragment(meta: &[u8]) -> Option<FragmentMeta> {
+fn read_undated(meta: &[u8]) -> Option<FragmentMeta> {
     let mut fields = Fields(meta);
+    let mut fragment = read_fragment(&mut fields)?;
+    let boot = BootId(fields.bytes(16)?.try_into().ok().map(u128::from_le_bytes)?);
+    let (after_ms, heads) = (fields.u64()?, fields.text()?);
+    fragment.end.summary.clock = FootageClock::Boot(boot);
+    fragment.undated = Some(Undated { after_ms, heads });
+    Some(fragment)
+}
+
+fn read_stamps(meta: &[u8]) -> Option<Vec<RunStamp>> {
+    let (mut fields, mut all) = (Fields(meta), Vec::new());
+    while !fields.0.is_empty() {
+        let (run, offset_ms) = (RunId::from_u64(fields.u64()?)?, fields.u64()?.cast_signed());
+        let (kind, earlier_ms) = (fields.bytes(1)?[0], fields.u64()?);
+        let estimate = match kind {
+            0 => None,
+            1 => Some(Estimate { earlier_ms: Some(earlier_ms) }),
+            _ => Some(Estimate { earlier_ms: None }),
+        };
+        all.push(RunStamp { run, offset_ms, estimate });
+    }
+    Some(all)
+}
+
+fn read_fragment(fields: &mut Fields<'_>) -> Option<FragmentMeta> {
     let id = fields.id()?;
     let timecode = ProducerTimestamp::from_millis(fields.u64()?);
     let duration_ms = fields.u64()?;
@@ -293,6 +369,7 @@ fn read_fragment(meta: &[u8]) -> Option<FragmentMeta> {
     let summary = FragmentSummary {
         id,
         timecode,
+        clock: FootageClock::Utc,
         duration_ms,
         blocks,
         audio_blocks,
@@ -302,7 +379,8 @@ fn read_fragment(meta: &[u8]) -> Option<FragmentMeta> {
         forced: is_set(0),
     };
     let header = StreamHeader { bytes, video_only, has_audio: is_set(2) };
-    Some(FragmentMeta { local: is_set(3), header, end: FragmentEnd { summary, tag, closing: is_set(1) } })
+    let end = FragmentEnd { summary, tag, closing: is_set(1) };
+    Some(FragmentMeta { local: is_set(3), header, end, undated: None })
 }
 
 fn read_settlements(meta: &[u8]) -> Option<Vec<(FragmentId, Settled)>> {

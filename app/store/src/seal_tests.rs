@@ -145,7 +145,8 @@ fn a_look_from_outside_needs_the_key_and_says_so() {
             exported += 1;
             Ok(())
         });
-        (kinds, checked.cameras[0].fragments, findings.expect("it can be read").len(), exported)
+        let findings = findings.expect("it can be read").findings.len();
+        (kinds, checked.cameras[0].fragments, findings, exported)
     };
     assert_eq!(look(&Keys::default()), (vec![FindingKind::Locked], 2, 1, 2));
     let keys = Keys::read(&disk.key_file(&["a"])).expect("a key");

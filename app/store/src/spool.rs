@@ -80,7 +80,7 @@ pub(crate) enum Job {
     },
     Request {
         camera: String,
-        request: Request,
+        request: Box<Request>,
     },
     End,
 }
@@ -90,6 +90,7 @@ pub(crate) fn refusal(request: &Request) -> Option<Answer> {
     match request {
         Request::Write(fragment) | Request::Keep(fragment) => Some(Answer::NotWritten { id: fragment.id() }),
         Request::Recall { .. } => Some(Answer::NotRecalled),
+        Request::Stamp(_) => Some(Answer::NotStamped),
         Request::Read(id) => Some(Answer::NotRead { id: *id }),
         Request::List { .. } => Some(Answer::NotListed),
         Request::Settle(..) => None,
@@ -179,6 +180,11 @@ impl Spool {
         self.opened.borrow().newest_run
     }
 
+    /// Whether footage of this camera was there when it was opened that was recorded without a clock and has no time yet.
+    pub fn has_undated(&self, camera: &str) -> bool {
+        self.opened.borrow().undated.contains(camera)
+    }
+
     /// What was found when it was opened last.
     pub fn found(&self) -> Arc<[Finding]> {
         self.opened.borrow().found.clone()
@@ -198,6 +204,7 @@ impl CameraSpool {
     /// Asks; the answer comes by [`next`](Self::next). False: there is no place for it, and no answer will come.
     pub fn ask(&self, request: Request) -> bool {
         let refused = refusal(&request).filter(|refused| !matches!(refused, Answer::NotRead { .. }));
+        let request = Box::new(request);
         let taken = self.desk.give(Job::Request { camera: self.camera.clone(), request });
         taken || refused.is_some_and(|refused| self.refused.send(refused).is_ok())
     }

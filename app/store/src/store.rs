@@ -1,5 +1,8 @@
 //! The spool itself, without a thread: segments, the index, room.
 
+mod error;
+mod undated;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +14,14 @@ use kvs::fragmenter::StreamHeader;
 use kvs::upload::{Dropped, Place, Settled, Spooled, Waiting, Whole};
 use kvs::{FragmentId, RunId};
 
+pub use self::error::StoreError;
+pub(crate) use self::error::io_error;
 use crate::files::{Files, NewFile};
 use crate::finding::Finding;
 use crate::gone;
 use crate::index::{Contents, Index, IndexError, IndexRow};
 use crate::record::{self, Meta, SEGMENT_HEAD, SegmentHead};
-use crate::seal::{KeyError, KeyId, Keys};
+use crate::seal::Keys;
 use crate::segment::{self, Next, Scan};
 use crate::{Options, WhenFull};
 
@@ -27,65 +32,6 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 const MOST_SETTLEMENTS: usize = 64;
 /// More is not remembered while the disk takes nothing; KVS is asked for the rest.
 const MOST_UNWRITTEN: usize = 16 << 10;
-
-/// Why a fragment is not on disk.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("{what} {path}: {source}")]
-    Io { what: &'static str, path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Index(#[from] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the spool holds {bytes} bytes, as many as it may")]
-    Full { bytes: u64 },
-    #[error("the disk failed a moment ago and is left alone for {left_s} s")]
-    Resting { left_s: u64 },
-    #[error("the folder of proof records was opened meanwhile, and they go on there")]
-    Reopened,
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    #[error("{path} is sealed with key {id}, which the box does not have")]
-    Locked { path: PathBuf, id: KeyId },
-}
-
-impl From<IndexError> for StoreError {
-    fn from(error: IndexError) -> Self {
-        Self::Index(Box::new(error))
-    }
-}
-
-pub(crate) fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io { what, path: path.to_owned(), source }
-}
-
-impl StoreError {
-    fn is_no_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
-
-    /// What to change.
-    pub fn fix(&self) -> &'static str {
-        match self {
-            Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    "free space on this disk, or lower bytes in [spool]"
-                }
-                io::ErrorKind::ReadOnlyFilesystem => "mount the disk for writing; it may be worn out",
-                io::ErrorKind::PermissionDenied => "give kvs-edge's user the folder of [spool]",
-                _ => "look at the disk; it may be worn out",
-            },
-            Self::Index(_) => "look at the disk, and run kvs-edge spool check",
-            Self::Full { .. } => "raise bytes in [spool], or choose when_full = \"drop-oldest\"",
-            Self::Resting { .. } => "look at the disk",
-            Self::Reopened => "nothing: it is written again",
-            Self::Key(error) => error.fix(),
-            Self::Locked { .. } => {
-                "add that key as a further line to the file of key_file or key_credential in [spool]; where it is gone, so is this \
-                 footage: then move the folder elsewhere"
-            }
-        }
-    }
-}
 
 /// The spool of a box.
 pub struct Store {
@@ -103,6 +49,8 @@ pub struct Store {
     findings: Vec<Finding>,
     /// The last attempt to remove old segments failed, and that was told.
     cannot_tidy: bool,
+    /// The latest time of any block.
+    latest_ms: u64,
 }
 
 struct Camera {
@@ -114,6 +62,8 @@ struct Camera {
     next: u64,
     /// To be written with the next fragment.
     settled: Vec<(FragmentId, Settled)>,
+    /// Of the next file of stamps.
+    next_stamps: u64,
     /// The stream header that was read last: most fragments have the same.
     header: Option<Arc<StreamHeader>>,
     rest: Option<Rest>,
@@ -146,9 +96,20 @@ impl Store {
         let keys = options.key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
         let (cameras, buffer) = (BTreeMap::new(), Vec::new());
         let (dropped, notes) = (Vec::new(), Vec::new());
-        let (findings, cannot_tidy) = (Vec::new(), false);
-        let mut store =
-            Self { files, options, keys, index, cameras, buffer, dropped, notes, findings, cannot_tidy };
+        let (findings, cannot_tidy, latest_ms) = (Vec::new(), false, 0);
+        let mut store = Self {
+            files,
+            options,
+            keys,
+            index,
+            cameras,
+            buffer,
+            dropped,
+            notes,
+            findings,
+            cannot_tidy,
+            latest_ms,
+        };
         let folder = store.options.cameras();
         store.files.make_folder(&folder).map_err(io_error("make folder", &folder))?;
         for entry in store.files.list(&folder).map_err(io_error("list", &folder))? {
@@ -242,7 +203,7 @@ impl Store {
             record::write_settlements(&mut buffer, &self.cameras[name].settled, &self.keys);
         }
         let before = buffer.len() as u64;
-        record::write_fragment(&mut buffer, fragment, local, &self.keys);
+        record::write_fragment(&mut buffer, fragment, local, self.latest_ms, &self.keys);
         let result = self
             .make_room(buffer.len() as u64)
             .and_then(|()| self.append(name, &buffer, true))
@@ -252,14 +213,8 @@ impl Store {
         self.buffer = buffer;
         let place = result?;
         let summary = &fragment.end.summary;
-        let row = IndexRow {
-            id: summary.id,
-            place,
-            timecode_ms: summary.timecode.as_millis(),
-            end_ms: summary.end().as_millis(),
-            bytes: summary.cluster_bytes,
-            local,
-        };
+        let stamp = self.stamp_of(name, summary)?;
+        let row = undated::row(summary, place, local, stamp, self.latest_ms);
         let camera = self.camera(name)?;
         camera.settled.drain(..settled);
         let (key, to) = (camera.key, camera.segments.get(&place.segment).map_or(0, |segment| segment.bytes));
@@ -273,8 +228,10 @@ impl Store {
             let segment = self.camera(name)?.segments.entry(place.segment).or_default();
             segment.contents.fragments += 1;
             segment.contents.waiting += usize::from(!local);
+            segment.contents.undated += usize::from(row.boot.is_some_and(|boot| !boot.dated));
             segment.contents.newest_ms = segment.contents.newest_ms.max(row.end_ms);
         }
+        self.latest_ms = self.latest_ms.max(row.end_ms);
         Ok(place)
     }
 
@@ -393,7 +350,7 @@ impl Store {
         let Some((row, _)) = self.with_index(|index| index.find(key, id))? else { return Ok(None) };
         let path = self.cameras[name].folder.join(segment::name_of(row.place.segment));
         match segment::body_at(&*self.files, &path, &self.keys, row.place.offset) {
-            Ok(body) => Ok(body),
+            Ok(body) => self.dated_cluster(name, &row, body),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::Io { what: "read", path, source }),
         }
@@ -439,10 +396,15 @@ impl Store {
             let path = self.cameras[name].folder.join(segment::name_of(row.place.segment));
             let found = segment::read_at(&*self.files, &path, &self.keys, row.place.offset);
             let meta = match found {
-                Ok(Some((_, Meta::Fragment(meta)))) if meta.end.summary.id == row.id => *meta,
+                Ok(Some((_, Meta::Fragment(meta)))) if meta.end.summary.id == row.id => {
+                    Ok(self.dated(name, *meta)?)
+                }
+                other => Err(other.err().map(|error| error.to_string())),
+            };
+            let meta = match meta {
+                Ok(Some(meta)) => meta,
                 other => {
-                    let because = other.err().map(|error| error.to_string());
-                    self.findings.push(Finding::unreadable(path, row.id, because));
+                    self.findings.push(Finding::unreadable(path, row.id, other.err().flatten()));
                     self.give_up(name, &row)?;
                     continue;
                 }
@@ -473,7 +435,9 @@ impl Store {
         let newest_ms = newest_ms.unwrap_or(0);
         let age = |segment: &Segment| Duration::from_millis(newest_ms - segment.contents.newest_ms);
         let (keep, backlog) = (self.options.keep, self.options.backlog);
+        // How old it is nobody knows while it has no time.
         let is_over = |segment: &Segment| match segment.contents.waiting {
+            _ if segment.contents.undated > 0 => false,
             0 if segment.has_refused => age(segment) > keep.max(backlog),
             0 => keep.is_zero() || age(segment) > keep,
             _ => age(segment) > backlog,
@@ -576,6 +540,7 @@ impl Store {
                 active: None,
                 next: 1,
                 settled: Vec::new(),
+                next_stamps: 1,
                 header: None,
                 rest: None,
             };
@@ -607,11 +572,14 @@ impl Store {
         for name in self.cameras.keys().cloned().collect::<Vec<_>>() {
             self.scan_camera(&name)?;
         }
+        let newest_ms = self.all_segments().map(|(_, _, segment)| segment.contents.newest_ms).max();
+        self.latest_ms = self.latest_ms.max(newest_ms.unwrap_or(0));
         Ok(())
     }
 
     fn scan_camera(&mut self, name: &str) -> Result<(), StoreError> {
         let (key, folder) = (self.cameras[name].key, self.cameras[name].folder.clone());
+        self.read_stamps(name, key)?;
         let mut next = self.finish_removals(name, key, &folder)?;
         let mut known = self.index.segments(key)?;
         let mut segments = BTreeMap::new();
@@ -673,6 +641,7 @@ impl Store {
         for (id, settled) in self.cameras[name].settled.clone() {
             self.index.settle(key, id, settled)?;
         }
+        self.tidy_stamps(name, key)?;
         for (number, contents) in self.index.contents(key)? {
             segments.entry(number).or_insert_with(Segment::default).contents = contents;
         }
@@ -798,23 +767,19 @@ impl Store {
     fn take(&mut self, key: i64, segment: u64, found: segment::Found) -> Result<(), StoreError> {
         match found.meta {
             Meta::Fragment(meta) => {
+                let place = Place { segment, offset: found.offset };
+                let after_ms = meta.undated.map_or(0, |undated| undated.after_ms);
                 let summary = &meta.end.summary;
-                let row = IndexRow {
-                    id: summary.id,
-                    place: Place { segment, offset: found.offset },
-                    timecode_ms: summary.timecode.as_millis(),
-                    end_ms: summary.end().as_millis(),
-                    bytes: summary.cluster_bytes,
-                    local: meta.local,
-                };
-                self.index.insert(key, &row)?;
+                let stamp = self.index.stamp_of(key, summary.id.run)?;
+                self.index.insert(key, &undated::row(summary, place, meta.local, stamp, after_ms))?;
             }
             Meta::Settlements(settled) => {
                 for (id, settled) in settled {
                     self.index.settle(key, id, settled)?;
                 }
             }
-            Meta::Locked(_) | Meta::Unknown => {}
+            // Stamps have files of their own.
+            Meta::Stamps(_) | Meta::Locked(_) | Meta::Unknown => {}
         }
         Ok(())
     }

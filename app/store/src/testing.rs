@@ -11,9 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use kvs::cluster_sums::ClusterHasher;
 use kvs::fragmenter::{FragmentEnd, FragmentSummary, StreamHeader};
+use kvs::identity::{self, FragmentIdentity};
+use kvs::stamping::{BootId, FootageClock};
 use kvs::upload::Whole;
 use kvs::{FragmentId, RunId};
 use media::ProducerTimestamp;
+use media::mkv::write::{self, block_head, cluster_start};
 
 use crate::files::{Entry, Files, NewFile};
 
@@ -320,6 +323,7 @@ pub fn fragment(run: u64, sequence: u64, bytes: usize) -> Whole {
     let summary = FragmentSummary {
         id,
         timecode,
+        clock: FootageClock::Utc,
         duration_ms: 960,
         blocks: 25,
         audio_blocks: 0,
@@ -331,4 +335,36 @@ pub fn fragment(run: u64, sequence: u64, bytes: usize) -> Whole {
     let tag = Bytes::from(format!("tag of {id}").into_bytes());
     let end = FragmentEnd { summary, tag, closing: sequence.is_multiple_of(5) };
     Whole { header: Arc::new(header), pieces: vec![head, payload.into()], end }
+}
+
+/// A fragment that was recorded without a clock: a second long, `sequence` seconds and a minute after boot.
+pub fn fragment_of_boot(run: u64, sequence: u64, bytes: usize, boot: BootId) -> Whole {
+    let whole = fragment(run, sequence, bytes);
+    let timecode_ms = 60_000 + sequence * 1000;
+    let head = Bytes::from([&*cluster_start(timecode_ms), &*block_head(1, 0, true, bytes)].concat());
+    let payload = whole.pieces[1].clone();
+    let mut hasher = ClusterHasher::default();
+    hasher.head(&head);
+    hasher.payload(&payload);
+    let (sums, cluster_bytes) = hasher.finish();
+    let id = whole.id();
+    let identity = FragmentIdentity {
+        device: "box".to_owned(),
+        camera: "cam".to_owned(),
+        id,
+        timecode_ms,
+        blocks: 1,
+        payload_sha256: sums.payload,
+    };
+    let tag = write::tags(&[(identity::NAME, &identity.to_string())]);
+    let summary = FragmentSummary {
+        timecode: ProducerTimestamp::from_millis(timecode_ms),
+        clock: FootageClock::Boot(boot),
+        blocks: 1,
+        cluster_bytes,
+        sums,
+        ..whole.end.summary
+    };
+    let end = FragmentEnd { summary, tag, closing: whole.end.closing };
+    Whole { header: whole.header, pieces: vec![head, Bytes::new(), payload], end }
 }

@@ -278,7 +278,7 @@ fn a_look_from_outside_finds_all_footage_and_changes_nothing() {
         found.push(footage.summary.id.sequence);
         Ok(())
     });
-    assert_eq!((findings.expect("it can be read"), found), (vec![], vec![4, 5, 6]));
+    assert_eq!((findings.expect("it can be read").findings, found), (vec![], vec![4, 5, 6]));
     assert!(
         matches!(crate::repair(&options.folder, None), Err(OpenError::Taken { .. })),
         "not while it is used"

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use config::Config;
 use media::mkv::write::cluster_start;
 use serde_json::json;
-use store::{Checked, Finding, Footage, Keys};
+use store::{Checked, Finding, Footage, Handed, Keys};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -123,6 +123,7 @@ fn check(folder: &Path, keys: &Keys, as_json: bool) -> Result<bool, String> {
                 json!({
                     "camera": camera.name, "segments": camera.segments, "bytes": camera.bytes,
                     "fragments": camera.fragments, "waiting": camera.waiting, "refused": camera.refused,
+                    "undated": camera.undated,
                     "from": camera.from_ms.map(|ms| words(Some(ms))),
                     "to": camera.to_ms.map(|ms| words(Some(ms))),
                 })
@@ -148,6 +149,12 @@ fn check(folder: &Path, keys: &Keys, as_json: bool) -> Result<bool, String> {
         }
         if !cameras.is_empty() {
             print!("{table}");
+        }
+        for camera in cameras.iter().filter(|camera| camera.undated > 0) {
+            println!(
+                "{}: {} of these were recorded without a clock, and get their time once it is set",
+                camera.name, camera.undated
+            );
         }
         for camera in cameras.iter().filter(|camera| camera.refused > 0) {
             println!(
@@ -186,8 +193,8 @@ fn export(
 ) -> Result<bool, String> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut clip = Clip::default();
-    let findings = store::footage(folder, keys, camera, times, &mut |footage| clip.write(&footage, &mut out));
-    let findings = findings.map_err(|error| match error.kind() {
+    let handed = store::footage(folder, keys, camera, times, &mut |footage| clip.write(&footage, &mut out));
+    let Handed { findings, undated } = handed.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("{}: no footage of camera `{camera}`", folder.display()),
         _ => format!("{}: {error}", folder.display()),
     })?;
@@ -198,7 +205,7 @@ fn export(
         let (fragments, documents, gaps) = (clip.fragments, clip.documents, clip.gaps);
         let all = json!({
             "camera": camera, "from": from, "to": to, "fragments": fragments, "documents": documents, "gaps": gaps,
-            "findings": findings,
+            "estimated": clip.estimated, "undated": undated, "findings": findings,
         });
         eprintln!("{all:#}");
     } else {
@@ -214,6 +221,17 @@ fn export(
             eprintln!(
                 "{camera}: {} fragments from {from} to {to}, {} gaps, {} documents",
                 clip.fragments, clip.gaps, clip.documents
+            );
+        }
+        if clip.estimated > 0 {
+            eprintln!(
+                "{camera}: the times of {} of them are estimated, and may have been earlier",
+                clip.estimated
+            );
+        }
+        if undated > 0 {
+            eprintln!(
+                "{camera}: {undated} fragments were recorded without a clock and have no time yet; they are left out"
             );
         }
     }
@@ -243,6 +261,7 @@ struct Clip {
     fragments: u64,
     documents: u64,
     gaps: u64,
+    estimated: u64,
 }
 
 impl Clip {
@@ -264,6 +283,7 @@ impl Clip {
             }
             None => out.write_all(&footage.cluster)?,
         }
+        self.estimated += u64::from(footage.summary.clock.estimate().is_some());
         self.first_ms.get_or_insert(timecode_ms);
         self.last_ms = Some(end_ms);
         self.fragments += 1;

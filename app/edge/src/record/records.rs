@@ -306,6 +306,7 @@ fn summary_of(row: &Row) -> Option<FragmentSummary> {
     Some(FragmentSummary {
         id: row.id,
         timecode: ProducerTimestamp::from_millis(row.timecode_ms),
+        clock: kvs::stamping::FootageClock::Utc,
         duration_ms: row.end_ms.saturating_sub(row.timecode_ms),
         blocks: row.blocks?,
         audio_blocks: 0,

@@ -438,6 +438,15 @@ impl<'a> Running<'a> {
                     self.driver.doubt_of_earlier(&earlier, false, now);
                 }
             }
+            News::Stamped { exact, estimated } => {
+                let camera = &self.uploader.camera.id;
+                tracing::info!(
+                    camera,
+                    exact,
+                    estimated,
+                    "footage from before the clock was set has its time now"
+                );
+            }
             News::Hidden(id) => ledger.with(|ledger| ledger.shelve(id)),
             News::Unreadable(id) => {
                 self.driver.give_up(id, LossReason::SpoolDamaged);

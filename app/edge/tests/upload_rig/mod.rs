@@ -460,7 +460,7 @@ impl Rig {
                 times.push(footage.summary.timecode.as_millis());
                 Ok(())
             });
-        assert!(findings.expect("it can be read").is_empty());
+        assert!(findings.expect("it can be read").findings.is_empty());
         let checked = store::check(folder, &store::Keys::default()).expect("it can be read");
         (times, checked.cameras.iter().map(|camera| camera.refused).sum())
     }

@@ -25,6 +25,7 @@ fn summary(sequence: u64) -> FragmentSummary {
     FragmentSummary {
         id: id(sequence),
         timecode: time(sequence * 2000),
+        clock: crate::stamping::FootageClock::Utc,
         duration_ms: 1960,
         blocks: 50,
         audio_blocks: 0,

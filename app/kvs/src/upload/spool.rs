@@ -8,6 +8,7 @@ use bytes::Bytes;
 use media::ProducerTimestamp;
 
 use crate::fragmenter::{FragmentEnd, StreamHeader};
+use crate::stamping::{RunStamp, Trusted};
 use crate::{FragmentId, FragmentNumber};
 
 /// Where a fragment lies in the spool of its camera; those recorded later lie behind.
@@ -29,6 +30,13 @@ pub struct Whole {
 impl Whole {
     pub fn id(&self) -> FragmentId {
         self.end.summary.id
+    }
+
+    /// All of its cluster but the payloads, where the pieces are those of the fragmenter.
+    pub fn heads(&self) -> Vec<u8> {
+        let is_head = |at: usize| at == 0 || !at.is_multiple_of(2);
+        let heads = self.pieces.iter().enumerate().filter(|(at, _)| is_head(*at));
+        heads.flat_map(|(_, head)| head.iter().copied()).collect()
     }
 }
 
@@ -73,13 +81,16 @@ pub struct Waiting {
 /// To the spool of one camera.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// Keep it: [`Answer::Written`] once it is on disk for good, or [`Answer::NotWritten`].
+    /// Keep it; with times since boot it waits for its [stamp](Self::Stamp). [`Answer::Written`] once it is on disk for good, or [`Answer::NotWritten`].
     Write(Whole),
     /// Likewise, as a local recording: it is not to be sent, unless it is [recalled](Self::Recall).
     Keep(Whole),
     /// Of the local recordings with a block from `from_ms` to `to_ms`, both included, the first `most` are to be sent from now
     /// on: [`Answer::Recalled`], or [`Answer::NotRecalled`].
     Recall { from_ms: u64, to_ms: u64, most: usize },
+    /// The clock is set: whatever was recorded without one gets its time ([`stamping`](crate::stamping)), and waits to be sent,
+    /// or is a local recording, from now on. [`Answer::Stamped`] once that is on disk for good, or [`Answer::NotStamped`].
+    Stamp(Trusted),
     /// It need not be sent any more; no answer.
     Settle(FragmentId, Settled),
     /// [`Answer::Read`], or [`Answer::NotRead`].
@@ -121,6 +132,10 @@ pub enum Answer {
     },
     /// What was asked for cannot be said now.
     NotRecalled,
+    /// With how many fragments each stamp is for.
+    Stamped(Vec<(RunStamp, usize)>),
+    /// It cannot be written down now.
+    NotStamped,
     /// Not asked for: room had to be made.
     Dropped(Vec<Dropped>),
 }

@@ -17,6 +17,11 @@
 //! the front by its time.
 //!
 //! What the disk does not take stays in memory, as if there were no spool, and is offered again with the next fragment.
+//!
+//! **Without a clock.** What is recorded before the clock is set has times since boot ([`stamping`](crate::stamping)). It is written
+//! like everything else, and leaves the memory then: nothing is sent, and nothing listed, until the [clock is
+//! set](SpoolSource::stamp) and the disk has given it its time. Then it comes from there in order, in front of what is recorded
+//! with real times. What the disk did not take is stamped in memory.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -24,12 +29,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use media::ProducerTimestamp;
+use media::mkv::write::cluster_start;
 
 use super::selection::Selection;
 use super::source::{FragmentSource, Held};
 use super::spool::{Answer, Dropped, Place, Request, Spooled, Waiting, Whole};
 use crate::FragmentId;
 use crate::fragmenter::{FragmentEnd, FragmentStart, FragmentSummary, Part, StreamHeader};
+use crate::stamping::{FootageClock, RunStamp, Trusted};
 
 /// Fragments that the upload sees at once: more than can be in flight.
 const FRONT: usize = 512;
@@ -79,8 +86,25 @@ struct Link {
     reading: Vec<FragmentId>,
     /// The disk could not be read; it is asked again [later](SpoolSource::try_again).
     unread: bool,
+    stamping: Stamping,
+    /// Since the clock is set.
+    trusted: Option<Trusted>,
+    /// Of what is still in memory with times since boot.
+    stamps: Vec<RunStamp>,
     /// What was told: to be done by the owner.
     news: Vec<News>,
+}
+
+/// What was recorded without a clock, and its time.
+#[derive(Clone, Copy, Debug, Default)]
+enum Stamping {
+    /// All that is on disk has its time.
+    #[default]
+    Done,
+    /// The clock is not set yet.
+    Waits,
+    Due(Trusted),
+    Asked(Trusted),
 }
 
 /// What the spool's answers mean for the upload.
@@ -94,12 +118,15 @@ pub enum News {
     Unreadable(FragmentId),
     /// It had to make room on disk, and nobody else has it.
     Dropped(Dropped),
+    /// So many fragments that were recorded without a clock have their time now.
+    Stamped { exact: usize, estimated: usize },
 }
 
 #[derive(Debug)]
 struct Fragment {
     id: FragmentId,
     timecode: ProducerTimestamp,
+    clock: FootageClock,
     header: Arc<StreamHeader>,
     /// Absent: only on disk.
     pieces: Option<Vec<Bytes>>,
@@ -136,6 +163,21 @@ impl SpoolSource {
         Self { selection: Some(Selection::default()), ..Self::with_spool(limit) }
     }
 
+    /// Nothing is listed and sent before the [clock is set](Self::stamp).
+    #[must_use]
+    pub fn waiting_for_clock(mut self) -> Self {
+        self.spool.iter_mut().for_each(|link| link.stamping = Stamping::Waits);
+        self
+    }
+
+    /// The clock is set. What the fragmenter still makes with times since boot gets the same stamp.
+    pub fn stamp(&mut self, trusted: Trusted) {
+        if let Some(link) = self.spool.as_mut().filter(|link| matches!(link.stamping, Stamping::Waits)) {
+            link.stamping = Stamping::Due(trusted);
+            link.trusted = Some(trusted);
+        }
+    }
+
     pub fn is_selective(&self) -> bool {
         self.selection.is_some()
     }
@@ -150,7 +192,11 @@ impl SpoolSource {
     /// What to ask the spool for; call until `None` after each input.
     pub fn next_request(&mut self) -> Option<Request> {
         let link = self.spool.as_mut()?;
-        let may_list = !link.listing && !link.unlisted;
+        if let (Stamping::Due(trusted), false) = (link.stamping, link.unlisted) {
+            link.stamping = Stamping::Asked(trusted);
+            return Some(Request::Stamp(trusted));
+        }
+        let may_list = !link.listing && !link.unlisted && matches!(link.stamping, Stamping::Done);
         if !link.began && may_list {
             link.listing = true;
             return Some(Request::List { after: None, most: FIRST_LOOK });
@@ -158,11 +204,15 @@ impl SpoolSource {
         if link.writing.is_none() && !link.refused {
             let mut all = self.front.iter().chain(&self.tail);
             let next = all.find(|fragment| fragment.place.is_none() && !fragment.evicted);
+            // Once the clock is set, what has no time gets it first.
+            let next = next.filter(|fragment| link.trusted.is_none() || !fragment.clock.is_boot());
             if let Some(whole) = next.and_then(Fragment::whole) {
                 link.writing = Some(whole.id());
                 let summary = &whole.end.summary;
                 let (start, end) = (summary.timecode.as_millis(), summary.end().as_millis());
-                let wanted = self.selection.as_mut().is_none_or(|selection| selection.wants(start, end));
+                let dated = !summary.clock.is_boot();
+                let wanted =
+                    self.selection.as_mut().is_none_or(|selection| dated && selection.wants(start, end));
                 link.keeping = !wanted;
                 return Some(if wanted { Request::Write(whole) } else { Request::Keep(whole) });
             }
@@ -204,6 +254,8 @@ impl SpoolSource {
             Answer::Listed { fragments, left } => self.listed(fragments, left),
             Answer::NotListed => self.not_listed(),
             Answer::Recalled { fragments, left } => self.recalled(fragments, left),
+            Answer::Stamped(stamps) => self.stamped(&stamps),
+            Answer::NotStamped => self.not_stamped(),
             Answer::NotRecalled => {
                 self.selection.iter_mut().for_each(|selection| selection.recalled(true));
                 self.spool.iter_mut().for_each(|link| link.unlisted = true);
@@ -257,7 +309,14 @@ impl SpoolSource {
             link.writing = None;
             link.refused = place.is_none();
         }
-        let Some(place) = place else { return };
+        let Some(place) = place else { return self.stamp_memory() };
+        let undated = |fragment: &Fragment| fragment.id == id && fragment.clock.is_boot();
+        if let Some(at) = self.tail.iter().position(undated) {
+            // It gets its time on disk, and is listed then.
+            let fragment = self.tail.remove(at);
+            self.bytes -= fragment.as_ref().map_or(0, Fragment::in_memory);
+            return;
+        }
         if self.selection.is_some() {
             return self.selected(id, place);
         }
@@ -404,8 +463,85 @@ impl SpoolSource {
         self.join();
     }
 
-    /// Nothing lies between front and tail any more.
+    fn stamped(&mut self, stamps: &[(RunStamp, usize)]) {
+        let count = |estimated: bool| {
+            let of = stamps.iter().filter(|(stamp, _)| stamp.estimate.is_some() == estimated);
+            of.map(|(_, fragments)| fragments).sum()
+        };
+        let (exact, estimated) = (count(false), count(true));
+        if exact + estimated > 0 {
+            self.news(News::Stamped { exact, estimated });
+        }
+        if let Some(link) = &mut self.spool {
+            link.stamps = stamps.iter().map(|(stamp, _)| *stamp).collect();
+            link.stamping = Stamping::Done;
+        }
+        self.date_runs();
+        self.stamp_memory();
+    }
+
+    /// The disk takes no stamps now: what is in memory goes on without what is there.
+    fn not_stamped(&mut self) {
+        self.date_runs();
+        if let Some(link) = &mut self.spool {
+            if let Stamping::Asked(trusted) = link.stamping {
+                link.stamping = Stamping::Due(trusted);
+            }
+            (link.unlisted, link.open) = (true, true);
+        }
+        self.stamp_memory();
+        self.join();
+    }
+
+    /// A run of which nothing was on disk is of the present boot.
+    fn date_runs(&mut self) {
+        let Some(link) = &mut self.spool else { return };
+        let Some(Trusted { offset_ms, .. }) = link.trusted else { return };
+        for fragment in self.tail.iter().filter(|fragment| fragment.clock.is_boot()) {
+            let run = fragment.id.run;
+            if !link.stamps.iter().any(|stamp| stamp.run == run) {
+                link.stamps.push(RunStamp { run, offset_ms, estimate: None });
+            }
+        }
+    }
+
+    /// It was begun before the clock was set, and ended since.
+    fn stamp_late(&mut self) {
+        let is_set = |link: &Link| link.trusted.is_some() && matches!(link.stamping, Stamping::Done);
+        if self.spool.as_ref().is_some_and(is_set) {
+            self.date_runs();
+            self.stamp_memory();
+        }
+    }
+
+    /// What was recorded without a clock and is in memory gets its time, once that is known.
+    fn stamp_memory(&mut self) {
+        let Some(link) = &mut self.spool else { return };
+        let (stamps, writing) = (&link.stamps, link.writing);
+        let mut recalled = Vec::new();
+        for fragment in self.tail.iter_mut().filter(|fragment| fragment.clock.is_boot()) {
+            let stamp = stamps.iter().find(|stamp| stamp.run == fragment.id.run);
+            let Some(stamp) = stamp.filter(|_| fragment.end.is_some() && writing != Some(fragment.id)) else {
+                continue;
+            };
+            match fragment.stamp(stamp) {
+                Some(()) => recalled.push(fragment.id),
+                None => link.news.push(News::Unreadable(fragment.id)),
+            }
+        }
+        if !recalled.is_empty() && self.selection.is_none() {
+            link.news.push(News::Recalled { fragments: recalled, doubtful: false });
+        }
+        if link.began && !link.listing {
+            self.join();
+        }
+    }
+
+    /// Nothing lies between front and tail any more. What has no time yet stays, and what comes behind it.
     fn join(&mut self) {
+        if self.tail.iter().any(|fragment| fragment.clock.is_boot()) {
+            return;
+        }
         if self.hidden.fragments == 0 && self.front.len() < FRONT && self.selection.is_none() {
             self.front.append(&mut self.tail);
             let places = self.front.iter().filter_map(|fragment| fragment.place);
@@ -451,7 +587,7 @@ impl SpoolSource {
 impl FragmentSource for SpoolSource {
     fn part(&mut self, part: Part) {
         match part {
-            Part::Start(FragmentStart { id, timecode, header, head, .. }) => {
+            Part::Start(FragmentStart { id, timecode, clock, header, head, .. }) => {
                 let newest = self.tail.back().or(self.front.back());
                 // A name that does not follow would break the order; names of one run always do.
                 if newest.is_some_and(|newest| newest.id.run == id.run && newest.id >= id) {
@@ -459,9 +595,9 @@ impl FragmentSource for SpoolSource {
                 }
                 let (bytes, pieces) = (head.len(), Some(vec![head]));
                 self.bytes += bytes;
-                let fragment =
-                    Fragment { id, timecode, header, pieces, bytes, end: None, place: None, evicted: false };
-                if self.is_gated() || self.spool.is_some() && self.front.len() >= FRONT {
+                let (end, place, evicted) = (None, None, false);
+                let fragment = Fragment { id, timecode, clock, header, pieces, bytes, end, place, evicted };
+                if clock.is_boot() || self.is_gated() || self.spool.is_some() && self.front.len() >= FRONT {
                     self.tail.push_back(fragment);
                 } else {
                     self.front.push_back(fragment);
@@ -479,6 +615,7 @@ impl FragmentSource for SpoolSource {
                 if let Some(fragment) = self.growing().filter(|fragment| fragment.id == end.summary.id) {
                     fragment.end = Some(end);
                 }
+                self.stamp_late();
                 self.try_again();
             }
         }
@@ -534,10 +671,21 @@ impl FragmentSource for SpoolSource {
 
 impl Fragment {
     fn spooled(Spooled { place, header, end }: Spooled) -> Self {
-        let FragmentSummary { id, timecode, cluster_bytes, .. } = end.summary;
+        let FragmentSummary { id, timecode, clock, cluster_bytes, .. } = end.summary;
         let bytes = usize::try_from(cluster_bytes).unwrap_or(usize::MAX);
         let (end, place) = (Some(end), Some(place));
-        Self { id, timecode, header, pieces: None, bytes, end, place, evicted: false }
+        Self { id, timecode, clock, header, pieces: None, bytes, end, place, evicted: false }
+    }
+
+    /// It was recorded without a clock, and this is its time.
+    fn stamp(&mut self, stamp: &RunStamp) -> Option<()> {
+        let whole = self.whole()?;
+        let end = stamp.end(&whole.end, &whole.heads())?;
+        let summary = &end.summary;
+        (self.timecode, self.clock) = (summary.timecode, summary.clock);
+        *self.pieces.as_mut()?.first_mut()? = cluster_start(summary.timecode.as_millis());
+        self.end = Some(end);
+        Some(())
     }
 
     fn held(&self) -> Held<'_> {
@@ -563,6 +711,9 @@ fn cut(cluster: &Bytes) -> Vec<Bytes> {
     (0..cluster.len()).step_by(PIECE).map(|start| cluster.slice(start..ends(start))).collect()
 }
 
+#[cfg(test)]
+#[path = "spool_source_clock_tests.rs"]
+mod clock_tests;
 #[cfg(test)]
 #[path = "spool_source_tests.rs"]
 mod tests;

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::stamping::{self, Stretch};
 use crate::testing::{stream, wholes};
 
 #[test]
@@ -49,18 +50,29 @@ fn the_rest_of_a_fragment_that_was_released_while_it_grew_is_thrown_away() {
 
 /// A spool that answers in order, when it is told to.
 #[derive(Default)]
-struct Disk {
-    kept: BTreeMap<Place, Whole>,
+pub(super) struct Disk {
+    pub(super) kept: BTreeMap<Place, Whole>,
     settled: BTreeSet<FragmentId>,
     /// Not to be sent.
     local: BTreeSet<FragmentId>,
+    stamps: Vec<RunStamp>,
     next: u64,
-    asked: VecDeque<Request>,
-    fails: bool,
+    pub(super) asked: VecDeque<Request>,
+    pub(super) fails: bool,
+}
+
+/// As the store stamps.
+fn stamped(whole: &mut Whole, stamps: &[RunStamp]) {
+    if let Some(stamp) = stamps.iter().find(|stamp| stamp.run == whole.id().run)
+        && let Some(end) = stamp.end(&whole.end, &whole.heads())
+    {
+        whole.pieces[0] = cluster_start(end.summary.timecode.as_millis());
+        whole.end = end;
+    }
 }
 
 impl Disk {
-    fn answer(&mut self) -> Option<Answer> {
+    pub(super) fn answer(&mut self) -> Option<Answer> {
         Some(match self.asked.pop_front()? {
             Request::Write(whole) | Request::Keep(whole) if self.fails => {
                 Answer::NotWritten { id: whole.id() }
@@ -91,7 +103,26 @@ impl Disk {
                 }
                 Answer::Recalled { fragments, left }
             }
-            Request::Write(whole) => {
+            Request::Stamp(_) if self.fails => Answer::NotStamped,
+            Request::Stamp(trusted) => {
+                let mut runs: BTreeMap<_, (Stretch, usize)> = BTreeMap::new();
+                for whole in self.kept.values() {
+                    let summary = &whole.end.summary;
+                    let FootageClock::Boot(boot) = summary.clock else { continue };
+                    let (run, to_ms) = (summary.id.run, summary.end().as_millis());
+                    let from_ms = summary.timecode.as_millis();
+                    let stretch = Stretch { run, boot, from_ms, to_ms, after_ms: 0 };
+                    let (stretch, count) = runs.entry(run).or_insert((stretch, 0));
+                    (stretch.to_ms, *count) = (to_ms, *count + 1);
+                }
+                let stretches: Vec<_> = runs.values().map(|(stretch, _)| *stretch).collect();
+                let stamps = stamping::stamp(&stretches, &trusted);
+                self.kept.values_mut().for_each(|whole| stamped(whole, &stamps));
+                self.stamps.extend(&stamps);
+                Answer::Stamped(stamps.into_iter().zip(runs.values().map(|(_, count)| *count)).collect())
+            }
+            Request::Write(mut whole) => {
+                stamped(&mut whole, &self.stamps);
                 self.next += 1;
                 let (id, place) = (whole.id(), Place { segment: 1, offset: self.next });
                 self.kept.insert(place, whole);
@@ -116,6 +147,7 @@ impl Disk {
                         after.is_none_or(|after| **place > after)
                             && !self.settled.contains(&whole.id())
                             && !self.local.contains(&whole.id())
+                            && !whole.end.summary.clock.is_boot()
                     })
                     .collect();
                 let left = waiting.len().saturating_sub(most);
@@ -131,7 +163,7 @@ impl Disk {
     }
 }
 
-fn ask(source: &mut SpoolSource, disk: &mut Disk) {
+pub(super) fn ask(source: &mut SpoolSource, disk: &mut Disk) {
     let mut asked = 0;
     while let Some(request) = source.next_request() {
         disk.asked.push_back(request);
@@ -141,7 +173,7 @@ fn ask(source: &mut SpoolSource, disk: &mut Disk) {
 }
 
 /// Sends the oldest as a session would; true if that was possible now.
-fn send(source: &mut SpoolSource, disk: &mut Disk, sent: &mut Vec<(FragmentId, Vec<u8>)>) -> bool {
+pub(super) fn send(source: &mut SpoolSource, disk: &mut Disk, sent: &mut Vec<(FragmentId, Vec<u8>)>) -> bool {
     let Some(held) = source.held().next().filter(|held| held.end.is_some()) else { return false };
     let (id, count) = (held.id, held.pieces);
     let pieces: Option<Vec<_>> = (0..count).map(|index| source.piece(id, index)).collect();
