@@ -233,7 +233,7 @@ impl Answer {
         loop {
             let mut changed = self.stream.subscribe();
             let next = match start {
-                Start::Latest if first => self.stream.latest().filter(|next| self.may_send(next)),
+                Start::Latest if first => self.stream.latest(|next| self.may_send(next)),
                 _ => self
                     .stream
                     .next_available(after, |next| self.may_send(next) && (!first || start.accepts(next))),

@@ -386,11 +386,12 @@ impl Stream {
         [stored, live].into_iter().flatten().min_by_key(Available::number)
     }
 
-    /// The newest fragment, stored or live.
-    pub(crate) fn latest(&self) -> Option<Available> {
+    /// The newest fragment that is wanted, stored or live.
+    pub(crate) fn latest(&self, wanted: impl Fn(&Available) -> bool) -> Option<Available> {
         let state = self.state();
-        let stored = state.stored.last_key_value().map(|(_, stored)| Available::Stored(stored.clone()));
-        let live = state.live.last_key_value().map(|(_, live)| Available::Live(live.clone()));
+        let mut stored = state.stored.values().rev().map(|stored| Available::Stored(stored.clone()));
+        let mut live = state.live.values().rev().map(|live| Available::Live(live.clone()));
+        let (stored, live) = (stored.find(|one| wanted(one)), live.find(|one| wanted(one)));
         [stored, live].into_iter().flatten().max_by_key(Available::number)
     }
 
