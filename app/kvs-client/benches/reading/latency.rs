@@ -4,8 +4,9 @@
 //! until then; HLS lists whole fragments only, and a player begins three of them behind the end of the list (RFC 8216 6.3.3),
 //! and stays there since it shows pictures as fast as they were filmed.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clock::Clock;
@@ -169,20 +170,16 @@ async fn player(client: &Client, stream: &str, warm: Instant) -> Result<Ages, Er
         ..GetHlsStreamingSessionUrlInput::default()
     };
     let url = client.get_hls_streaming_session_url(&input).await?;
-    // `-re`: as a screen does. framecrc: a line for each picture, with its time on the timeline of the footage.
-    let arguments = ["-nostdin", "-loglevel", "error", "-re", "-copyts", "-i", &url];
+    // `-re`: as a screen does. framecrc: a line for each picture, with its time behind the start that ffmpeg tells at first.
+    let arguments = ["-nostdin", "-nostats", "-hide_banner", "-re", "-i", &url];
     let output = ["-map", "0:v:0", "-c", "copy", "-flush_packets", "1", "-f", "framecrc", "-"];
-    let mut child = Command::new("ffmpeg").args(arguments).args(output).stdout(Stdio::piped()).spawn()?;
-    let lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    let mut command = Command::new("ffmpeg");
+    command.args(arguments).args(output).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
     let (told, mut times) = mpsc::channel(64);
-    let reading = std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            if told.blocking_send(line).is_err() {
-                break;
-            }
-        }
-    });
-    let (mut noted, mut ticks) = (Noted::new(warm), (1_u64, 1_000_u64));
+    let pictures = lines(child.stdout.take().ok_or("no output")?, told.clone());
+    let words = lines(child.stderr.take().ok_or("no output")?, told);
+    let (mut noted, mut ticks, mut start_ms) = (Noted::new(warm), (1_u64, 1_000_u64), None);
     let clock = Clock::system();
     loop {
         let line = tokio::select! {
@@ -193,15 +190,31 @@ async fn player(client: &Client, stream: &str, warm: Instant) -> Result<Ages, Er
         if let Some(base) = line.strip_prefix("#tb 0: ") {
             let (of, seconds) = base.split_once('/').ok_or("no time base")?;
             ticks = (of.trim().parse()?, seconds.trim().parse()?);
-        } else if !line.starts_with('#') {
-            // Stream, decoding time, time of showing, duration, size, sum.
-            let time: u64 = line.split(',').nth(2).ok_or("no time")?.trim().parse()?;
-            noted.note(time * ticks.0 * 1_000 / ticks.1);
+        } else if let Some((_, start)) = line.split_once(", start: ") {
+            let start: f64 = start.split(',').next().unwrap_or_default().parse()?;
+            start_ms = Some(kvs_client::kvs::api::milliseconds(start));
+        } else if let (Some(start_ms), Some(fields)) = (start_ms, line.strip_prefix("0, ")) {
+            // Decoding time, time of showing, duration, size, sum.
+            let time: u64 = fields.split(',').nth(1).ok_or("no time")?.trim().parse()?;
+            noted.note(start_ms + time * ticks.0 * 1_000 / ticks.1);
         }
     }
     drop(times);
     child.kill()?;
     child.wait()?;
-    reading.join().map_err(|_| "the reader of ffmpeg's output crashed")?;
+    for reading in [pictures, words] {
+        reading.join().map_err(|_| "a reader of ffmpeg's output crashed")?;
+    }
     noted.finish("ffmpeg", None)
+}
+
+/// Lines of a process, until nobody wants them.
+fn lines(from: impl Read + Send + 'static, told: mpsc::Sender<String>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if told.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    })
 }
