@@ -1,11 +1,10 @@
 //! A camera of small pictures, upload and proof of a box and a KVS in memory, all on one paused clock.
 
-use std::io;
+mod network;
+
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_credential_types::Credentials as AwsCredentials;
@@ -21,7 +20,7 @@ use kvs::fragmenter::FragmentSummary;
 use kvs::ledger::LossReason;
 use kvs::proof::schedule::{ProofConfig, ProofMode, Verdict};
 use kvs::{FragmentIds, RunId};
-use kvs_client::{ByteStream, Client, Config, Endpoints, NotResolved, SharedDialler};
+use kvs_client::{Client, Config, Endpoints, SharedDialler};
 use kvs_edge::camera::Ending;
 use kvs_edge::record::proof::{self, Proof, ProofReport};
 use kvs_edge::record::records::{self, RecordKeeper, RecordReport};
@@ -33,17 +32,16 @@ use rtsp::RtspSource;
 use rtsp::source::IngestReport;
 use store::testing::TestFiles;
 use store::{ProofOptions, Proofs, RealFiles, Spool};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use network::Network;
 
 /// Between two pictures; each fifth is a random access point.
 const PICTURE_MS: u64 = 200;
 const START_S: u64 = 1_795_186_073;
 const STREAM: &str = "cam";
-/// What either direction of a connection holds.
-const BUFFER: usize = 8 << 10;
 
 /// What differs from one test to the next.
 #[derive(Clone, Debug)]
@@ -268,7 +266,7 @@ impl Rig {
             options.tls = Some(own_certificate(folder.path(), "ca.pem"));
         }
         let kvs = KvsLocal::start_in_memory(options).await.expect("a server");
-        let network = Network { ca: setting.tls.then(|| folder.path().join("ca.pem")), ..Network::default() };
+        let network = Network::trusting(setting.tls.then(|| folder.path().join("ca.pem")));
         let interceptor = if setting.tls {
             let mut options = Options::new(folder.path().join("interceptor"));
             options.clock = clock.clone();
@@ -635,7 +633,7 @@ fn open_proofs(folder: Option<PathBuf>) -> Proofs {
 /// Another caller, with the right key and a network that works.
 fn operator(kvs: &KvsLocal, clock: &Clock, network: &Network) -> Client {
     let Credentials { access_key, secret_key, .. } = Credentials::local();
-    let network = Network { ca: network.ca.clone(), ..Network::default() };
+    let network = Network::trusting(network.ca.clone());
     client(kvs, clock, &network, Keys::new(access_key, secret_key), false)
 }
 
@@ -722,101 +720,5 @@ impl ProvideCredentials for Keys {
         }
         let (access_key, secret) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Provided::ready(Ok(AwsCredentials::new(access_key, secret, None, None, "test")))
-    }
-}
-
-/// Between the box and KVS.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Network {
-    down: Arc<AtomicBool>,
-    nameless: Arc<AtomicBool>,
-    intercepted: Arc<AtomicBool>,
-    interceptor: Arc<Mutex<Option<kvs_local::Connector>>>,
-    /// Whom the box trusts.
-    ca: Option<PathBuf>,
-    crash: Arc<AtomicBool>,
-    /// One for each connection.
-    frozen: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
-}
-
-impl Network {
-    /// No new connection comes up, and those that are up pass nothing on.
-    pub(crate) fn down(&self, down: bool) {
-        self.down.store(down, Ordering::Relaxed);
-        self.freeze();
-    }
-
-    /// Whether names resolve.
-    pub(crate) fn names(&self, resolve: bool) {
-        self.nameless.store(!resolve, Ordering::Relaxed);
-    }
-
-    /// New connections end at somebody who opens TLS on the way, with a certificate that the box does not trust.
-    pub(crate) fn intercepted(&self, intercepted: bool) {
-        self.intercepted.store(intercepted, Ordering::Relaxed);
-    }
-
-    /// Whatever is connected now takes and gives no more bytes, as behind a proxy that hangs.
-    pub(crate) fn freeze(&self) {
-        let connections = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.iter().for_each(|frozen| frozen.store(true, Ordering::Relaxed));
-    }
-
-    /// The next attempt to connect panics.
-    pub(crate) fn crash_next(&self) {
-        self.crash.store(true, Ordering::Relaxed);
-    }
-
-    fn open(&self, connector: &kvs_local::Connector) -> io::Result<impl ByteStream + use<>> {
-        assert!(!self.crash.swap(false, Ordering::Relaxed), "a bug, as the test wants it");
-        if self.down.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::NetworkUnreachable.into());
-        }
-        if self.nameless.load(Ordering::Relaxed) {
-            let source = io::Error::other("Temporary failure in name resolution");
-            return Err(NotResolved { host: "kvs-local.invalid".to_owned(), source }.into());
-        }
-        let interceptor = self.interceptor.lock().unwrap_or_else(PoisonError::into_inner);
-        let interceptor = interceptor.as_ref().filter(|_| self.intercepted.load(Ordering::Relaxed));
-        let inner = interceptor.unwrap_or(connector).connect(BUFFER)?;
-        let frozen = Arc::new(AtomicBool::new(false));
-        self.frozen.lock().unwrap_or_else(PoisonError::into_inner).push(frozen.clone());
-        Ok(Freezable { inner, frozen })
-    }
-}
-
-struct Freezable<S> {
-    inner: S,
-    frozen: Arc<AtomicBool>,
-}
-
-impl<S> Freezable<S> {
-    fn is_frozen(&self) -> bool {
-        self.frozen.load(Ordering::Relaxed)
-    }
-}
-
-/// A frozen one wakes nobody: whoever waits needs a limit.
-impl<S: AsyncRead + Unpin> AsyncRead for Freezable<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_read(cx, buffer) }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Freezable<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_write(cx, data) }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_flush(cx) }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_frozen() { Poll::Pending } else { Pin::new(&mut self.inner).poll_shutdown(cx) }
     }
 }
